@@ -1,0 +1,377 @@
+//! All that may be asked of a node, as one enum, and all that it answers. Portal, command line and control socket speak
+//! [`Action`] and nothing else; the daemon's desk performs it. Never in the data path.
+#![forbid(unsafe_code)]
+
+use crate::cluster::Counters;
+use crate::cluster::MasterLink;
+use crate::cluster::NodeRow;
+use crate::report::Answer;
+use crate::report::Question;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+
+/// One thing that may be asked of a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum Action {
+    /// How the node is. Always allowed.
+    Status,
+    /// Every node of the cluster as the master knows it; a slave answers with itself alone.
+    Nodes,
+    /// Walk the checklist: one line a check, passed or what to do.
+    Verify,
+    /// The policy document of `version`, or the one in force.
+    PolicyShow {
+        /// A version of the history; absent: the one in force.
+        version: Option<u64>,
+    },
+    /// Compile a document and say all complaints; changes nothing.
+    PolicyCheck {
+        /// The document's text.
+        document: String,
+    },
+    /// What would change if the document were applied.
+    PolicyDiff {
+        /// The document's text.
+        document: String,
+    },
+    /// Compile, store, publish. Refused on a slave.
+    PolicyApply {
+        /// The document's text.
+        document: String,
+        /// Why, for the history.
+        comment: String,
+        /// The version the author started from: refused if another came in between. Absent: apply over anything.
+        base: Option<u64>,
+    },
+    /// The history, newest first.
+    PolicyLog {
+        /// At most so many.
+        limit: u32,
+    },
+    /// Apply the document of an older version as a new version. Refused on a slave.
+    PolicyRollback {
+        /// The version to go back to.
+        to: u64,
+        /// Why, for the history.
+        comment: String,
+    },
+    /// How a request would be decided, narrated by the walk that decides.
+    Explain(ExplainQuestion),
+    /// A report over the record store. A slave says that its master has it.
+    Report(Question),
+    /// The startup params with their values, help and what they need.
+    ParamsShow,
+    /// Write changed startup params to the file; all values are checked first and none is written if one is bad.
+    ParamsSubmit {
+        /// Key to new value; keys not named stay.
+        values: BTreeMap<String, String>,
+    },
+    /// Restart the daemon in place.
+    Restart {
+        /// Keep a copy of startup params and policy in the state directory first.
+        backup: bool,
+    },
+    /// Make an administrator, or give an existing one a new password. From the control socket only.
+    AdminAdd {
+        /// The administrator's name.
+        user: String,
+        /// The new password.
+        password: String,
+    },
+    /// Check an administrator's password (the portal's login).
+    Login {
+        /// The administrator's name.
+        user: String,
+        /// The password given.
+        password: String,
+    },
+}
+
+impl Action {
+    /// Whether the action changes something and so belongs in config.log.
+    pub fn changes(&self) -> bool {
+        match self {
+            Action::PolicyApply { .. } | Action::PolicyRollback { .. } | Action::ParamsSubmit { .. } => true,
+            Action::Restart { .. } | Action::AdminAdd { .. } => true,
+            Action::Status | Action::Nodes | Action::Verify | Action::PolicyShow { .. } => false,
+            Action::PolicyCheck { .. } | Action::PolicyDiff { .. } | Action::PolicyLog { .. } => false,
+            Action::Explain(_) | Action::Report(_) | Action::ParamsShow | Action::Login { .. } => false,
+        }
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// A process on this machine that the control socket's peer credentials let in.
+    Local {
+        /// Its user id.
+        uid: u32,
+        /// That user's name, or the number in words.
+        user: String,
+    },
+    /// An administrator logged in at the portal.
+    Administrator {
+        /// Their name.
+        user: String,
+        /// Where they came from.
+        address: String,
+    },
+    /// The portal itself, before anybody is logged in: it may only ask for Login.
+    Visitor {
+        /// Where the visitor came from.
+        address: String,
+    },
+}
+
+/// A request to be explained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainQuestion {
+    /// The client's address.
+    pub client: String,
+    /// The user's name, if authenticated.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// `GET` if absent; `CONNECT` for a tunnel.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// The URL, or `host:port` for CONNECT.
+    pub url: String,
+    /// RFC 3339 time, or now.
+    #[serde(default)]
+    pub at: Option<String>,
+    /// A document to explain by instead of the policy in force.
+    #[serde(default)]
+    pub document: Option<String>,
+}
+
+/// The answer to an action that was done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// To Status.
+    Status(Box<Status>),
+    /// To Nodes.
+    Nodes {
+        /// One row a node.
+        nodes: Vec<NodeRow>,
+    },
+    /// To Verify.
+    Verify {
+        /// One a check, in order.
+        checks: Vec<Check>,
+    },
+    /// To PolicyShow.
+    Policy(PolicyText),
+    /// To PolicyCheck: the document would compile if `complaints` is empty.
+    Checked {
+        /// Everything wrong with it.
+        complaints: Vec<Complaint>,
+    },
+    /// To PolicyDiff.
+    Diff {
+        /// Unified text diff from the policy in force; empty if equal.
+        text: String,
+        /// Everything wrong with the new document.
+        complaints: Vec<Complaint>,
+    },
+    /// To PolicyApply and PolicyRollback.
+    Applied {
+        /// The new version.
+        version: u64,
+        /// Its snapshot, such as `12-3fa9c1d2e0b4`.
+        snapshot: String,
+        /// False if the document equals the one in force: nothing was done.
+        changed: bool,
+    },
+    /// To PolicyLog.
+    History {
+        /// Newest first.
+        versions: Vec<PolicyVersion>,
+    },
+    /// To Explain.
+    Explained {
+        /// `ALLOW` or `DENY`.
+        verdict: String,
+        /// The rule that decided.
+        rule: String,
+        /// The walk, a line each.
+        lines: Vec<String>,
+    },
+    /// To Report.
+    Report(Box<Answer>),
+    /// To ParamsShow.
+    Params {
+        /// The file they stand in.
+        file: String,
+        /// In the table's order.
+        params: Vec<Param>,
+    },
+    /// To ParamsSubmit.
+    Submitted {
+        /// Keys whose new value is in force already.
+        live: Vec<String>,
+        /// Keys whose new value waits for a restart.
+        waiting: Vec<String>,
+    },
+    /// To Restart, AdminAdd, Login: done, in words.
+    Done {
+        /// What was done.
+        words: String,
+    },
+}
+
+/// Why an action was not done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refused {
+    /// What kind of refusal, for programs.
+    pub kind: RefusedKind,
+    /// What was being done, to what, what happened, what to do.
+    pub words: String,
+    /// For a document or params: every single fault.
+    #[serde(default)]
+    pub complaints: Vec<Complaint>,
+}
+
+/// The kinds of [`Refused`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusedKind {
+    /// The actor may not do this.
+    NotAllowed,
+    /// This node's role does not do this (policy is changed on the master).
+    WrongRole,
+    /// The input is bad; see the complaints.
+    Invalid,
+    /// Somebody else changed it first.
+    Conflict,
+    /// There is no such thing.
+    NotFound,
+    /// The node failed while doing it.
+    Failed,
+}
+
+/// One fault of a document or file, with its place and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Complaint {
+    /// 1-based line; 0 if the fault has no line.
+    pub line: usize,
+    /// Where in the document: `access_profiles[3].action`, or a key.
+    pub place: String,
+    /// What is wrong.
+    pub what: String,
+    /// What would be accepted.
+    pub remedy: String,
+}
+
+/// How a node is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// NODE_NAME.
+    pub node: String,
+    /// `master`, `slave` or `standalone`.
+    pub role: String,
+    /// Version of Tidegate.
+    pub version: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// Seconds since its start.
+    pub uptime_s: u64,
+    /// Proxy listeners, `IP:PORT`.
+    pub listen: Vec<String>,
+    /// The portal's `IP:PORT`.
+    pub portal: String,
+    /// Data cores.
+    pub cores: usize,
+    /// The snapshot in force, such as `12-3fa9c1d2e0b4`.
+    pub snapshot: String,
+    /// Its policy version; 0 is the built-in policy that denies everything.
+    pub policy_version: u64,
+    /// On a slave: its master.
+    pub master: Option<MasterLink>,
+    /// Highest record sequence number written to extended.log.
+    pub records_written: u64,
+    /// Highest record sequence number the master (or the local store) has acknowledged.
+    pub records_acknowledged: u64,
+    /// Trouble with the log (a full disk); empty if none.
+    pub log_trouble: String,
+    /// Startup params that were changed and wait for a restart.
+    pub waiting_for_restart: Vec<String>,
+    /// Faults in startup.ini as it stands now; empty if none.
+    pub params_trouble: Vec<String>,
+    /// Totals since start.
+    pub counters: Counters,
+}
+
+/// One line of `tidegate verify`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was checked.
+    pub name: String,
+    /// Whether it holds.
+    pub passed: bool,
+    /// What was seen and, if it does not hold, what to do.
+    pub words: String,
+}
+
+/// A policy document with its version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyText {
+    /// Its place in the history; 0 before the first apply.
+    pub version: u64,
+    /// Its snapshot.
+    pub snapshot: String,
+    /// The text.
+    pub document: String,
+    /// On a slave: where it came from and when.
+    pub origin: String,
+}
+
+/// One version of the history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyVersion {
+    /// Counted from 1.
+    pub version: u64,
+    /// Its snapshot.
+    pub snapshot: String,
+    /// When it was applied, microseconds since the epoch.
+    pub applied_us: i64,
+    /// By whom.
+    pub author: String,
+    /// Why.
+    pub comment: String,
+    /// Whether it is in force.
+    pub current: bool,
+}
+
+/// One startup param as the portal's form shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Param {
+    /// The key.
+    pub key: String,
+    /// The value in the file, or the default.
+    pub value: String,
+    /// The default.
+    pub default: String,
+    /// What it is for.
+    pub help: String,
+    /// What is accepted, in words.
+    pub accepts: String,
+    /// Whether a change needs a restart.
+    pub restart: bool,
+    /// The value in force, if another one.
+    pub in_force: Option<String>,
+}
+
+/// What performs actions: the daemon's desk, or a stand-in of a test.
+pub trait Desk: Send + Sync {
+    /// Does `action` for `actor`, or says why not.
+    fn perform<'a>(
+        &'a self,
+        actor: Actor,
+        action: Action,
+    ) -> Pin<Box<dyn Future<Output = Result<Outcome, Refused>> + Send + 'a>>;
+}

@@ -1,0 +1,123 @@
+//! Master and slaves: who belongs to the cluster, how policy goes down and records come up.
+#![forbid(unsafe_code)]
+
+use serde::{Deserialize, Serialize};
+
+/// Why the master refuses a hello. Each carries its remedy; both ends show it in the same words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "refusal", rename_all = "kebab-case")]
+pub enum Refusal {
+    /// The two nodes do not hold the same activation key (seen as a failed TLS handshake).
+    KeyMismatch,
+    /// The two nodes run different versions of Tidegate or of its formats.
+    VersionMismatch {
+        /// The master's version.
+        master: String,
+        /// The slave's version.
+        slave: String,
+    },
+    /// Authentication is on at the master and the slave's address is not on its allow list.
+    NotOnAllowList {
+        /// The slave's address as the master saw it.
+        address: String,
+    },
+    /// Another node uses the same name.
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The address of the node that has it.
+        holder: String,
+    },
+}
+
+impl Refusal {
+    /// What is wrong and what to do, in one sentence each.
+    pub fn words(&self) -> String {
+        match self {
+            Refusal::KeyMismatch => {
+                "KeyMismatch: master and slave do not hold the same activation key. Copy the file named by \
+                ACTIVATION_KEY_FILE from the master to the slave (mode 0600) and restart the slave."
+                    .to_string()
+            }
+            Refusal::VersionMismatch { master, slave } => format!(
+                "VersionMismatch: the master runs {master}, the slave {slave}. Install the same version of the tidegate package on both."
+            ),
+            Refusal::NotOnAllowList { address } => format!(
+                "NotOnAllowList: authentication is on at the master and {address} is not on its allow list. On the master, add an \
+                 Access Restriction -> Allow list entry for {address} with the right CLUSTER and apply."
+            ),
+            Refusal::NameTaken { name, holder } => format!(
+                "NameTaken: a node at {holder} already uses the name {name}. Set another NODE_NAME in this node's startup.ini."
+            ),
+        }
+    }
+}
+
+/// The counters every node reports: totals since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Client connections accepted.
+    pub connections: u64,
+    /// Client connections open now.
+    pub connections_open: u64,
+    /// Exchanges ended.
+    pub exchanges: u64,
+    /// Of these, refused by policy.
+    pub denied: u64,
+    /// Of these, ended by an error of client, upstream or node.
+    pub failed: u64,
+    /// Tunnels open now.
+    pub tunnels_open: u64,
+    /// Bytes client to server.
+    pub upload: u64,
+    /// Bytes server to client.
+    pub download: u64,
+}
+
+/// One node as the master knows it (the Nodes page, `tidegate status --json` on the master).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// NODE_NAME.
+    pub name: String,
+    /// `master`, `slave` or `standalone`.
+    pub role: String,
+    /// Address as seen by the master.
+    pub address: String,
+    /// Version of Tidegate.
+    pub version: String,
+    /// The snapshot the node says it enforces, such as `12-3fa9c1d2e0b4`; empty before its first.
+    pub snapshot: String,
+    /// Whether that is the master's current one.
+    pub current: bool,
+    /// Microseconds since the epoch.
+    pub last_contact_us: i64,
+    /// Whether it was heard of within twice SYNCTIME.
+    pub up: bool,
+    /// Records the node has written and the master has not yet stored.
+    pub record_lag: u64,
+    /// The node's clock minus the master's, milliseconds.
+    pub clock_skew_ms: i64,
+    /// What the master refused it for, in words with the remedy; empty if it did not.
+    pub refusal: String,
+    /// The last error the node reported (a snapshot it could not use, a full disk); empty if none.
+    pub error: String,
+    /// Its counters at the last contact.
+    pub counters: Counters,
+}
+
+/// A slave's view of its master.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MasterLink {
+    /// MASTER_IP:MASTER_PORT.
+    pub address: String,
+    /// Whether the last contact succeeded.
+    pub up: bool,
+    /// Microseconds since the epoch of the last success; 0 if never.
+    pub last_contact_us: i64,
+    /// This node's clock minus the master's, milliseconds.
+    pub clock_skew_ms: i64,
+    /// What is wrong and what to do about it; empty if nothing.
+    pub trouble: String,
+    /// When the policy in force came, microseconds since the epoch; 0 if never.
+    pub synced_us: i64,
+}

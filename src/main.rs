@@ -1,0 +1,4 @@
+//! `tidegate`: one binary, a mode for each job.
+fn main() -> std::process::ExitCode {
+    tidegate::cli::main()
+}
