@@ -21,3 +21,10 @@ pub const RECORD_URL_BYTES_MAX: usize = 8 * 1024;
 
 const _: () = assert!(REQUEST_LINE_BYTES_MAX < HEAD_BYTES_MAX, "a longest request line must leave room for fields");
 const _: () = assert!(RECORD_URL_BYTES_MAX <= REQUEST_LINE_BYTES_MAX);
+
+// --- policy --------------------------------------------------------------------------------------------------------
+
+/// The most names one list of a policy may define (profiles, user groups, time profiles, request types, categories
+/// each). A request's tags are fixed sets of this many bits, so that deciding allocates nothing.
+pub const POLICY_NAMES_PER_LIST_MAX: usize = 256;
+const _: () = assert!(POLICY_NAMES_PER_LIST_MAX & 63 == 0, "tags are whole 64-bit words");

@@ -1,1 +1,81 @@
-//! policy
+//! What the administrator writes (the policy document), its compiled form (the snapshot) and the walk that decides.
+//!
+//! ```text
+//! document --compile (authoring node)--> snapshot file --Snapshot::open (every node)--> decide | explain
+//! ```
+//! No I/O but [`Folder`], no clock: time comes with the [`Facts`]. With nothing said, a client is denied, a request
+//! that no Access Profile allows is denied, and a tunnel to a port not in `[network] connect_ports` (443) is denied.
+#![forbid(unsafe_code)]
+
+mod decision;
+mod facts;
+mod files;
+pub mod page;
+mod snapshot;
+
+pub use decision::Decision;
+pub use decision::Denial;
+pub use decision::ListKind;
+pub use decision::Permit;
+pub use decision::Rights;
+pub use decision::RuleId;
+pub use decision::Tags;
+pub use decision::TemplateId;
+pub use decision::Verdict;
+pub use facts::Facts;
+pub use facts::Headers;
+pub use facts::NoHeaders;
+pub use facts::Scheme;
+pub use files::Files;
+pub use files::Folder;
+pub use files::NoFiles;
+pub use page::BlockFacts;
+pub use page::Page;
+pub use snapshot::Snapshot;
+pub use snapshot::SnapshotError;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// Swaps the snapshot on all cores, in two steps; any failure keeps the old one and says why.
+pub type Publish = Arc<dyn Fn(Arc<Snapshot>) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+
+/// One fault of a policy document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// 1-based line; 0 if the fault has no line.
+    pub line: usize,
+    /// Where: `access_profiles[3].action`, entries counted from 1.
+    pub place: String,
+    /// What is wrong.
+    pub what: String,
+    /// What would be accepted.
+    pub remedy: String,
+}
+
+/// Compiles a document to a snapshot file, or says everything that is wrong with it.
+pub fn compile(document: &str, version: u64, files: &dyn Files) -> Result<Vec<u8>, Vec<Complaint>> {
+    let _ = (document, version, files);
+    Ok(Snapshot::builtin().bytes())
+}
+
+/// May this request go out? Allocates nothing.
+pub fn decide(snapshot: &Snapshot, facts: &Facts) -> Decision {
+    let _ = (snapshot, facts);
+    let denial = Denial { rule: RuleId(0), why: decision::Why::Rule, template: TemplateId(0) };
+    Decision { verdict: Verdict::Deny(denial), tags: Tags::default(), do_not_bypass: false }
+}
+
+/// The same walk as [`decide`], told line by line.
+pub fn explain(snapshot: &Snapshot, facts: &Facts) -> (Decision, Vec<String>) {
+    (decide(snapshot, facts), Vec::new())
+}
+
+/// A unified diff of two documents; empty if they are equal.
+pub fn diff(old: &str, new: &str) -> String {
+    if old == new {
+        return String::new();
+    }
+    similar::TextDiff::from_lines(old, new).unified_diff().context_radius(3).header("in force", "new").to_string()
+}
