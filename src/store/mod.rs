@@ -1,1 +1,4 @@
-//! store
+//! The master's durable state.
+#![forbid(unsafe_code)]
+
+pub mod records;

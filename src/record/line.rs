@@ -1,0 +1,1 @@
+//! The line codec of extended.log.

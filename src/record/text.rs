@@ -1,0 +1,1 @@
+//! The escaping inside a value of extended.log.
