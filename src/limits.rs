@@ -19,6 +19,75 @@ pub const SNAPSHOT_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// The longest URL a record keeps, in bytes; what is longer is cut and ends in `...`.
 pub const RECORD_URL_BYTES_MAX: usize = 8 * 1024;
 
+// --- tls and cluster: port 8888 and what goes over it ---
+
+/// The longest activation key file, in bytes: the key has 70 characters.
+pub const ACTIVATION_KEY_FILE_BYTES_MAX: usize = 4 * 1024;
+/// A node's cluster certificate lives this long, so that a node whose clock or minting fails still works over a weekend.
+pub const CLUSTER_LEAF_LIFE_S: i64 = 7 * 86_400;
+/// It is valid from this long before it was minted: clocks of two nodes may be that far apart.
+pub const CLUSTER_LEAF_BACKDATED_S: i64 = 86_400;
+/// It is minted anew after this.
+pub const CLUSTER_LEAF_RENEWED_AFTER_S: i64 = 86_400;
+/// Connections to port 8888 that have not finished their handshake. More wait in the kernel's queue.
+pub const FRONT_HANDSHAKES_MAX: usize = 512;
+/// A handshake (and, of plain HTTP, the redirect) must be over after this.
+pub const FRONT_HANDSHAKE_MS: u64 = 5_000;
+/// Open portal connections; more are closed at once. A count of its own, so that browsers never crowd out slaves.
+pub const FRONT_PORTAL_CONNECTIONS_MAX: usize = 512;
+/// Open cluster connections: a slave holds two.
+pub const FRONT_CLUSTER_CONNECTIONS_MAX: usize = 4 * CLUSTER_NODES_MAX;
+/// A request head on port 8888 must arrive within this; a kept-alive connection is closed after as much silence.
+pub const FRONT_HEAD_MS: u64 = 30_000;
+/// The same for a cluster connection, whose slave is silent while it has no records.
+pub const CLUSTER_HEAD_MS: u64 = 180_000;
+/// A handler on port 8888 must have its answer's head ready after this.
+pub const FRONT_ANSWER_MS: u64 = 60_000;
+/// The same for the cluster service, whose long polls are bounded by SYNCTIME.
+pub const CLUSTER_ANSWER_MS: u64 = 2 * CLUSTER_SYNCTIME_MS_MAX;
+
+/// Nodes a master keeps in mind, refused ones included.
+pub const CLUSTER_NODES_MAX: usize = 1_024;
+/// Refused addresses a master remembers to show them.
+pub const CLUSTER_REFUSED_MAX: usize = 256;
+/// The longest SYNCTIME a long poll is held for, whatever a slave asks.
+pub const CLUSTER_SYNCTIME_MS_MAX: u64 = 300_000;
+/// The shortest.
+pub const CLUSTER_SYNCTIME_MS_MIN: u64 = 1_000;
+/// The largest control message (hello, welcome, applied, statistics), in bytes.
+pub const CLUSTER_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// The longest text inside one (a name, an address, an error), in bytes; longer ones are refused.
+pub const CLUSTER_TEXT_BYTES_MAX: usize = 4 * 1024;
+/// A connection to the master, its handshake included, must stand after this.
+pub const CLUSTER_CONNECT_MS: u64 = 5_000;
+/// A short request to the master must be answered after this.
+pub const CLUSTER_REQUEST_MS: u64 = 10_000;
+/// A snapshot must arrive within this: 1 GiB at 30 Mbit/s.
+pub const CLUSTER_SNAPSHOT_MS: u64 = 300_000;
+/// All cores must have swapped after this.
+pub const CLUSTER_PUBLISH_MS: u64 = 30_000;
+/// Waits between attempts to reach the master: the first, and the longest, so that a master that is back is noticed.
+pub const CLUSTER_BACKOFF_MS_MIN: u64 = 200;
+/// See above.
+pub const CLUSTER_BACKOFF_MS_MAX: u64 = 5_000;
+/// Snapshots a slave keeps on disk: the current one and those it could fall back to.
+pub const HELD_SNAPSHOTS: usize = 3;
+/// Clock skew that both sides warn of, milliseconds.
+pub const CLOCK_SKEW_WARN_MS: i64 = 2_000;
+/// Records in one batch to the master.
+pub const BATCH_RECORDS_MAX: usize = 4_096;
+/// Bytes of a batch on the wire (compressed) and unpacked.
+pub const BATCH_WIRE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// See above.
+pub const BATCH_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// How often the shipper looks for new records: with the time of a batch this stays under a second.
+pub const SHIP_EVERY_MS: u64 = 200;
+
+const _: () = assert!(CLUSTER_LEAF_RENEWED_AFTER_S < CLUSTER_LEAF_LIFE_S);
+const _: () = assert!(CLUSTER_SYNCTIME_MS_MIN < CLUSTER_SYNCTIME_MS_MAX);
+const _: () = assert!(CLUSTER_BACKOFF_MS_MIN < CLUSTER_BACKOFF_MS_MAX);
+const _: () = assert!(CLUSTER_TEXT_BYTES_MAX < CLUSTER_MESSAGE_BYTES_MAX);
+
 const _: () = assert!(REQUEST_LINE_BYTES_MAX < HEAD_BYTES_MAX, "a longest request line must leave room for fields");
 const _: () = assert!(RECORD_URL_BYTES_MAX <= REQUEST_LINE_BYTES_MAX);
 
