@@ -1,9 +1,4 @@
-//! Identities and handshakes of the control plane: the activation key and what grows from it, the portal's certificate,
-//! and the door on port 8888 that tells cluster, browsers and misdirected proxy clients apart.
+//! Identities and handshakes: the only module that names the TLS and cryptography libraries.
 #![forbid(unsafe_code)]
 
-pub mod activation;
-pub mod front;
-pub mod identity;
-pub mod portal;
-pub mod serve;
+pub mod random;
