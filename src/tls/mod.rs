@@ -1,4 +1,10 @@
-//! Identities and handshakes: the only module that names the TLS and cryptography libraries.
+//! Identities and handshakes of the control plane: the activation key and what grows from it, the portal's certificate,
+//! and the door on port 8888 that tells cluster, browsers and misdirected proxy clients apart.
 #![forbid(unsafe_code)]
 
+pub mod activation;
+pub mod front;
+pub mod identity;
+pub mod portal;
 pub mod random;
+pub mod serve;
