@@ -1,0 +1,37 @@
+//! Which processors a thread may run on.
+
+use nix::sched::CpuSet;
+use nix::sched::sched_getaffinity;
+use nix::sched::sched_setaffinity;
+use nix::unistd::Pid;
+use std::io;
+
+/// Pins the calling thread to one processor.
+pub fn pin_thread(cpu: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set)?;
+    Ok(())
+}
+
+/// The processors this process may run on, in order: a container or a unit with CPUAffinity= has fewer than the host.
+pub fn allowed_cpus() -> io::Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pinned_thread_is_allowed_on_its_processor_alone() {
+        let first = allowed_cpus().unwrap()[0];
+        std::thread::spawn(move || {
+            pin_thread(first).unwrap();
+            assert_eq!(allowed_cpus().unwrap(), [first]);
+        })
+        .join()
+        .unwrap();
+    }
+}
