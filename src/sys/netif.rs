@@ -3,8 +3,6 @@
 use nix::ifaddrs::getifaddrs;
 use std::io;
 use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
 
 /// Every IPv4 and IPv6 address of every interface, sorted, each once.
 pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
@@ -16,14 +14,15 @@ pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
 
 fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
     if let Some(v4) = address.as_sockaddr_in() {
-        return Some(IpAddr::V4(Ipv4Addr::from(v4.ip())));
+        return Some(IpAddr::V4(v4.ip()));
     }
-    address.as_sockaddr_in6().map(|v6| IpAddr::V6(Ipv6Addr::from(v6.ip())))
+    address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     #[test]
     fn loopback_is_among_the_own_addresses() {
