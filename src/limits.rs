@@ -97,3 +97,23 @@ const _: () = assert!(RECORD_URL_BYTES_MAX <= REQUEST_LINE_BYTES_MAX);
 /// each). A request's tags are fixed sets of this many bits, so that deciding allocates nothing.
 pub const POLICY_NAMES_PER_LIST_MAX: usize = 256;
 const _: () = assert!(POLICY_NAMES_PER_LIST_MAX & 63 == 0, "tags are whole 64-bit words");
+
+// --- the data cores ------------------------------------------------------------------------------------------------
+
+/// How often a core looks for overdue connections, in milliseconds; every deadline is this coarse. 10 wake-ups a second
+/// of an idle core do not show in its CPU time.
+pub const DEADLINE_SWEEP_MS: u64 = 100;
+/// How long a core waits before it accepts again when descriptors or memory ran out, in milliseconds.
+pub const ACCEPT_BACK_OFF_MS: u64 = 100;
+/// Submissions a core's ring holds before it must be flushed.
+pub const RING_ENTRIES: u32 = 2048;
+/// The size a tunnel's pipe is grown to once a stream fills it, in bytes; unprivileged users may not have more.
+pub const TUNNEL_PIPE_BYTES: usize = 1024 * 1024;
+/// Pipes a core keeps for coming tunnels (each is two descriptors).
+pub const TUNNEL_PIPES_KEPT_MAX: usize = 64;
+/// Fillings a tunnel may move before other connections of its core get their turn.
+pub const TUNNEL_TURNS_MAX: u32 = 16;
+/// From how many bytes on a tunnel's direction counts as a long stream and gets a big pipe, in bytes.
+pub const TUNNEL_LONG_STREAM_BYTES: u64 = 1024 * 1024;
+/// Big pipes a core holds at once: 16 of 1 MiB leave most of a user's 64 MiB of pipe pages to ordinary pipes.
+pub const TUNNEL_BIG_PIPES_MAX: usize = 16;

@@ -1,0 +1,40 @@
+//! One operation on the ring that keeps what it works on alive.
+
+use io_uring::squeue::Entry;
+use std::io;
+use std::marker::PhantomData;
+use tokio_uring::InFlightOneshot;
+use tokio_uring::OneshotOutputTransform;
+use tokio_uring::UnsubmittedOneshot;
+
+/// Gives back what the operation held, with its result.
+pub(super) struct GiveBack<D>(PhantomData<fn() -> D>);
+
+impl<D: 'static> OneshotOutputTransform for GiveBack<D> {
+    type Output = (io::Result<u32>, D);
+    type StoredData = D;
+
+    fn transform_oneshot_output(self, data: D, cqe: io_uring::cqueue::Entry) -> Self::Output {
+        let result = cqe.result();
+        (if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result as u32) }, data)
+    }
+}
+
+/// Submits `entry`. `held` stays alive until the kernel has completed the operation, even if the future is dropped:
+/// it must own everything the entry points at, at addresses that do not change when `held` moves.
+pub(super) fn submit<D: Unpin + 'static>(held: D, entry: Entry) -> InFlightOneshot<D, GiveBack<D>> {
+    UnsubmittedOneshot::new(held, GiveBack(PhantomData), entry).submit()
+}
+
+/// `IORING_RECVSEND_POLL_FIRST`: do not try at once, arm the poll; saves a failing attempt where data comes later.
+const POLL_FIRST: u16 = 1;
+
+/// Marks a receive or send as one that has to wait anyway.
+pub(super) fn poll_first(mut entry: Entry) -> Entry {
+    const { assert!(size_of::<Entry>() == 64) };
+    // JUSTIFICATION: this release of the crate has no setter for a receive's `ioprio`.
+    // SAFETY: `Entry` is `repr(C)` around the kernel's 64-byte submission entry, whose bytes 2..4 are `ioprio` (a u16 at
+    // an even offset of an 8-aligned struct); any bit pattern is valid there.
+    unsafe { (&raw mut entry).cast::<u16>().add(1).write(POLL_FIRST) };
+    entry
+}

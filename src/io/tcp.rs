@@ -1,0 +1,456 @@
+//! TCP on the ring.
+
+use super::deadline::Deadline;
+use super::deadline::Deadlines;
+use super::deadline::Entered;
+use super::deadline::Expiry;
+use super::ring;
+use crate::limits::ACCEPT_BACK_OFF_MS;
+use crate::sys::sockets;
+use crate::sys::sockets::RawAddress;
+use io_uring::opcode;
+use io_uring::types::Fd;
+use std::io;
+use std::net::Shutdown;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A connection on this core. Dropping it ends what it has under way, then closes it.
+pub struct TcpStream {
+    socket: Rc<Socket>,
+}
+
+/// What operations share: the place in the table goes first, so that no sweep meets a closed descriptor.
+struct Socket {
+    entered: Entered,
+    std: std::net::TcpStream,
+}
+
+impl TcpStream {
+    /// Takes a connected socket over, which must be in blocking mode (the ring waits for it itself).
+    pub fn adopt(std: std::net::TcpStream, deadlines: &Rc<Deadlines>) -> TcpStream {
+        let entered = deadlines.enter(std.as_raw_fd());
+        TcpStream { socket: Rc::new(Socket { entered, std }) }
+    }
+
+    /// Connects to `address`; ends with `TimedOut` soon after `deadline`.
+    pub async fn connect(address: SocketAddr, deadlines: &Rc<Deadlines>, deadline: Deadline) -> io::Result<TcpStream> {
+        let stream = TcpStream::adopt(std::net::TcpStream::from(sockets::tcp_socket(&address)?), deadlines);
+        stream.socket.std.set_nodelay(true)?;
+        let raw = Box::new(RawAddress::new(address));
+        let entry = opcode::Connect::new(stream.fd(), raw.as_ptr().cast(), raw.size()).build();
+        stream.socket.entered.on_write(Expiry::Cancel);
+        stream.socket.entered.write_by(deadline);
+        // `raw` is boxed, so its bytes stay where they are; the socket's share keeps the descriptor open.
+        let (result, _) = ring::submit((Rc::clone(&stream.socket), raw), entry).await;
+        stream.socket.entered.write_by(Deadline::NEVER);
+        stream.socket.entered.on_write(Expiry::EndBoth);
+        match result {
+            Ok(_) => Ok(stream),
+            Err(_) if stream.socket.entered.write_expired() => Err(io::ErrorKind::TimedOut.into()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Receives into the free room of `buf`, behind what it holds. `Ok(0)` is the end of the stream; `TimedOut` means the
+    /// deadline passed (the connection can then still be written to). `soon` says that bytes are likely here already.
+    pub async fn recv(&self, mut buf: Vec<u8>, deadline: Deadline, soon: bool) -> (io::Result<usize>, Vec<u8>) {
+        let free = buf.spare_capacity_mut();
+        if free.is_empty() {
+            return (Err(io::Error::other("a receive needs room in its buffer")), buf);
+        }
+        let room = u32::try_from(free.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Recv::new(self.fd(), free.as_mut_ptr().cast(), room).build();
+        let entry = if soon { entry } else { ring::poll_first(entry) };
+        self.socket.entered.read_by(deadline);
+        let (result, (_, mut buf)) = ring::submit((Rc::clone(&self.socket), buf), entry).await;
+        self.socket.entered.read_by(Deadline::NEVER);
+        match result {
+            Ok(0) if self.socket.entered.read_expired() => (Err(io::ErrorKind::TimedOut.into()), buf),
+            Ok(count) => {
+                // JUSTIFICATION: the kernel wrote into the buffer's free room; zeroing it first would cost every read.
+                // SAFETY: `buf` was not touched since its free room of `room` bytes was handed to the kernel, which wrote
+                // the first `count <= room` of them.
+                unsafe { buf.set_len(buf.len() + (count.min(room)) as usize) };
+                (Ok(count as usize), buf)
+            }
+            Err(error) => (Err(error), buf),
+        }
+    }
+
+    /// Sends `buf` from `from` to its end. Each part the peer takes puts the deadline off to `within` milliseconds later.
+    pub async fn send(&self, buf: Vec<u8>, from: usize, within: u64) -> (io::Result<()>, Vec<u8>) {
+        let (mut buf, mut at) = (buf, from);
+        while at < buf.len() {
+            let left = &buf[at..];
+            let length = u32::try_from(left.len()).unwrap_or(u32::MAX);
+            let entry = opcode::Send::new(self.fd(), left.as_ptr(), length).flags(sockets::SEND_WITHOUT_SIGNAL).build();
+            self.socket.entered.write_by(self.deadlines().after(within));
+            let (result, (_, back)) = ring::submit((Rc::clone(&self.socket), buf), entry).await;
+            self.socket.entered.write_by(Deadline::NEVER);
+            buf = back;
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
+                Ok(sent) => at += sent as usize,
+                Err(_) if self.socket.entered.write_expired() => return (Err(io::ErrorKind::TimedOut.into()), buf),
+                Err(error) => return (Err(error), buf),
+            }
+        }
+        (Ok(()), buf)
+    }
+
+    /// Tells the peer that nothing more comes from us.
+    pub fn end_writing(&self) {
+        // A peer that is gone already needs no telling.
+        let _ = self.socket.std.shutdown(Shutdown::Write);
+    }
+
+    /// Ends the connection in both directions: operations under way complete, the peer sees the end.
+    pub fn end(&self) {
+        let _ = self.socket.std.shutdown(Shutdown::Both);
+    }
+
+    /// Makes the coming close a reset, so that the peer can tell a cut stream from a whole one.
+    pub fn reset_on_close(&self) {
+        let _ = sockets::reset_on_close(&self.socket.std);
+    }
+
+    /// Whether nothing has arrived and the peer has not closed: a pooled connection that may be used again.
+    pub fn is_quiet(&self) -> bool {
+        sockets::is_quiet(&self.socket.std)
+    }
+
+    /// The other end's address.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.std.peer_addr()
+    }
+
+    /// Our end's address.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.std.local_addr()
+    }
+
+    /// The table the connection stands in.
+    pub fn deadlines(&self) -> &Rc<Deadlines> {
+        self.socket.entered.table()
+    }
+
+    pub(super) fn std(&self) -> &std::net::TcpStream {
+        &self.socket.std
+    }
+
+    pub(super) fn share(&self) -> SharedSocket {
+        SharedSocket(Rc::clone(&self.socket))
+    }
+
+    /// Both directions end at `deadline`, whatever goes on.
+    pub(super) fn end_by(&self, deadline: Deadline) {
+        self.socket.entered.write_by(deadline);
+    }
+
+    pub(super) fn ended_by_deadline(&self) -> bool {
+        self.socket.entered.write_expired()
+    }
+
+    fn fd(&self) -> Fd {
+        Fd(self.socket.std.as_raw_fd())
+    }
+}
+
+/// A share of a connection's socket that keeps its descriptor open.
+pub(super) struct SharedSocket(Rc<Socket>);
+
+impl SharedSocket {
+    pub(super) fn std(&self) -> &std::net::TcpStream {
+        &self.0.std
+    }
+}
+
+impl AsRawFd for SharedSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.std.as_raw_fd()
+    }
+}
+
+impl Drop for TcpStream {
+    fn drop(&mut self) {
+        // Another share means an operation is under way: the driver keeps it until the kernel is done, so the operation
+        // has to end. Shutting down ends receives and sends; a connect is cancelled by the next sweep.
+        if Rc::strong_count(&self.socket) > 1 {
+            self.end();
+            self.socket.entered.expire_now();
+        }
+    }
+}
+
+/// A listening socket on this core.
+pub struct TcpListener {
+    listener: Rc<std::net::TcpListener>,
+}
+
+impl TcpListener {
+    /// Takes a listening socket over, which must be in blocking mode (the ring waits for it itself).
+    pub fn adopt(listener: std::net::TcpListener) -> TcpListener {
+        TcpListener { listener: Rc::new(listener) }
+    }
+
+    /// The next connection, with TCP_NODELAY set; `None` once the listener was closed. Out of descriptors or memory it
+    /// waits instead of spinning, and calls `exhausted` each time.
+    pub async fn accept(&self, deadlines: &Rc<Deadlines>, mut exhausted: impl FnMut()) -> Option<TcpStream> {
+        loop {
+            let entry = opcode::Accept::new(Fd(self.listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut())
+                .flags(sockets::CLOSE_ON_EXEC)
+                .build();
+            let (result, _) = ring::submit(Rc::clone(&self.listener), entry).await;
+            match result {
+                Ok(descriptor) => {
+                    // JUSTIFICATION: the ring hands a new descriptor over as a number.
+                    // SAFETY: a successful accept returned it to us alone; nobody else knows or closes it.
+                    let socket = std::net::TcpStream::from(unsafe { OwnedFd::from_raw_fd(descriptor as i32) });
+                    // A peer that is gone already is noticed at the first read.
+                    let _ = socket.set_nodelay(true);
+                    return Some(TcpStream::adopt(socket, deadlines));
+                }
+                Err(error) if sockets::is_exhaustion(&error) => {
+                    exhausted();
+                    tokio::time::sleep(Duration::from_millis(ACCEPT_BACK_OFF_MS)).await;
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return None,
+                // A connection that was reset while it waited is no fault of the listener's.
+                Err(_) => super::breathe().await,
+            }
+        }
+    }
+
+    /// Stops listening: new connections go to others of the group, and the pending accept ends.
+    pub fn close(&self) {
+        let _ = sockets::shutdown(&*self.listener, Shutdown::Both);
+    }
+
+    /// A handle that can close it from another task.
+    pub fn share(&self) -> TcpListener {
+        TcpListener { listener: Rc::clone(&self.listener) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io;
+    use std::io::Read;
+    use std::io::Write;
+    use std::net::TcpListener as StdListener;
+    use std::time::Instant;
+
+    /// Runs `test` on a core with a sweeper.
+    fn on_a_core<F: Future>(test: impl FnOnce(Rc<Deadlines>) -> F) -> F::Output {
+        io::run(64, async {
+            let deadlines = Deadlines::new();
+            io::spawn(Rc::clone(&deadlines).sweep(|_| ()));
+            test(deadlines).await
+        })
+        .unwrap()
+    }
+
+    async fn pair(deadlines: &Rc<Deadlines>) -> (TcpStream, std::net::TcpStream) {
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let far = deadlines.after(5_000);
+        let ours = TcpStream::connect(listener.local_addr().unwrap(), deadlines, far).await.unwrap();
+        (ours, listener.accept().unwrap().0)
+    }
+
+    async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !holds() {
+            assert!(start.elapsed() < Duration::from_secs(5), "not in time: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[test]
+    fn bytes_go_both_ways_and_a_read_appends() {
+        on_a_core(|deadlines| async move {
+            let (ours, mut theirs) = pair(&deadlines).await;
+            let (sent, _) = ours.send(b"..to them".to_vec(), 2, 1000).await;
+            sent.unwrap();
+            let mut got = [0; 7];
+            theirs.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"to them");
+            theirs.write_all(b" and back").unwrap();
+            let mut buf = Vec::with_capacity(64);
+            buf.extend_from_slice(b"there");
+            let (count, buf) = ours.recv(buf, deadlines.after(1000), false).await;
+            assert_eq!((count.unwrap(), &buf[..]), (9, &b"there and back"[..]));
+        });
+    }
+
+    #[test]
+    fn a_read_past_its_deadline_ends_and_an_answer_can_still_be_sent() {
+        on_a_core(|deadlines| async move {
+            let (ours, mut theirs) = pair(&deadlines).await;
+            let start = Instant::now();
+            let (count, _) = ours.recv(Vec::with_capacity(16), deadlines.after(300), false).await;
+            assert_eq!(count.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+            assert!(start.elapsed() < Duration::from_secs(2));
+            ours.send(b"too late".to_vec(), 0, 1000).await.0.unwrap();
+            drop(ours);
+            let mut got = String::new();
+            theirs.read_to_string(&mut got).unwrap();
+            assert_eq!(got, "too late", "the peer sees the answer and then the close");
+            assert_eq!(deadlines.entered(), 0);
+        });
+    }
+
+    #[test]
+    fn a_send_nobody_takes_ends_at_its_deadline() {
+        on_a_core(|deadlines| async move {
+            let (ours, _theirs) = pair(&deadlines).await;
+            let (sent, _) = ours.send(vec![7; 64 << 20], 0, 300).await;
+            assert_eq!(sent.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+        });
+    }
+
+    #[test]
+    fn a_connection_dropped_with_a_read_under_way_closes_and_frees_its_slot() {
+        on_a_core(|deadlines| async move {
+            let (ours, mut theirs) = pair(&deadlines).await;
+            let table = Rc::clone(&deadlines);
+            let reading =
+                io::spawn(async move { ours.recv(Vec::with_capacity(16), table.after(60_000), false).await.0 });
+            io::breathe().await;
+            reading.abort();
+            until("the slot is free", || deadlines.entered() == 0).await;
+            theirs.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            assert_eq!(theirs.read(&mut [0]).unwrap(), 0, "the peer sees the close");
+        });
+    }
+
+    #[test]
+    fn a_connect_into_silence_ends_at_its_deadline_and_frees_its_descriptor() {
+        // A listener whose queue is full answers no more SYNs: the kernel's own blackhole.
+        let listener = sockets::listen("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+        let address = listener.local_addr().unwrap();
+        on_a_core(|deadlines| async move {
+            let mut filling = Vec::new();
+            loop {
+                match TcpStream::connect(address, &deadlines, deadlines.after(500)).await {
+                    Ok(stream) => filling.push(stream),
+                    Err(error) => {
+                        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+                        break;
+                    }
+                }
+                assert!(filling.len() < 100, "the queue never fills");
+            }
+            until("only the queued ones hold slots", || deadlines.entered() == filling.len()).await;
+            // The same when nobody waits for the connect any more.
+            let table = Rc::clone(&deadlines);
+            let connecting =
+                io::spawn(async move { TcpStream::connect(address, &table, table.after(60_000)).await.err() });
+            io::breathe().await;
+            io::breathe().await;
+            assert_eq!(deadlines.entered(), filling.len() + 1, "the connect is under way");
+            connecting.abort();
+            until("the abandoned connect is gone", || deadlines.entered() == filling.len()).await;
+        });
+    }
+
+    #[test]
+    fn a_closed_listener_ends_its_accept() {
+        let listener = sockets::listen("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
+        let address = listener.local_addr().unwrap();
+        on_a_core(|deadlines| async move {
+            let listener = TcpListener::adopt(listener);
+            let closer = listener.share();
+            let table = Rc::clone(&deadlines);
+            let accepting = io::spawn(async move {
+                let first = listener.accept(&table, || ()).await;
+                (first.is_some(), listener.accept(&table, || ()).await.is_none())
+            });
+            let _client = TcpStream::connect(address, &deadlines, deadlines.after(5_000)).await.unwrap();
+            io::breathe().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            closer.close();
+            assert_eq!(accepting.await.unwrap(), (true, true));
+        });
+    }
+
+    #[test]
+    fn a_relay_passes_bytes_and_ends_on_and_idles_out() {
+        on_a_core(|deadlines| async move {
+            let pipes = io::Pipes::default();
+            for idle_out in [false, true] {
+                let (a, mut client) = pair(&deadlines).await;
+                let (b, mut origin) = pair(&deadlines).await;
+                let echo = std::thread::spawn(move || {
+                    let mut got = Vec::new();
+                    origin.read_to_end(&mut got).unwrap();
+                    if origin.write_all(&got).is_ok() && idle_out {
+                        let _ = origin.read(&mut [0]);
+                    }
+                });
+                let big: Vec<u8> = (0..3_000_000u32).map(|n| (n * 7919 >> 8) as u8).collect();
+                let sent = big.clone();
+                let user = std::thread::spawn(move || {
+                    client.write_all(&sent).unwrap();
+                    if idle_out {
+                        return (Vec::new(), Some(client));
+                    }
+                    client.shutdown(Shutdown::Write).unwrap();
+                    let mut got = Vec::new();
+                    client.read_to_end(&mut got).unwrap();
+                    (got, None)
+                });
+                let flow = io::Flow::default();
+                io::relay(a, b, &pipes, 500, &flow).await.unwrap();
+                let (got, _held) = user.join().unwrap();
+                assert_eq!(flow.up.get(), big.len() as u64);
+                assert_eq!(flow.idle.get(), idle_out);
+                if !idle_out {
+                    assert!(got == big && flow.down.get() == big.len() as u64);
+                }
+                drop(_held);
+                echo.join().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn accept_without_descriptors_backs_off_and_goes_on() {
+        // In a process of its own: the limit of descriptors is the whole process's.
+        if std::env::var_os("TIDEGATE_TEST_EMFILE").is_none() {
+            let status = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "io::tcp::tests::accept_without_descriptors_backs_off_and_goes_on"])
+                .env("TIDEGATE_TEST_EMFILE", "1")
+                .stdout(std::process::Stdio::null())
+                .status();
+            assert!(status.unwrap().success());
+            return;
+        }
+        let listener = sockets::listen("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
+        let address = listener.local_addr().unwrap();
+        on_a_core(|deadlines| async move {
+            let listener = TcpListener::adopt(listener);
+            let client = TcpStream::connect(address, &deadlines, deadlines.after(5_000)).await.unwrap();
+            let mut hoard = Vec::new();
+            while let Ok(file) = std::fs::File::open("/dev/null") {
+                hoard.push(file);
+                assert!(hoard.len() < 5_000_000);
+            }
+            let tries = Rc::new(std::cell::Cell::new(0));
+            let (counted, table) = (Rc::clone(&tries), Rc::clone(&deadlines));
+            let accepting =
+                io::spawn(async move { listener.accept(&table, || counted.set(counted.get() + 1)).await.is_some() });
+            tokio::time::sleep(Duration::from_millis(450)).await;
+            assert!((2..=6).contains(&tries.get()), "{} tries in 450 ms", tries.get());
+            hoard.clear();
+            assert!(accepting.await.unwrap());
+            drop(client);
+        });
+    }
+}
