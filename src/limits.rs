@@ -117,3 +117,14 @@ pub const TUNNEL_TURNS_MAX: u32 = 16;
 pub const TUNNEL_LONG_STREAM_BYTES: u64 = 1024 * 1024;
 /// Big pipes a core holds at once: 16 of 1 MiB leave most of a user's 64 MiB of pipe pages to ordinary pipes.
 pub const TUNNEL_BIG_PIPES_MAX: usize = 16;
+/// Client connections a core serves at once; what comes beyond is told 503 and closed.
+pub const CONNECTIONS_PER_CORE_MAX: usize = 32 * 1024;
+/// Orders that may wait in a core's mailbox; they come from one publisher and one main thread.
+pub const CORE_MAILBOX_MAX: usize = 16;
+/// The size of the buffers heads are read into and written from, in bytes; a longer head grows its buffer to
+/// [`HEAD_BYTES_MAX`].
+pub const HEAD_BUFFER_BYTES: usize = 16 * 1024;
+/// The size of the buffers bodies are moved through, in bytes.
+pub const BODY_BUFFER_BYTES: usize = 64 * 1024;
+/// Free buffers of each size that a core keeps.
+pub const BUFFERS_KEPT_MAX: usize = 256;

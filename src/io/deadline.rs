@@ -49,6 +49,7 @@ struct Slot {
     on_write: Cell<Expiry>,
     read_expired: Cell<bool>,
     write_expired: Cell<bool>,
+    idle: Cell<bool>,
 }
 
 /// The core's table of sockets and their deadlines, and its coarse clock.
@@ -157,6 +158,7 @@ impl Deadlines {
             on_write: Cell::new(Expiry::EndBoth),
             read_expired: Cell::new(false),
             write_expired: Cell::new(false),
+            idle: Cell::new(false),
         };
         let mut slots = self.slots.borrow_mut();
         let index = match self.free.borrow_mut().pop() {
@@ -170,6 +172,20 @@ impl Deadlines {
             }
         };
         Entered { table: Rc::clone(self), index }
+    }
+
+    /// Ends every wait for a next request, which shows as the end of the stream.
+    pub fn end_idle(&self) {
+        for slot in self.slots.borrow().iter().flatten().filter(|slot| slot.idle.get()) {
+            let _ = sockets::shutdown_raw(slot.socket, Shutdown::Read);
+        }
+    }
+
+    /// Ends every connection at the next sweep.
+    pub fn end_all(&self) {
+        for slot in self.slots.borrow().iter().flatten() {
+            slot.write.set(Deadline::NOW);
+        }
     }
 
     /// How many sockets stand in the table.
@@ -217,6 +233,11 @@ impl Entered {
     #[inline]
     pub(super) fn write_by(&self, deadline: Deadline) {
         self.slot(|slot| slot.write.set(deadline));
+    }
+
+    #[inline]
+    pub(super) fn idle(&self, idle: bool) {
+        self.slot(|slot| slot.idle.set(idle));
     }
 
     pub(super) fn on_write(&self, expiry: Expiry) {

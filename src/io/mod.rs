@@ -20,6 +20,7 @@ pub use deadline::Deadline;
 pub use deadline::Deadlines;
 pub use tcp::TcpListener;
 pub use tcp::TcpStream;
+pub use tcp::Wait;
 pub use tunnel::Flow;
 pub use tunnel::Pipes;
 pub use tunnel::relay;

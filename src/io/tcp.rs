@@ -20,6 +20,17 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// What a receive waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Bytes that are likely here already.
+    Soon,
+    /// Bytes that the peer has yet to send.
+    Later,
+    /// A next request that need not come: [`Deadlines::end_idle`] ends the wait.
+    Idle,
+}
+
 /// A connection on this core. Dropping it ends what it has under way, then closes it.
 pub struct TcpStream {
     socket: Rc<Socket>,
@@ -58,16 +69,17 @@ impl TcpStream {
     }
 
     /// Receives into the free room of `buf`, behind what it holds. `Ok(0)` is the end of the stream; `TimedOut` means the
-    /// deadline passed (the connection can then still be written to). `soon` says that bytes are likely here already.
-    pub async fn recv(&self, mut buf: Vec<u8>, deadline: Deadline, soon: bool) -> (io::Result<usize>, Vec<u8>) {
+    /// deadline passed (the connection can then still be written to).
+    pub async fn recv(&self, mut buf: Vec<u8>, deadline: Deadline, wait: Wait) -> (io::Result<usize>, Vec<u8>) {
         let free = buf.spare_capacity_mut();
         if free.is_empty() {
             return (Err(io::Error::other("a receive needs room in its buffer")), buf);
         }
         let room = u32::try_from(free.len()).unwrap_or(u32::MAX);
         let entry = opcode::Recv::new(self.fd(), free.as_mut_ptr().cast(), room).build();
-        let entry = if soon { entry } else { ring::poll_first(entry) };
+        let entry = if wait == Wait::Soon { entry } else { ring::poll_first(entry) };
         self.socket.entered.read_by(deadline);
+        self.socket.entered.idle(wait == Wait::Idle);
         let (result, (_, mut buf)) = ring::submit((Rc::clone(&self.socket), buf), entry).await;
         self.socket.entered.read_by(Deadline::NEVER);
         match result {
@@ -284,7 +296,7 @@ mod tests {
             theirs.write_all(b" and back").unwrap();
             let mut buf = Vec::with_capacity(64);
             buf.extend_from_slice(b"there");
-            let (count, buf) = ours.recv(buf, deadlines.after(1000), false).await;
+            let (count, buf) = ours.recv(buf, deadlines.after(1000), Wait::Later).await;
             assert_eq!((count.unwrap(), &buf[..]), (9, &b"there and back"[..]));
         });
     }
@@ -294,7 +306,7 @@ mod tests {
         on_a_core(|deadlines| async move {
             let (ours, mut theirs) = pair(&deadlines).await;
             let start = Instant::now();
-            let (count, _) = ours.recv(Vec::with_capacity(16), deadlines.after(300), false).await;
+            let (count, _) = ours.recv(Vec::with_capacity(16), deadlines.after(300), Wait::Later).await;
             assert_eq!(count.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
             assert!(start.elapsed() < Duration::from_secs(2));
             ours.send(b"too late".to_vec(), 0, 1000).await.0.unwrap();
@@ -321,7 +333,7 @@ mod tests {
             let (ours, mut theirs) = pair(&deadlines).await;
             let table = Rc::clone(&deadlines);
             let reading =
-                io::spawn(async move { ours.recv(Vec::with_capacity(16), table.after(60_000), false).await.0 });
+                io::spawn(async move { ours.recv(Vec::with_capacity(16), table.after(60_000), Wait::Later).await.0 });
             io::breathe().await;
             reading.abort();
             until("the slot is free", || deadlines.entered() == 0).await;
@@ -394,7 +406,7 @@ mod tests {
                         let _ = origin.read(&mut [0]);
                     }
                 });
-                let big: Vec<u8> = (0..3_000_000u32).map(|n| (n * 7919 >> 8) as u8).collect();
+                let big: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(7919) >> 8) as u8).collect();
                 let sent = big.clone();
                 let user = std::thread::spawn(move || {
                     client.write_all(&sent).unwrap();

@@ -1,0 +1,333 @@
+//! One data core: a thread with a ring, its mailbox, and what its connections share.
+
+use super::connection;
+use super::counters::CoreCounters;
+use super::counters::CoreTotals;
+use crate::io;
+use crate::io::Buffers;
+use crate::io::Deadlines;
+use crate::io::Pipes;
+use crate::io::TcpListener;
+use crate::limits::BODY_BUFFER_BYTES;
+use crate::limits::BUFFERS_KEPT_MAX;
+use crate::limits::CONNECTIONS_PER_CORE_MAX;
+use crate::limits::CORE_MAILBOX_MAX;
+use crate::limits::HEAD_BUFFER_BYTES;
+use crate::limits::RING_ENTRIES;
+use crate::log::RecordDesk;
+use crate::policy::Snapshot;
+use crate::sys::affinity;
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+
+/// What a core is started with.
+pub struct CoreConfig {
+    /// Its number, for names.
+    pub index: usize,
+    /// The processor it is pinned to; `None` leaves it to the kernel.
+    pub cpu: Option<usize>,
+    /// Its listening sockets (see `sys::sockets::listen_group`).
+    pub listeners: Vec<std::net::TcpListener>,
+    /// NODE_NAME: in Via, in policy's facts and on pages.
+    pub node_name: String,
+    /// On a master: why this node carries no traffic. Every request is answered 403 with these words.
+    pub refuse_as_master: Option<String>,
+    /// Where the core opens its records.
+    pub spool: RecordDesk,
+    /// The addresses of this host, refused as destinations unless policy allows them (`sys::netif::own_addresses`).
+    pub own_addresses: Vec<IpAddr>,
+    /// The policy to start with.
+    pub snapshot: Arc<Snapshot>,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// Client connections served at once.
+    pub connections_max: usize,
+}
+
+impl CoreConfig {
+    /// A core with the usual timeouts and bounds.
+    pub fn new(
+        index: usize,
+        listeners: Vec<std::net::TcpListener>,
+        node_name: &str,
+        spool: RecordDesk,
+        snapshot: Arc<Snapshot>,
+    ) -> CoreConfig {
+        CoreConfig {
+            index,
+            cpu: None,
+            listeners,
+            node_name: node_name.to_string(),
+            refuse_as_master: None,
+            spool,
+            own_addresses: Vec::new(),
+            snapshot,
+            timeouts: Timeouts::default(),
+            connections_max: CONNECTIONS_PER_CORE_MAX,
+        }
+    }
+}
+
+/// How long things may take, in milliseconds. Each is as precise as `limits::DEADLINE_SWEEP_MS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a whole request head, from its first byte (from the accept, for a connection's first).
+    pub head: u64,
+    /// For a next request on an idle client connection.
+    pub keep_alive: u64,
+    /// For the next bytes of a body, either way, and for a client to take bytes.
+    pub body: u64,
+    /// For a name to resolve.
+    pub resolve: u64,
+    /// For one address to accept a connection.
+    pub connect: u64,
+    /// For the head of an answer, once the request is on its way.
+    pub answer: u64,
+    /// For a tunnel in which nothing moves.
+    pub tunnel: u64,
+    /// For an idle connection to an origin.
+    pub pooled: u64,
+    /// For what a client still sends after its answer, before the connection is closed.
+    pub linger: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            head: 10_000,
+            keep_alive: 60_000,
+            body: 60_000,
+            resolve: 8_000,
+            connect: 5_000,
+            answer: 120_000,
+            tunnel: 600_000,
+            pooled: 30_000,
+            linger: 2_000,
+        }
+    }
+}
+
+/// Starts data cores.
+pub struct Core;
+
+impl Core {
+    /// Starts a core's thread and waits until it serves.
+    pub fn start(config: CoreConfig) -> std::io::Result<CoreHandle> {
+        let (orders, mailbox) = mpsc::channel(CORE_MAILBOX_MAX);
+        let counters = Arc::new(CoreCounters::default());
+        let (started, starting) = std::sync::mpsc::sync_channel(1);
+        let name = format!("core-{}", config.index);
+        let shown = Arc::clone(&counters);
+        let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+            if let Some(cpu) = config.cpu
+                && let Err(error) = affinity::pin_thread(cpu)
+            {
+                tracing::warn!("{name}: pinning to processor {cpu}: {error}; it runs where the kernel puts it");
+            }
+            let failed = started.clone();
+            if let Err(error) = io::run(RING_ENTRIES, live(config, shown, mailbox, started)) {
+                let _ = failed.send(Err(error));
+            }
+        })?;
+        let said =
+            starting.recv().unwrap_or_else(|_| Err(std::io::Error::other("the core's thread ended at its start")));
+        said.map(|()| CoreHandle { orders, counters, thread })
+    }
+}
+
+/// The way to a core from other threads.
+pub struct CoreHandle {
+    orders: mpsc::Sender<Order>,
+    counters: Arc<CoreCounters>,
+    thread: JoinHandle<()>,
+}
+
+impl CoreHandle {
+    /// First step of a swap: the core holds `snapshot` ready. Replaces one prepared before.
+    pub async fn prepare(&self, snapshot: Arc<Snapshot>) -> Result<(), String> {
+        self.ask(|ack| Order::Prepare(snapshot, ack)).await
+    }
+
+    /// Second step: requests from now on are decided by the prepared snapshot.
+    pub async fn commit(&self) -> Result<(), String> {
+        self.ask(Order::Commit).await
+    }
+
+    /// Drops a prepared snapshot.
+    pub async fn abort(&self) -> Result<(), String> {
+        self.ask(Order::Abort).await
+    }
+
+    /// Stops accepting, lets what is under way end for up to `within`, cuts the rest, ends the core. Returns when the
+    /// last connection is gone; [`CoreHandle::join`] then returns at once.
+    pub async fn drain(&self, within: Duration) -> Result<(), String> {
+        self.ask(|ack| Order::Drain(within, ack)).await
+    }
+
+    /// What the core has counted, from any thread at any time.
+    pub fn counters(&self) -> Arc<CoreCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// What the core has counted so far.
+    pub fn totals(&self) -> CoreTotals {
+        self.counters.totals()
+    }
+
+    /// Waits for the core's thread to end; stops it first if it was not drained.
+    pub fn join(self) {
+        drop(self.orders);
+        if self.thread.join().is_err() {
+            tracing::error!("a data core panicked outside its connections; this is a bug of Tidegate's");
+        }
+    }
+
+    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<Result<T, String>>) -> Order) -> Result<T, String> {
+        let (ack, answer) = oneshot::channel();
+        let gone = || "the data core has ended; restart the node".to_string();
+        self.orders.send(order(ack)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+type Ack = oneshot::Sender<Result<(), String>>;
+
+enum Order {
+    Prepare(Arc<Snapshot>, Ack),
+    Commit(Ack),
+    Abort(Ack),
+    Drain(Duration, Ack),
+}
+
+/// A snapshot as one core holds it: counted without atomics.
+pub(super) struct Held {
+    pub(super) snapshot: Arc<Snapshot>,
+}
+
+impl Held {
+    fn new(snapshot: Arc<Snapshot>) -> Rc<Held> {
+        Rc::new(Held { snapshot })
+    }
+}
+
+/// What all connections of one core share. Nothing here is touched by another thread but the counters.
+pub(super) struct CoreState {
+    pub(super) node_name: String,
+    pub(super) refuse_as_master: Option<String>,
+    pub(super) timeouts: Timeouts,
+    pub(super) connections_max: usize,
+    pub(super) deadlines: Rc<Deadlines>,
+    pub(super) heads: Buffers,
+    pub(super) bodies: Buffers,
+    pub(super) pipes: Pipes,
+    pub(super) desk: RefCell<RecordDesk>,
+    pub(super) own_addresses: RefCell<Vec<IpAddr>>,
+    pub(super) counters: Arc<CoreCounters>,
+    pub(super) draining: Cell<bool>,
+    snapshot: RefCell<Rc<Held>>,
+    prepared: RefCell<Option<Rc<Held>>>,
+}
+
+impl CoreState {
+    fn new(config: CoreConfig, counters: Arc<CoreCounters>) -> (Rc<CoreState>, Vec<std::net::TcpListener>) {
+        let state = CoreState {
+            node_name: config.node_name,
+            refuse_as_master: config.refuse_as_master,
+            timeouts: config.timeouts,
+            connections_max: config.connections_max,
+            deadlines: Deadlines::new(),
+            heads: Buffers::new(HEAD_BUFFER_BYTES, BUFFERS_KEPT_MAX),
+            bodies: Buffers::new(BODY_BUFFER_BYTES, BUFFERS_KEPT_MAX),
+            pipes: Pipes::default(),
+            desk: RefCell::new(config.spool),
+            own_addresses: RefCell::new(config.own_addresses),
+            counters,
+            draining: Cell::new(false),
+            snapshot: RefCell::new(Held::new(config.snapshot)),
+            prepared: RefCell::default(),
+        };
+        (Rc::new(state), config.listeners)
+    }
+
+    /// The policy that decides a request whose head has just been read; the exchange holds it to its end.
+    pub(super) fn snapshot(&self) -> Rc<Held> {
+        Rc::clone(&self.snapshot.borrow())
+    }
+}
+
+async fn live(
+    config: CoreConfig,
+    counters: Arc<CoreCounters>,
+    mut mailbox: mpsc::Receiver<Order>,
+    started: std::sync::mpsc::SyncSender<std::io::Result<()>>,
+) {
+    let (state, listeners) = CoreState::new(config, counters);
+    io::spawn(Rc::clone(&state.deadlines).sweep(|_| ()));
+    let listeners: Vec<TcpListener> = listeners.into_iter().map(TcpListener::adopt).collect();
+    for listener in &listeners {
+        io::spawn(accept(Rc::clone(&state), listener.share()));
+    }
+    let _ = started.send(Ok(()));
+    let (within, ack) = obey(&state, &mut mailbox).await;
+    state.draining.set(true);
+    listeners.iter().for_each(TcpListener::close);
+    state.deadlines.end_idle();
+    wait_until_empty(&state, within).await;
+    if state.counters.connections_open.get() > 0 {
+        state.deadlines.end_all();
+        wait_until_empty(&state, Duration::from_secs(2)).await;
+    }
+    state.deadlines.stop();
+    if let Some(ack) = ack {
+        let _ = ack.send(Ok(()));
+    }
+}
+
+/// Does as the mailbox says until it says drain, or nobody is left to say anything.
+async fn obey(state: &Rc<CoreState>, mailbox: &mut mpsc::Receiver<Order>) -> (Duration, Option<Ack>) {
+    while let Some(order) = mailbox.recv().await {
+        match order {
+            Order::Prepare(snapshot, ack) => {
+                *state.prepared.borrow_mut() = Some(Held::new(snapshot));
+                let _ = ack.send(Ok(()));
+            }
+            Order::Commit(ack) => {
+                let prepared = state.prepared.borrow_mut().take();
+                let _ = ack.send(match prepared {
+                    Some(snapshot) => {
+                        *state.snapshot.borrow_mut() = snapshot;
+                        Ok(())
+                    }
+                    None => Err("commit without a prepared snapshot".to_string()),
+                });
+            }
+            Order::Abort(ack) => {
+                state.prepared.borrow_mut().take();
+                let _ = ack.send(Ok(()));
+            }
+            Order::Drain(within, ack) => return (within, Some(ack)),
+        }
+    }
+    (Duration::ZERO, None)
+}
+
+async fn wait_until_empty(state: &CoreState, within: Duration) {
+    let until = tokio::time::Instant::now() + within;
+    while state.counters.connections_open.get() > 0 && tokio::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn accept(state: Rc<CoreState>, listener: TcpListener) {
+    while let Some(client) = listener.accept(&state.deadlines, || state.counters.exhausted.add(1)).await {
+        state.counters.connections.add(1);
+        io::spawn(connection::serve(Rc::clone(&state), client));
+    }
+}

@@ -1,0 +1,114 @@
+//! What a core counts: one writer, any number of readers, no locked instruction.
+
+use std::ops::Add;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+/// The counters of one core, on cache lines of their own. Only that core writes them.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct CoreCounters {
+    pub(super) connections: Counter,
+    pub(super) connections_open: Counter,
+    pub(super) shed: Counter,
+    pub(super) exhausted: Counter,
+    pub(super) exchanges: Counter,
+    pub(super) denied: Counter,
+    pub(super) failed: Counter,
+    pub(super) unrecorded: Counter,
+    pub(super) tunnels_open: Counter,
+    pub(super) upload: Counter,
+    pub(super) download: Counter,
+    pub(super) upstream_connects: Counter,
+}
+
+/// A moment's copy of the counters; sums over cores with `+`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CoreTotals {
+    /// Client connections accepted.
+    pub connections: u64,
+    /// Client connections open now.
+    pub connections_open: u64,
+    /// Client connections turned away because the core had too many.
+    pub shed: u64,
+    /// Times a core could not accept for want of descriptors or memory.
+    pub exhausted: u64,
+    /// Exchanges ended.
+    pub exchanges: u64,
+    /// Of these, refused by policy.
+    pub denied: u64,
+    /// Of these, ended by an error of client, upstream or node.
+    pub failed: u64,
+    /// Requests refused because no record of them could be opened. They are in no log; nothing was served.
+    pub unrecorded: u64,
+    /// Tunnels open now.
+    pub tunnels_open: u64,
+    /// Payload bytes client to server.
+    pub upload: u64,
+    /// Payload bytes server to client.
+    pub download: u64,
+    /// Connections made to origins.
+    pub upstream_connects: u64,
+}
+
+impl CoreCounters {
+    /// What they show now. Each is exact; together they are a moment's blur.
+    pub fn totals(&self) -> CoreTotals {
+        CoreTotals {
+            connections: self.connections.get(),
+            connections_open: self.connections_open.get(),
+            shed: self.shed.get(),
+            exhausted: self.exhausted.get(),
+            exchanges: self.exchanges.get(),
+            denied: self.denied.get(),
+            failed: self.failed.get(),
+            unrecorded: self.unrecorded.get(),
+            tunnels_open: self.tunnels_open.get(),
+            upload: self.upload.get(),
+            download: self.download.get(),
+            upstream_connects: self.upstream_connects.get(),
+        }
+    }
+}
+
+impl Add for CoreTotals {
+    type Output = CoreTotals;
+
+    fn add(self, other: CoreTotals) -> CoreTotals {
+        CoreTotals {
+            connections: self.connections + other.connections,
+            connections_open: self.connections_open + other.connections_open,
+            shed: self.shed + other.shed,
+            exhausted: self.exhausted + other.exhausted,
+            exchanges: self.exchanges + other.exchanges,
+            denied: self.denied + other.denied,
+            failed: self.failed + other.failed,
+            unrecorded: self.unrecorded + other.unrecorded,
+            tunnels_open: self.tunnels_open + other.tunnels_open,
+            upload: self.upload + other.upload,
+            download: self.download + other.download,
+            upstream_connects: self.upstream_connects + other.upstream_connects,
+        }
+    }
+}
+
+/// A number with one writer: an ordinary load and store, never a locked add.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub(super) fn add(&self, count: u64) {
+        self.0.store(self.get().wrapping_add(count), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn sub(&self, count: u64) {
+        self.0.store(self.get().wrapping_sub(count), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
