@@ -87,6 +87,20 @@ const _: () = assert!(CLUSTER_LEAF_RENEWED_AFTER_S < CLUSTER_LEAF_LIFE_S);
 const _: () = assert!(CLUSTER_SYNCTIME_MS_MIN < CLUSTER_SYNCTIME_MS_MAX);
 const _: () = assert!(CLUSTER_BACKOFF_MS_MIN < CLUSTER_BACKOFF_MS_MAX);
 const _: () = assert!(CLUSTER_TEXT_BYTES_MAX < CLUSTER_MESSAGE_BYTES_MAX);
+// --- daemon and demo ---------------------------------------------------------------------------------------------
+
+/// The largest body the demo's origin sends or takes, in bytes.
+pub const DEMO_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The longest wait the demo's origin grants, in milliseconds.
+pub const DEMO_SLOW_MS_MAX: u64 = 60_000;
+/// The most slaves `tidegate demo` starts.
+pub const DEMO_SLAVES_MAX: usize = 16;
+/// How long a node may take to start before the demo gives up, in seconds.
+pub const DEMO_START_S_MAX: u64 = 60;
+/// How long a core may take to prepare or commit a snapshot before the swap is called off, in milliseconds.
+pub const SWAP_MS_MAX: u64 = 5_000;
+/// How long active exchanges may finish after SIGTERM before they are cut, in seconds.
+pub const DRAIN_S_MAX: u64 = 10;
 
 const _: () = assert!(REQUEST_LINE_BYTES_MAX < HEAD_BYTES_MAX, "a longest request line must leave room for fields");
 const _: () = assert!(RECORD_URL_BYTES_MAX <= REQUEST_LINE_BYTES_MAX);
