@@ -2,6 +2,8 @@
 //! [`Action`] and nothing else; the daemon's desk performs it. Never in the data path.
 #![forbid(unsafe_code)]
 
+pub use crate::policy::Complaint;
+
 use crate::cluster::Counters;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
@@ -252,19 +254,6 @@ pub enum RefusedKind {
     NotFound,
     /// The node failed while doing it.
     Failed,
-}
-
-/// One fault of a document or file, with its place and the remedy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Complaint {
-    /// 1-based line; 0 if the fault has no line.
-    pub line: usize,
-    /// Where in the document: `access_profiles[3].action`, or a key.
-    pub place: String,
-    /// What is wrong.
-    pub what: String,
-    /// What would be accepted.
-    pub remedy: String,
 }
 
 /// How a node is.

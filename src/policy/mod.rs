@@ -34,6 +34,8 @@ pub use page::Page;
 pub use snapshot::Snapshot;
 pub use snapshot::SnapshotError;
 
+use serde::Deserialize;
+use serde::Serialize;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -41,8 +43,8 @@ use std::sync::Arc;
 /// Swaps the snapshot on all cores, in two steps; any failure keeps the old one and says why.
 pub type Publish = Arc<dyn Fn(Arc<Snapshot>) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
-/// One fault of a policy document.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One fault of a policy document or of startup.ini, with its place and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Complaint {
     /// 1-based line; 0 if the fault has no line.
     pub line: usize,

@@ -1,0 +1,129 @@
+//! config.log: who changed what, on which node, and how it ended. Quoted TAB-separated columns, a header on the first line.
+
+use crate::admin::Action;
+use crate::admin::Actor;
+use crate::admin::Refused;
+use crate::base::clock::Wall;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+const COLUMNS: [&str; 6] = ["timestamp", "node", "who", "action", "arguments", "outcome"];
+
+/// Appends to config.log.
+pub struct Audit {
+    path: PathBuf,
+    node: String,
+}
+
+impl Audit {
+    /// `config.log` in `log_dir`.
+    pub fn new(log_dir: &Path, node: &str) -> Self {
+        Audit { path: log_dir.join("config.log"), node: node.to_string() }
+    }
+
+    /// Writes one line. Secrets and whole documents are not in it: [`words`] decides what is.
+    pub fn note(&self, actor: &Actor, action: &Action, outcome: Result<(), &Refused>) {
+        let (name, arguments) = words(action);
+        let outcome = match outcome {
+            Ok(()) => "done".to_string(),
+            Err(refused) => format!("refused: {}", refused.words),
+        };
+        let time = jiff::Timestamp::from_microsecond(Wall::now().0).unwrap_or_default().to_string();
+        let line = line(&[&time, &self.node, &who(actor), name, &arguments, &outcome]);
+        if let Err(error) = self.append(&line) {
+            tracing::error!("writing {}: {error}; the action {name} by {} is not in it", self.path.display(), who(actor));
+        }
+    }
+
+    fn append(&self, line: &str) -> io::Result<()> {
+        let mut file = OpenOptions::new().create(true).append(true).mode(0o640).open(&self.path)?;
+        let header = if file.metadata()?.len() == 0 { self::line(&COLUMNS) } else { String::new() };
+        // One write, so that lines of two actors never mix.
+        file.write_all(format!("{header}{line}").as_bytes())
+    }
+}
+
+/// Who asks, in one word for the log.
+pub fn who(actor: &Actor) -> String {
+    match actor {
+        Actor::Local { uid, user } => format!("{user} (uid {uid}) on this host"),
+        Actor::Administrator { user, address } => format!("{user}@{address}"),
+        Actor::Visitor { address } => format!("anonymous@{address}"),
+    }
+}
+
+fn words(action: &Action) -> (&'static str, String) {
+    match action {
+        Action::PolicyApply { document, comment, base } => {
+            ("policy-apply", format!("{} bytes, base {base:?}: {comment}", document.len()))
+        }
+        Action::PolicyRollback { to, comment } => ("policy-rollback", format!("to {to}: {comment}")),
+        Action::ParamsSubmit { values } => {
+            ("params-submit", values.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" "))
+        }
+        Action::Restart { backup } => ("restart", format!("backup {backup}")),
+        Action::AdminAdd { user, .. } => ("admin-add", user.clone()),
+        Action::Login { user, .. } => ("login", user.clone()),
+        Action::Status => ("status", String::new()),
+        Action::Nodes => ("nodes", String::new()),
+        Action::Verify => ("verify", String::new()),
+        Action::PolicyShow { .. } => ("policy-show", String::new()),
+        Action::PolicyCheck { .. } => ("policy-check", String::new()),
+        Action::PolicyDiff { .. } => ("policy-diff", String::new()),
+        Action::PolicyLog { .. } => ("policy-log", String::new()),
+        Action::Explain(_) => ("explain", String::new()),
+        Action::Report(_) => ("report", String::new()),
+        Action::ParamsShow => ("params-show", String::new()),
+    }
+}
+
+fn line(values: &[&str]) -> String {
+    let mut text = values.iter().map(|value| format!("\"{}\"", escaped(value))).collect::<Vec<_>>().join("\t");
+    text.push('\n');
+    text
+}
+
+/// Nobody forges a column or a line by what they type into a comment.
+fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for character in value.chars() {
+        match character {
+            '"' | '\\' => text.extend(['\\', character]),
+            '\t' => text.push_str("\\t"),
+            '\n' => text.push_str("\\n"),
+            '\r' => text.push_str("\\r"),
+            control if control.is_control() => text.extend(control.escape_unicode()),
+            plain => text.push(plain),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_forges_neither_column_nor_line_and_a_password_is_never_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::new(dir.path(), "node-1");
+        let actor = Actor::Administrator { user: "alice".into(), address: "10.0.0.9".into() };
+        let comment = "why\"\t\"not\"\n\"forged\"".to_string();
+        audit.note(&actor, &Action::PolicyRollback { to: 3, comment }, Ok(()));
+        let add = Action::AdminAdd { user: "bob".into(), password: "correct horse".into() };
+        let refused = Refused {
+            kind: crate::admin::RefusedKind::NotAllowed,
+            words: "not from the portal".into(),
+            complaints: Vec::new(),
+        };
+        audit.note(&actor, &add, Err(&refused));
+        let text = std::fs::read_to_string(dir.path().join("config.log")).unwrap();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(text.lines().all(|line| line.split('\t').count() == COLUMNS.len()), "{text}");
+        assert!(!text.contains("horse"), "{text}");
+    }
+}

@@ -1,0 +1,134 @@
+//! The snapshot in force, and how another one takes its place: prepared on every core, then committed on every core; if one
+//! core cannot prepare, all keep the old.
+
+use crate::limits::SWAP_MS_MAX;
+use crate::policy::Publish;
+use crate::policy::Snapshot;
+use crate::proxy::CoreHandle;
+use crate::proxy::CoreTotals;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Swaps snapshots on the cores of this node.
+pub struct Publisher {
+    cores: Mutex<Arc<Vec<CoreHandle>>>,
+    current: watch::Sender<Arc<Snapshot>>,
+    /// One swap at a time, or two could interleave their steps.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Publisher {
+    /// `snapshot` is what the cores were started with.
+    pub fn new(cores: Vec<CoreHandle>, snapshot: Arc<Snapshot>) -> Arc<Self> {
+        let current = watch::Sender::new(snapshot);
+        Arc::new(Publisher { cores: Mutex::new(Arc::new(cores)), current, turn: tokio::sync::Mutex::new(()) })
+    }
+
+    /// The snapshot in force.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.current.borrow().clone()
+    }
+
+    /// To wait for the next one (the master's long polls do).
+    pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.current.subscribe()
+    }
+
+    /// What all cores have counted.
+    pub fn totals(&self) -> CoreTotals {
+        self.cores().iter().map(CoreHandle::totals).fold(CoreTotals::default(), |sum, core| sum + core)
+    }
+
+    /// Puts `snapshot` in force on all cores, or on none. `keep` runs between the two steps: whoever must store the
+    /// snapshot durably does it there, and its failure calls the swap off too.
+    pub async fn publish(
+        &self,
+        snapshot: Arc<Snapshot>,
+        keep: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), String> {
+        let _turn = self.turn.lock().await;
+        let cores = self.cores();
+        for (index, core) in cores.iter().enumerate() {
+            if let Err(words) = step(index, "prepare", core.prepare(snapshot.clone())).await {
+                self.call_off(&cores).await;
+                return Err(words);
+            }
+        }
+        if let Err(words) = keep() {
+            self.call_off(&cores).await;
+            return Err(words);
+        }
+        let mut late = Vec::new();
+        for (index, core) in cores.iter().enumerate() {
+            // A prepared core commits with one store: it can be late, not unable. The others must not wait behind it
+            // with another policy.
+            late.extend(step(index, "commit", core.commit()).await.err());
+        }
+        self.current.send_replace(snapshot);
+        if late.is_empty() { Ok(()) } else { Err(late.join("; ")) }
+    }
+
+    /// The same as a function value, for the sidecar (which has stored the snapshot before).
+    pub fn as_publish(self: &Arc<Self>) -> Publish {
+        let publisher = self.clone();
+        Arc::new(move |snapshot| {
+            let publisher = publisher.clone();
+            Box::pin(async move { publisher.publish(snapshot, || Ok(())).await })
+        })
+    }
+
+    /// Stops accepting on every core and waits for what is under way, at most `within`.
+    pub async fn drain(&self, within: Duration) {
+        let cores = self.cores();
+        let drains: Vec<_> = (0..cores.len())
+            .map(|index| {
+                let cores = cores.clone();
+                tokio::spawn(async move { cores[index].drain(within).await })
+            })
+            .collect();
+        for drain in drains {
+            match tokio::time::timeout(within + Duration::from_millis(SWAP_MS_MAX), drain).await {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(words))) => tracing::warn!("draining a core: {words}"),
+                Ok(Err(_)) | Err(_) => tracing::warn!("a core did not drain in time; its connections are cut"),
+            }
+        }
+    }
+
+    /// Waits for the cores' threads. After [`Publisher::drain`].
+    pub fn join(&self) {
+        let cores = std::mem::take(&mut *self.lock());
+        match Arc::try_unwrap(cores) {
+            Ok(cores) => cores.into_iter().for_each(CoreHandle::join),
+            Err(_) => tracing::warn!("somebody still holds the cores; they end with the process"),
+        }
+    }
+
+    async fn call_off(&self, cores: &[CoreHandle]) {
+        for (index, core) in cores.iter().enumerate() {
+            if let Err(words) = step(index, "abort", core.abort()).await {
+                tracing::warn!("calling a policy swap off: {words}");
+            }
+        }
+    }
+
+    fn cores(&self) -> Arc<Vec<CoreHandle>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Vec<CoreHandle>>> {
+        // Nothing panics while holding it; were it so, the handles would still be whole.
+        self.cores.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+async fn step(index: usize, name: &str, asked: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    match tokio::time::timeout(Duration::from_millis(SWAP_MS_MAX), asked).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(words)) => Err(format!("{name} on core {index}: {words}")),
+        Err(_) => Err(format!("{name} on core {index}: no answer within {SWAP_MS_MAX} ms")),
+    }
+}
