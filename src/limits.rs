@@ -142,3 +142,19 @@ pub const HEAD_BUFFER_BYTES: usize = 16 * 1024;
 pub const BODY_BUFFER_BYTES: usize = 64 * 1024;
 /// Free buffers of each size that a core keeps.
 pub const BUFFERS_KEPT_MAX: usize = 256;
+/// Addresses of one host that are tried, at most.
+pub const DIAL_ADDRESSES_MAX: usize = 6;
+/// How long one address may be silent before the next is tried beside it, in milliseconds (RFC 8305 section 5).
+pub const DIAL_STAGGER_MS: u64 = 250;
+/// Answers of name servers that a core keeps, at most; each also ends with its TTL.
+pub const RESOLVER_CACHE_ANSWERS: u64 = 4096;
+/// Idle connections to origins that a core keeps.
+pub const POOLED_PER_CORE_MAX: usize = 8192;
+/// Idle connections to one host that a core keeps.
+pub const POOLED_PER_HOST_MAX: usize = 2048;
+/// How often a core closes idle connections that have grown old, in milliseconds.
+pub const POOL_SWEEP_MS: u64 = 2_000;
+/// How often a node reads anew which addresses its host has, in milliseconds.
+pub const OWN_ADDRESSES_REFRESH_MS: u64 = 60_000;
+
+const _: () = assert!(POOLED_PER_HOST_MAX <= POOLED_PER_CORE_MAX && DEADLINE_SWEEP_MS < DIAL_STAGGER_MS);

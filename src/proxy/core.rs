@@ -3,6 +3,8 @@
 use super::connection;
 use super::counters::CoreCounters;
 use super::counters::CoreTotals;
+use super::upstream::Upstreams;
+use crate::base::clock::Wall;
 use crate::io;
 use crate::io::Buffers;
 use crate::io::Deadlines;
@@ -13,10 +15,13 @@ use crate::limits::BUFFERS_KEPT_MAX;
 use crate::limits::CONNECTIONS_PER_CORE_MAX;
 use crate::limits::CORE_MAILBOX_MAX;
 use crate::limits::HEAD_BUFFER_BYTES;
+use crate::limits::OWN_ADDRESSES_REFRESH_MS;
+use crate::limits::POOL_SWEEP_MS;
 use crate::limits::RING_ENTRIES;
 use crate::log::RecordDesk;
 use crate::policy::Snapshot;
 use crate::sys::affinity;
+use crate::sys::netif;
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -228,7 +233,7 @@ pub(super) struct CoreState {
     pub(super) bodies: Buffers,
     pub(super) pipes: Pipes,
     pub(super) desk: RefCell<RecordDesk>,
-    pub(super) own_addresses: RefCell<Vec<IpAddr>>,
+    pub(super) upstreams: Upstreams,
     pub(super) counters: Arc<CoreCounters>,
     pub(super) draining: Cell<bool>,
     snapshot: RefCell<Rc<Held>>,
@@ -237,17 +242,19 @@ pub(super) struct CoreState {
 
 impl CoreState {
     fn new(config: CoreConfig, counters: Arc<CoreCounters>) -> (Rc<CoreState>, Vec<std::net::TcpListener>) {
+        let deadlines = Deadlines::new();
+        let upstreams = Upstreams::new(config.timeouts, config.own_addresses, &deadlines, &counters);
         let state = CoreState {
             node_name: config.node_name,
             refuse_as_master: config.refuse_as_master,
             timeouts: config.timeouts,
             connections_max: config.connections_max,
-            deadlines: Deadlines::new(),
+            deadlines,
+            upstreams,
             heads: Buffers::new(HEAD_BUFFER_BYTES, BUFFERS_KEPT_MAX),
             bodies: Buffers::new(BODY_BUFFER_BYTES, BUFFERS_KEPT_MAX),
             pipes: Pipes::default(),
             desk: RefCell::new(config.spool),
-            own_addresses: RefCell::new(config.own_addresses),
             counters,
             draining: Cell::new(false),
             snapshot: RefCell::new(Held::new(config.snapshot)),
@@ -269,7 +276,7 @@ async fn live(
     started: std::sync::mpsc::SyncSender<std::io::Result<()>>,
 ) {
     let (state, listeners) = CoreState::new(config, counters);
-    io::spawn(Rc::clone(&state.deadlines).sweep(|_| ()));
+    io::spawn(Rc::clone(&state.deadlines).sweep(chores(&state)));
     let listeners: Vec<TcpListener> = listeners.into_iter().map(TcpListener::adopt).collect();
     for listener in &listeners {
         io::spawn(accept(Rc::clone(&state), listener.share()));
@@ -287,6 +294,32 @@ async fn live(
     state.deadlines.stop();
     if let Some(ack) = ack {
         let _ = ack.send(Ok(()));
+    }
+}
+
+/// What a core does now and then, between sweeps.
+fn chores(state: &Rc<CoreState>) -> impl FnMut(Wall) + use<> {
+    let state = Rc::clone(state);
+    let (mut pool_by, mut own_by) =
+        (state.deadlines.after(POOL_SWEEP_MS), state.deadlines.after(OWN_ADDRESSES_REFRESH_MS));
+    move |_now| {
+        if state.deadlines.passed(pool_by) {
+            pool_by = state.deadlines.after(POOL_SWEEP_MS);
+            state.upstreams.expire();
+        }
+        if state.deadlines.passed(own_by) {
+            own_by = state.deadlines.after(OWN_ADDRESSES_REFRESH_MS);
+            io::spawn(refresh_own_addresses(Rc::clone(&state)));
+        }
+    }
+}
+
+/// Asks the kernel on another thread: the answer takes long where there are many interfaces.
+async fn refresh_own_addresses(state: Rc<CoreState>) {
+    match tokio::task::spawn_blocking(netif::own_addresses).await {
+        Ok(Ok(addresses)) => state.upstreams.set_own_addresses(addresses),
+        Ok(Err(error)) => tracing::warn!("listing this host's addresses: {error}; the list before stays in force"),
+        Err(_) => {}
     }
 }
 

@@ -12,6 +12,7 @@
 mod connection;
 mod core;
 mod counters;
+mod upstream;
 
 pub use self::core::Core;
 pub use self::core::CoreConfig;
