@@ -9,6 +9,22 @@ pub const REQUEST_LINE_BYTES_MAX: usize = 16 * 1024;
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The most header fields in one head.
 pub const HEAD_FIELDS_MAX: usize = 256;
+/// The most bytes of empty lines before a message that are skipped, as RFC 9112 section 2.2 asks for at least one.
+pub const HEAD_LEADING_BYTES_MAX: usize = 8;
+
+// wire: bodies
+/// The most bytes of one chunk's size line: sixteen hexadecimal digits would do, the rest is for extensions that nobody
+/// acts upon.
+pub const CHUNK_LINE_BYTES_MAX: usize = 512;
+/// The most bytes of extensions in all chunks of one body that exceed one in sixteen of the payload: else a client could
+/// send a body that is nothing but extensions.
+pub const CHUNK_EXTENSION_BYTES_MAX: u64 = 16 * 1024;
+/// The most bytes of a trailer section.
+pub const TRAILER_BYTES_MAX: usize = 16 * 1024;
+/// The longest name of a host: RFC 1035 section 2.3.4 without the root label.
+pub const HOST_BYTES_MAX: usize = 253;
+/// The longest label of a host (RFC 1035 section 2.3.4).
+pub const HOST_LABEL_BYTES_MAX: usize = 63;
 
 /// The largest policy document an administrator may submit, in bytes: a list of a hundred thousand hosts fits inline,
 /// longer lists belong in files.

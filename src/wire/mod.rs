@@ -1,1 +1,4 @@
-//! wire
+//! The wire: what stands in the bytes between two machines, without a socket, a clock or a lock.
+#![forbid(unsafe_code)]
+
+pub mod http1;

@@ -1,0 +1,594 @@
+//! The head of a request: parsed once, asked often, allocating nothing once its memory has grown.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::body::BodyFraming;
+use super::body::FramingFault;
+use super::body::announced;
+use super::head::ExpectSaid;
+use super::head::FieldFault;
+use super::head::Fields;
+use super::head::Parsed;
+use super::head::Span;
+use super::head::Version;
+use super::head::decimal;
+use super::head::elements;
+use super::head::field_fault;
+use super::head::has_bare_line_feed;
+use super::head::is_token_byte;
+use super::head::leading_empty;
+use super::head::raw_fields;
+use super::head::window;
+use super::reply::ReplyTo;
+use super::target::AuthorityFault;
+use super::target::Scheme;
+use super::target::TargetForm;
+use super::target::normalise_host;
+use super::target::split_authority;
+use super::target::split_scheme;
+use crate::limits::HEAD_BYTES_MAX;
+use crate::limits::REQUEST_LINE_BYTES_MAX;
+
+/// Reads a request head from the start of `buf` into `head`.
+///
+/// On [`Parsed::Partial`] read more and call again with the same head and the longer buffer; call
+/// [`RequestHead::clear`] before another connection uses the head. Accessors that take `buf` want the buffer that was
+/// parsed, at least as long as the head.
+pub fn parse_request(buf: &[u8], head: &mut RequestHead) -> Result<Parsed, RequestError> {
+    let window = window(buf);
+    if head.fields.nothing_new(window) {
+        return partial(window, head);
+    }
+    let Some(leading) = leading_empty(window) else {
+        return Err(RequestError::LeadingLines);
+    };
+    let mut fields = raw_fields();
+    let mut raw = httparse::Request::new(&mut []);
+    let bytes = match raw.parse_with_uninit_headers(window, &mut fields) {
+        Ok(httparse::Status::Complete(bytes)) => bytes,
+        Ok(httparse::Status::Partial) => return partial(window, head),
+        Err(error) => return Err(name_the_fault(window, error)),
+    };
+    if has_bare_line_feed(&window[..bytes]) {
+        return Err(RequestError::BareLineFeed);
+    }
+    let (Some(method), Some(target), Some(minor)) = (raw.method, raw.path, raw.version) else {
+        return Err(RequestError::RequestLine);
+    };
+    // Both ends are in `window`: the line is what stands between the empty lines and the version.
+    if Span::of(window, target.as_bytes()).end as usize - leading + " HTTP/1.1".len() > REQUEST_LINE_BYTES_MAX {
+        return Err(RequestError::LineTooLong);
+    }
+    head.method = Span::of(window, method.as_bytes());
+    head.kind = MethodKind::of(method);
+    head.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
+    head.fields.fill(window, raw.headers);
+    head.understand_target(window, target.as_bytes())?;
+    head.understand_framing()?;
+    head.understand_expectation()?;
+    Ok(Parsed::Complete(bytes))
+}
+
+/// Why a request is refused: always the client's doing. After any of these the connection is closed, since nobody can
+/// say where the next request starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestError {
+    /// The request line is longer than [`REQUEST_LINE_BYTES_MAX`].
+    LineTooLong,
+    /// The head is longer than [`HEAD_BYTES_MAX`].
+    HeadTooLarge,
+    /// More fields than [`crate::limits::HEAD_FIELDS_MAX`].
+    TooManyFields,
+    /// Empty lines without end before the request.
+    LeadingLines,
+    /// The request line is not `method target version`.
+    RequestLine,
+    /// Neither HTTP/1.1 nor HTTP/1.0.
+    Version,
+    /// A line ends in LF without CR.
+    BareLineFeed,
+    /// A field's value continues on the next line.
+    Folded,
+    /// A field's name is not a token, or white space stands before its colon.
+    FieldName,
+    /// NUL, a lone CR or another control byte in a field.
+    ControlByte,
+    /// HTTP/1.1 without Host.
+    HostMissing,
+    /// More than one Host.
+    HostRepeated,
+    /// Host is not a host with an optional port.
+    HostMalformed,
+    /// Host names another machine than the target.
+    HostDiffers,
+    /// A user name or password in the target.
+    Userinfo,
+    /// The target's host is no name and no address.
+    TargetHost,
+    /// The target's port is not 1 to 65535, or missing where it must stand.
+    TargetPort,
+    /// A byte that may not stand in a target, or a fragment.
+    TargetBytes,
+    /// The form of the target does not go with the method.
+    TargetForm,
+    /// A scheme this proxy does not speak.
+    SchemeUnknown,
+    /// Content-Length is not a number.
+    LengthMalformed,
+    /// More than one Content-Length.
+    LengthRepeated,
+    /// Content-Length together with Transfer-Encoding.
+    LengthWithCoding,
+    /// A transfer coding other than chunked.
+    CodingUnknown,
+    /// Transfer-Encoding does not end in a single chunked.
+    CodingMalformed,
+    /// Transfer-Encoding in an HTTP/1.0 request.
+    CodingInOldVersion,
+    /// CONNECT with a body.
+    ConnectWithBody,
+    /// An expectation other than 100-continue.
+    Expectation,
+}
+
+impl RequestError {
+    /// The status of the answer.
+    pub fn status(self) -> u16 {
+        match self {
+            RequestError::LineTooLong => 414,
+            RequestError::HeadTooLarge | RequestError::TooManyFields => 431,
+            RequestError::Version => 505,
+            RequestError::SchemeUnknown | RequestError::CodingUnknown => 501,
+            RequestError::Expectation => 417,
+            RequestError::LeadingLines
+            | RequestError::RequestLine
+            | RequestError::BareLineFeed
+            | RequestError::Folded
+            | RequestError::FieldName
+            | RequestError::ControlByte
+            | RequestError::HostMissing
+            | RequestError::HostRepeated
+            | RequestError::HostMalformed
+            | RequestError::HostDiffers
+            | RequestError::Userinfo
+            | RequestError::TargetHost
+            | RequestError::TargetPort
+            | RequestError::TargetBytes
+            | RequestError::TargetForm
+            | RequestError::LengthMalformed
+            | RequestError::LengthRepeated
+            | RequestError::LengthWithCoding
+            | RequestError::CodingMalformed
+            | RequestError::CodingInOldVersion
+            | RequestError::ConnectWithBody => 400,
+        }
+    }
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RequestError::LineTooLong => "the request line is too long: shorten the address",
+            RequestError::HeadTooLarge => {
+                "the request's head is too large: send fewer or shorter fields (cookies, mostly)"
+            }
+            RequestError::TooManyFields => "the request has too many fields: send fewer",
+            RequestError::LeadingLines => "there are empty lines where a request should start",
+            RequestError::RequestLine => "the request line is not a method, a target and a version, one space apart",
+            RequestError::Version => "the request is not HTTP/1.1 or HTTP/1.0: speak HTTP/1.1 to this proxy",
+            RequestError::BareLineFeed => "a line of the head ends in LF without CR",
+            RequestError::Folded => "a field's value continues on the next line, which is obsolete",
+            RequestError::FieldName => "a field's name is not a token followed by a colon",
+            RequestError::ControlByte => "a field holds NUL, a lone CR or another control byte",
+            RequestError::HostMissing => "the Host field is missing",
+            RequestError::HostRepeated => "there is more than one Host field",
+            RequestError::HostMalformed => "the Host field is not a host with an optional port",
+            RequestError::HostDiffers => "the Host field names another host or port than the target",
+            RequestError::Userinfo => "the target holds a user name or password: send them in Authorization",
+            RequestError::TargetHost => "the target's host is neither a name nor an address",
+            RequestError::TargetPort => "the target's port is not a number from 1 to 65535",
+            RequestError::TargetBytes => "the target holds a fragment or bytes that must be percent-encoded",
+            RequestError::TargetForm => "the target's form does not go with the method",
+            RequestError::SchemeUnknown => "the target's scheme is neither http nor https",
+            RequestError::LengthMalformed => "Content-Length is not a number",
+            RequestError::LengthRepeated => "there is more than one Content-Length",
+            RequestError::LengthWithCoding => "Content-Length stands together with Transfer-Encoding",
+            RequestError::CodingUnknown => "a transfer coding other than chunked is not served",
+            RequestError::CodingMalformed => "Transfer-Encoding does not end in a single chunked",
+            RequestError::CodingInOldVersion => "Transfer-Encoding does not exist in HTTP/1.0",
+            RequestError::ConnectWithBody => "CONNECT has no body",
+            RequestError::Expectation => "an expectation other than 100-continue cannot be met",
+        })
+    }
+}
+
+impl std::error::Error for RequestError {}
+
+/// The methods this hop treats in their own way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) enum MethodKind {
+    #[default]
+    Other,
+    /// GET, DELETE, PUT: safe to send again.
+    Idempotent,
+    Head,
+    Connect,
+    Options,
+    Trace,
+}
+
+impl MethodKind {
+    fn of(method: &str) -> MethodKind {
+        match method {
+            "GET" | "PUT" | "DELETE" => MethodKind::Idempotent,
+            "HEAD" => MethodKind::Head,
+            "CONNECT" => MethodKind::Connect,
+            "OPTIONS" => MethodKind::Options,
+            "TRACE" => MethodKind::Trace,
+            _ => MethodKind::Other,
+        }
+    }
+}
+
+/// A request's head as ranges into the buffer it was parsed from. Keep one per connection.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHead {
+    pub(super) method: Span,
+    pub(super) kind: MethodKind,
+    pub(super) version: Version,
+    pub(super) form: TargetForm,
+    scheme: Scheme,
+    host: String,
+    address: Option<IpAddr>,
+    port: u16,
+    pub(super) path: Span,
+    pub(super) fields: Fields,
+    framing: BodyFraming,
+    /// Room to spell the Host field as the target is spelt.
+    host_said: String,
+}
+
+impl RequestHead {
+    /// A head that holds nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets what was read, keeps the memory: before another connection's bytes come.
+    pub fn clear(&mut self) {
+        self.fields.clear();
+        self.host.clear();
+    }
+
+    /// The method as it was written; methods are case-sensitive.
+    pub fn method<'b>(&self, buf: &'b [u8]) -> &'b str {
+        self.method.text(buf)
+    }
+
+    /// The method is CONNECT.
+    pub fn is_connect(&self) -> bool {
+        self.kind == MethodKind::Connect
+    }
+
+    /// The method may be sent again on a fresh connection if the first died without an answer (RFC 9110 section 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        !matches!(self.kind, MethodKind::Other | MethodKind::Connect)
+    }
+
+    /// What a reply to this request must know about it.
+    pub fn reply_to(&self) -> ReplyTo {
+        match self.kind {
+            MethodKind::Head => ReplyTo::Head,
+            MethodKind::Connect => ReplyTo::Connect,
+            _ => ReplyTo::Other,
+        }
+    }
+
+    /// The version the client spoke.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The form of the target. Origin and asterisk forms are for origins: a proxy refuses them.
+    pub fn form(&self) -> TargetForm {
+        self.form
+    }
+
+    /// The target's scheme; `Http` where the form has none.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The host in its one spelling: lower case, without brackets or trailing dot. Empty only for an HTTP/1.0 request in
+    /// origin or asterisk form without Host.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The host, if it is an address. An IPv4 address in IPv6 clothes (`::ffff:10.0.0.1`) is still IPv6 here.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// The port, the scheme's own if the target names none.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Path and query, ASCII; `/` when the target has neither, empty for CONNECT. A target that has a query but no path
+    /// yields the query, which starts with `?`.
+    pub fn path<'b>(&self, buf: &'b [u8]) -> &'b str {
+        match self.form {
+            TargetForm::Authority => "",
+            TargetForm::Asterisk => "*",
+            TargetForm::Absolute | TargetForm::Origin if self.path.start == self.path.end => "/",
+            TargetForm::Absolute | TargetForm::Origin => self.path.text(buf),
+        }
+    }
+
+    /// Appends the address as people write it: `http://host:port/path`, default ports left out; `host:port` for CONNECT.
+    pub fn write_url(&self, buf: &[u8], out: &mut String) {
+        if self.form != TargetForm::Authority {
+            out.push_str(self.scheme.name());
+            out.push_str("://");
+        }
+        self.write_authority(self.form == TargetForm::Authority, out);
+        let path = self.path(buf);
+        if path.starts_with(['?', '*']) {
+            out.push('/');
+        }
+        out.push_str(path);
+    }
+
+    /// Appends `host` or `host:port`, an IPv6 address in brackets.
+    pub fn write_authority(&self, always_port: bool, out: &mut String) {
+        use std::fmt::Write as _;
+        // Writing to a String cannot fail.
+        let _ = match self.address {
+            Some(IpAddr::V6(_)) => write!(out, "[{}]", self.host),
+            _ => write!(out, "{}", self.host),
+        };
+        if always_port || self.port != self.scheme.default_port() {
+            let _ = write!(out, ":{}", self.port);
+        }
+    }
+
+    /// The first value of a field, its name compared without regard to case.
+    pub fn field<'b>(&self, buf: &'b [u8], name: &str) -> Option<&'b [u8]> {
+        self.fields.value(buf, name)
+    }
+
+    /// All fields in order.
+    pub fn fields<'a, 'b: 'a>(&'a self, buf: &'b [u8]) -> impl Iterator<Item = (&'b str, &'b [u8])> + 'a {
+        self.fields.pairs(buf)
+    }
+
+    /// Where the body ends: never [`BodyFraming::Close`].
+    pub fn framing(&self) -> BodyFraming {
+        self.framing
+    }
+
+    /// The client's connection may serve another request after this one. HTTP/1.0 clients never are kept: RFC 9112
+    /// section 9.3 forbids it to proxies.
+    pub fn keep_alive(&self) -> bool {
+        self.version == Version::Http11 && !self.fields.said.close
+    }
+
+    /// The client waits for `100 Continue` before it sends the body.
+    pub fn expects_continue(&self) -> bool {
+        // HTTP/1.0 has no expectations: RFC 9110 section 10.1.1 has them ignored there.
+        self.version == Version::Http11 && self.fields.said.expect == ExpectSaid::Continue && self.framing.has_body()
+    }
+
+    /// The protocols the client would rather speak, in its order; empty when it asks for none.
+    pub fn upgrades<'b>(&self, buf: &'b [u8]) -> impl Iterator<Item = &'b str> {
+        let asked = self.fields.said.upgrade.filter(|_| self.version == Version::Http11 && !self.is_connect());
+        let value = asked.map_or(&[][..], |span| span.of_buf(buf));
+        elements(value).map(|token| std::str::from_utf8(token).unwrap_or(""))
+    }
+
+    /// The client asks for another protocol.
+    pub fn wants_upgrade(&self) -> bool {
+        self.fields.said.upgrade.is_some() && self.version == Version::Http11 && !self.is_connect()
+    }
+
+    /// How many more hops a TRACE or OPTIONS may take: at 0 the proxy answers it itself (RFC 9110 section 7.6.2).
+    pub fn max_forwards(&self, buf: &[u8]) -> Option<u64> {
+        let heeds = matches!(self.kind, MethodKind::Options | MethodKind::Trace);
+        self.fields.said.max_forwards.filter(|_| heeds).and_then(|span| decimal(span.of_buf(buf)))
+    }
+
+    /// Via names this pseudonym: the request goes in a circle (answer 508).
+    pub fn went_in_a_circle(&self, buf: &[u8], pseudonym: &str) -> bool {
+        self.fields.via_names(buf, pseudonym)
+    }
+
+    fn understand_target(&mut self, buf: &[u8], target: &[u8]) -> Result<(), RequestError> {
+        if !target.iter().all(|byte| matches!(byte, 0x21..=0x7e) && *byte != b'#') {
+            return Err(RequestError::TargetBytes);
+        }
+        let said = self.fields.said;
+        if said.host_repeated {
+            return Err(RequestError::HostRepeated);
+        }
+        if said.host.is_none() && self.version == Version::Http11 {
+            return Err(RequestError::HostMissing);
+        }
+        let host_field = said.host.map(|span| span.of_buf(buf));
+        if self.is_connect() {
+            return self.understand_authority(buf, target, host_field);
+        }
+        match target {
+            [b'/', ..] => self.understand_origin_form(buf, target, TargetForm::Origin, host_field),
+            [b'*'] if self.kind == MethodKind::Options => {
+                self.understand_origin_form(buf, target, TargetForm::Asterisk, host_field)
+            }
+            _ => self.understand_absolute(buf, target, host_field),
+        }
+    }
+
+    fn understand_authority(
+        &mut self,
+        buf: &[u8],
+        target: &[u8],
+        host_field: Option<&[u8]>,
+    ) -> Result<(), RequestError> {
+        self.form = TargetForm::Authority;
+        self.scheme = Scheme::Https;
+        self.path = Span::of(buf, &target[target.len()..]);
+        if target.contains(&b'/') || target.contains(&b'?') {
+            return Err(RequestError::TargetForm);
+        }
+        let (host, port) = split_authority(target).map_err(target_fault)?;
+        self.port = port.ok_or(RequestError::TargetPort)?;
+        self.address = normalise_host(host, &mut self.host).map_err(target_fault)?;
+        self.check_host_field(target, host_field)
+    }
+
+    fn understand_absolute(
+        &mut self,
+        buf: &[u8],
+        target: &[u8],
+        host_field: Option<&[u8]>,
+    ) -> Result<(), RequestError> {
+        let (scheme, rest) = split_scheme(target).ok_or(RequestError::TargetForm)?;
+        self.form = TargetForm::Absolute;
+        self.scheme = scheme.ok_or(RequestError::SchemeUnknown)?;
+        let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        self.path = Span::of(buf, path);
+        let (host, port) = split_authority(authority).map_err(target_fault)?;
+        self.port = port.unwrap_or(self.scheme.default_port());
+        self.address = normalise_host(host, &mut self.host).map_err(target_fault)?;
+        self.check_host_field(authority, host_field)
+    }
+
+    fn understand_origin_form(
+        &mut self,
+        buf: &[u8],
+        target: &[u8],
+        form: TargetForm,
+        host_field: Option<&[u8]>,
+    ) -> Result<(), RequestError> {
+        self.form = form;
+        self.scheme = Scheme::Http;
+        self.path = Span::of(buf, target);
+        self.port = self.scheme.default_port();
+        self.address = None;
+        self.host.clear();
+        let Some(said) = host_field else { return Ok(()) };
+        let malformed = |_| RequestError::HostMalformed;
+        let (host, port) = split_authority(said).map_err(malformed)?;
+        self.port = port.unwrap_or(self.port);
+        self.address = normalise_host(host, &mut self.host).map_err(malformed)?;
+        Ok(())
+    }
+
+    /// RFC 9112 section 3.2.2 has a proxy ignore a Host that differs from the target; a difference is how one machine is
+    /// shown to policy and another to the origin, so it is refused.
+    fn check_host_field(&mut self, authority: &[u8], host_field: Option<&[u8]>) -> Result<(), RequestError> {
+        let Some(said) = host_field else { return Ok(()) };
+        if said.eq_ignore_ascii_case(authority) {
+            return Ok(());
+        }
+        let malformed = |_| RequestError::HostMalformed;
+        let (host, port) = split_authority(said).map_err(malformed)?;
+        normalise_host(host, &mut self.host_said).map_err(malformed)?;
+        // Clients often leave the port out of Host beside CONNECT; there is only one it can mean.
+        let default_port = if self.form == TargetForm::Authority { self.port } else { self.scheme.default_port() };
+        if self.host_said != self.host || port.unwrap_or(default_port) != self.port {
+            return Err(RequestError::HostDiffers);
+        }
+        Ok(())
+    }
+
+    fn understand_framing(&mut self) -> Result<(), RequestError> {
+        let framing = announced(&self.fields.said, self.version).map_err(framing_fault)?;
+        self.framing = framing.unwrap_or(BodyFraming::None);
+        if self.is_connect() && self.framing.has_body() {
+            return Err(RequestError::ConnectWithBody);
+        }
+        Ok(())
+    }
+
+    fn understand_expectation(&self) -> Result<(), RequestError> {
+        let unknown = self.version == Version::Http11 && self.fields.said.expect == ExpectSaid::Unknown;
+        if unknown { Err(RequestError::Expectation) } else { Ok(()) }
+    }
+}
+
+fn partial(window: &[u8], head: &mut RequestHead) -> Result<Parsed, RequestError> {
+    head.fields.seen = window.len();
+    if window.len() > REQUEST_LINE_BYTES_MAX && line_too_long(window) {
+        return Err(RequestError::LineTooLong);
+    }
+    if window.len() >= HEAD_BYTES_MAX {
+        return Err(RequestError::HeadTooLarge);
+    }
+    Ok(Parsed::Partial)
+}
+
+fn line_too_long(window: &[u8]) -> bool {
+    let line = &window[leading_empty(window).unwrap_or(0)..];
+    // The CR is no part of the line.
+    line.iter().position(|byte| *byte == b'\n').unwrap_or(line.len()) > REQUEST_LINE_BYTES_MAX + 1
+}
+
+fn name_the_fault(window: &[u8], error: httparse::Error) -> RequestError {
+    if line_too_long(window) {
+        return RequestError::LineTooLong;
+    }
+    let start = leading_empty(window).unwrap_or(0);
+    let line_end = window[start..].iter().position(|byte| *byte == b'\n').map_or(window.len(), |at| start + at);
+    let line = &window[start..line_end];
+    match error {
+        httparse::Error::TooManyHeaders => RequestError::TooManyFields,
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => {
+            match field_fault(window.get(line_end + 1..).unwrap_or(&[])) {
+                FieldFault::Folded => RequestError::Folded,
+                FieldFault::Name => RequestError::FieldName,
+                FieldFault::Control => RequestError::ControlByte,
+            }
+        }
+        httparse::Error::NewLine if speaks_this_version(line) => RequestError::ControlByte,
+        _ if speaks_another_version(line) => RequestError::Version,
+        _ => RequestError::RequestLine,
+    }
+}
+
+fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.strip_suffix(b"\r").unwrap_or(line).split(|byte| *byte == b' ')
+}
+
+fn speaks_this_version(line: &[u8]) -> bool {
+    words(line).nth(2).is_some_and(|version| version == b"HTTP/1.1" || version == b"HTTP/1.0")
+}
+
+/// `GET /` alone (HTTP/0.9), or a third word that names a version we do not speak.
+fn speaks_another_version(line: &[u8]) -> bool {
+    let is_method = words(line).next().is_some_and(|word| !word.is_empty() && word.iter().copied().all(is_token_byte));
+    let rest_is_printable = line.strip_suffix(b"\r").unwrap_or(line).iter().all(|byte| !byte.is_ascii_control());
+    let third = words(line).nth(2);
+    let other = third.is_none_or(|version| version.starts_with(b"HTTP/") && !speaks_this_version(line));
+    is_method && rest_is_printable && other && matches!(words(line).count(), 2 | 3)
+}
+
+fn target_fault(fault: AuthorityFault) -> RequestError {
+    match fault {
+        AuthorityFault::Userinfo => RequestError::Userinfo,
+        AuthorityFault::Host => RequestError::TargetHost,
+        AuthorityFault::Port => RequestError::TargetPort,
+    }
+}
+
+fn framing_fault(fault: FramingFault) -> RequestError {
+    match fault {
+        FramingFault::LengthMalformed => RequestError::LengthMalformed,
+        FramingFault::LengthRepeated => RequestError::LengthRepeated,
+        FramingFault::LengthWithCoding => RequestError::LengthWithCoding,
+        FramingFault::CodingUnknown => RequestError::CodingUnknown,
+        FramingFault::CodingMalformed => RequestError::CodingMalformed,
+        FramingFault::CodingInOldVersion => RequestError::CodingInOldVersion,
+    }
+}
