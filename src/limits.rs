@@ -174,3 +174,28 @@ pub const POOL_SWEEP_MS: u64 = 2_000;
 pub const OWN_ADDRESSES_REFRESH_MS: u64 = 60_000;
 
 const _: () = assert!(POOLED_PER_HOST_MAX <= POOLED_PER_CORE_MAX && DEADLINE_SWEEP_MS < DIAL_STAGGER_MS);
+// --- startup params, control socket, administrators ----------------------------------------------------------------
+
+/// The largest startup.ini we read, in bytes: ten times what the package installs.
+pub const STARTUP_INI_BYTES_MAX: usize = 128 * 1024;
+/// The longest value of a startup param, in bytes: the longest path Linux takes.
+pub const STARTUP_VALUE_BYTES_MAX: usize = 4_096;
+/// After so many faults the rest of a startup.ini is not looked at: it is not one.
+pub const STARTUP_INI_FAULTS_MAX: usize = 100;
+/// The longest name of an administrator, in bytes: an e-mail address fits.
+pub const ADMIN_NAME_BYTES_MAX: usize = 128;
+/// The shortest password, in characters.
+pub const PASSWORD_CHARS_MIN: usize = 12;
+/// The longest password, in bytes: longer ones cost hashing time and add nothing.
+pub const PASSWORD_BYTES_MAX: usize = 256;
+/// The longest request on the control socket, in bytes: a policy document whose every byte JSON must escape.
+pub const CONTROL_REQUEST_BYTES_MAX: usize = 6 * POLICY_DOCUMENT_BYTES_MAX + 64 * 1024;
+/// The longest answer on the control socket, in bytes: two documents in one diff, or the longest report.
+pub const CONTROL_ANSWER_BYTES_MAX: usize = 4 * CONTROL_REQUEST_BYTES_MAX;
+/// Connections the control socket serves at once; further ones wait.
+pub const CONTROL_CONNECTIONS_MAX: usize = 16;
+/// How long a client of the control socket may take to send its request or to take its answer, in seconds.
+pub const CONTROL_IDLE_S_MAX: u64 = 10;
+/// How long the node may take to perform an action asked over the control socket, in seconds: compiling the largest
+/// policy is the longest.
+pub const CONTROL_ACTION_S_MAX: u64 = 120;

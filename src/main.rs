@@ -1,4 +1,7 @@
 //! `tidegate`: one binary, a mode for each job.
-fn main() -> std::process::ExitCode {
-    tidegate::cli::main()
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tidegate::cli::main(tidegate::cli::Modes { run: tidegate::daemon::run, demo: tidegate::daemon::demo })
 }

@@ -5,3 +5,19 @@
 mod journal;
 #[allow(dead_code)] // until the demo is in
 mod origin;
+
+use crate::cli::DemoOptions;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Runs a node by the startup params in `config` until it is told to stop.
+pub fn run(config: &Path) -> ExitCode {
+    let _ = config;
+    ExitCode::FAILURE
+}
+
+/// Runs a whole cluster on loopback.
+pub fn demo(options: DemoOptions) -> ExitCode {
+    let _ = options;
+    ExitCode::FAILURE
+}

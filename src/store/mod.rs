@@ -1,4 +1,7 @@
 //! The master's durable state.
 #![forbid(unsafe_code)]
 
+pub mod admins;
+mod database;
+pub mod policies;
 pub mod records;

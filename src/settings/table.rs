@@ -1,0 +1,185 @@
+//! The one table of startup params.
+
+/// One startup param.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name in the file.
+    pub name: &'static str,
+    /// Its value when the file says nothing.
+    pub default: &'static str,
+    /// What values are accepted, in words.
+    pub accepts: &'static str,
+    /// What it is for; stands above the key in the file and beside the field in the portal.
+    pub help: &'static str,
+    /// Whether a running node takes a change over at once; otherwise it waits for a restart.
+    pub live: bool,
+}
+
+/// The key of this name.
+pub fn key(name: &str) -> Option<&'static Key> {
+    TABLE.iter().find(|key| key.name == name)
+}
+
+const PORT: &str = "a port from 0 to 65535 (0 = any free port)";
+const ADDRESS: &str = "* (every IPv4 and IPv6 address) or one IP address";
+const DIRECTORY: &str = "an absolute path";
+
+/// Every startup param, in the order of the file.
+pub const TABLE: &[Key] = &[
+    Key {
+        name: "ROLE",
+        default: "auto",
+        accepts: "auto, standalone, master or slave",
+        help: "What this node is. A slave carries traffic by its master's policy, a master holds policy and reports for its \
+               slaves and carries no traffic, a stand-alone node does both for itself. auto: slave if MASTER_IP is set, \
+               otherwise standalone.",
+        live: false,
+    },
+    Key {
+        name: "NODE_NAME",
+        default: "",
+        accepts: "1 to 63 letters, digits, dots, hyphens or underscores, or nothing (the host's name)",
+        help: "The name of this node in reports, in extended.log and on the master's Nodes page. No two nodes of a cluster may \
+               have the same. Empty: the host's name.",
+        live: false,
+    },
+    Key {
+        name: "HOSTNAME",
+        default: "",
+        accepts: "a host name of 1 to 253 letters, digits, dots or hyphens, or nothing (NODE_NAME)",
+        help: "The name by which people reach this node: it stands in the portal's certificate. Nodes behind one load balancer \
+               may share it. Empty: NODE_NAME.",
+        live: false,
+    },
+    Key {
+        name: "LISTEN_IP",
+        default: "*",
+        accepts: ADDRESS,
+        help: "The address on which clients reach the proxy. *: every IPv4 and IPv6 address. 0.0.0.0: every IPv4 address.",
+        live: false,
+    },
+    Key { name: "LISTEN_PORT", default: "8080", accepts: PORT, help: "The port of the proxy.", live: false },
+    Key {
+        name: "PORTAL_IP",
+        default: "*",
+        accepts: ADDRESS,
+        help: "The address of the Configuration Portal and, on a master, of the service its slaves connect to.",
+        live: false,
+    },
+    Key {
+        name: "PORTAL_PORT",
+        default: "8888",
+        accepts: PORT,
+        help: "The port of the Configuration Portal and, on a master, of the service its slaves connect to (their MASTER_PORT).",
+        live: false,
+    },
+    Key {
+        name: "MASTER_IP",
+        default: "",
+        accepts: "the master's IP address, or nothing (this node has no master)",
+        help: "On a slave: the address of its master. Empty on a master and on a stand-alone node.",
+        live: false,
+    },
+    Key {
+        name: "MASTER_PORT",
+        default: "8888",
+        accepts: "a port from 1 to 65535",
+        help: "On a slave: the PORTAL_PORT of its master.",
+        live: false,
+    },
+    Key {
+        name: "SYNCTIME",
+        default: "60",
+        accepts: "seconds from 1 to 3600",
+        help: "On a slave: the longest silence between it and its master, in seconds. A change of policy does not wait for it: \
+               the master tells its slaves at once.",
+        live: true,
+    },
+    Key {
+        name: "LOG_SIZE_LIMIT",
+        default: "1G",
+        accepts: "bytes, with K, M or G if wanted, from 1M to 1024G",
+        help: "extended.log is put aside under a dated name and begun anew when it reaches this size.",
+        live: true,
+    },
+    Key {
+        name: "KEEP_DATA",
+        default: "30",
+        accepts: "days from 1 to 3650",
+        help: "How many days log files that were put aside, and records in the report store, are kept.",
+        live: true,
+    },
+    Key {
+        name: "LOG_LEVEL",
+        default: "info",
+        accepts: "error, warn, info, debug or trace",
+        help: "How much the daemon says about itself in the journal.",
+        live: true,
+    },
+    Key {
+        name: "CORES",
+        default: "auto",
+        accepts: "auto or a number from 1 to 256",
+        help: "How many data cores (threads that carry traffic) there are. auto: one for each CPU the daemon may use.",
+        live: false,
+    },
+    Key {
+        name: "PIN_CPUS",
+        default: "auto",
+        accepts: "auto, none or CPU numbers from 0 to 1023 such as 0,2-5",
+        help: "On which CPUs the data cores run. auto: each on a CPU of its own if there are enough. none: wherever the kernel \
+               likes. A list: the first core on the first CPU named, and so on.",
+        live: false,
+    },
+    Key {
+        name: "MAX_FDS",
+        default: "65536",
+        accepts: "a number from 256 to 4194304",
+        help: "How many files and connections the daemon may have open; a proxied connection needs up to four.",
+        live: false,
+    },
+    Key {
+        name: "ACTIVATION_KEY_FILE",
+        default: "/etc/tidegate/activation.key",
+        accepts: DIRECTORY,
+        help: "The file with the cluster's activation key, the same on every node (tidegate activation-key new). A stand-alone \
+               node needs none.",
+        live: false,
+    },
+    Key {
+        name: "STATE_DIR",
+        default: "/var/lib/tidegate",
+        accepts: DIRECTORY,
+        help: "What the node must not lose: policy history, held snapshots, records not yet delivered, the report store.",
+        live: false,
+    },
+    Key {
+        name: "LOG_DIR",
+        default: "/var/log/tidegate",
+        accepts: DIRECTORY,
+        help: "Where extended.log and config.log stand.",
+        live: false,
+    },
+    Key {
+        name: "RUN_DIR",
+        default: "/run/tidegate",
+        accepts: DIRECTORY,
+        help: "Where the control socket of the running daemon stands.",
+        live: false,
+    },
+    Key {
+        name: "LISTS_DIR",
+        default: "/etc/tidegate/lists",
+        accepts: DIRECTORY,
+        help: "Where the node that compiles the policy looks for the list files a policy document names.",
+        live: false,
+    },
+    Key {
+        name: "CONTROL_GROUP",
+        default: "tidegate",
+        accepts: "a group name of 1 to 32 letters, digits, dots, hyphens or underscores, or nothing (no group)",
+        help: "The group whose members may use the tidegate command against the running daemon. root and the daemon's own user \
+               always may. Empty: nobody else.",
+        live: false,
+    },
+];
