@@ -66,6 +66,10 @@ pub const CLUSTER_ANSWER_MS: u64 = 2 * CLUSTER_SYNCTIME_MS_MAX;
 pub const CLUSTER_NODES_MAX: usize = 1_024;
 /// Refused addresses a master remembers to show them.
 pub const CLUSTER_REFUSED_MAX: usize = 256;
+/// How long a refused address is shown after its last attempt; slaves try every few seconds.
+pub const CLUSTER_REFUSED_SHOWN_MS: u64 = 60_000;
+/// How long after its last contact a node without an open poll keeps its name, so that a replaced machine gets in soon.
+pub const CLUSTER_NAME_HELD_MS: u64 = 10_000;
 /// The longest SYNCTIME a long poll is held for, whatever a slave asks.
 pub const CLUSTER_SYNCTIME_MS_MAX: u64 = 300_000;
 /// The shortest.
@@ -90,8 +94,25 @@ pub const CLUSTER_BACKOFF_MS_MAX: u64 = 5_000;
 pub const HELD_SNAPSHOTS: usize = 3;
 /// Clock skew that both sides warn of, milliseconds.
 pub const CLOCK_SKEW_WARN_MS: i64 = 2_000;
+/// The slave asks for polls this long at most, so that a master that vanished without a word is noticed, and its Nodes page
+/// is never older, even with a long SYNCTIME.
+pub const CLUSTER_HOLD_MS_MAX: u64 = 10_000;
+/// Waits before a snapshot that could not be used is fetched again: the first, and the longest.
+pub const CLUSTER_RETRY_MS_MIN: u64 = 500;
+/// See above.
+pub const CLUSTER_RETRY_MS_MAX: u64 = 60_000;
+/// A batch must arrive, be stored and be acknowledged within this.
+pub const CLUSTER_BATCH_MS: u64 = 60_000;
+/// Batches that a master unpacks and stores at the same time.
+pub const CLUSTER_INGESTS_MAX: usize = 4;
+/// Compression of snapshots: they are packed once and must be there within a second.
+pub const SNAPSHOT_ZSTD_LEVEL: i32 = 1;
+/// Compression of batches: log text shrinks tenfold at the lowest price.
+pub const BATCH_ZSTD_LEVEL: i32 = 1;
 /// Records in one batch to the master.
 pub const BATCH_RECORDS_MAX: usize = 4_096;
+/// Bytes of log lines that one batch is made of.
+pub const BATCH_LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of a batch on the wire (compressed) and unpacked.
 pub const BATCH_WIRE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// See above.
@@ -99,6 +120,7 @@ pub const BATCH_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// How often the shipper looks for new records: with the time of a batch this stays under a second.
 pub const SHIP_EVERY_MS: u64 = 200;
 
+const _: () = assert!(2 * BATCH_LINE_BYTES_MAX <= BATCH_WIRE_BYTES_MAX, "incompressible records still fit");
 const _: () = assert!(CLUSTER_LEAF_RENEWED_AFTER_S < CLUSTER_LEAF_LIFE_S);
 const _: () = assert!(CLUSTER_SYNCTIME_MS_MIN < CLUSTER_SYNCTIME_MS_MAX);
 const _: () = assert!(CLUSTER_BACKOFF_MS_MIN < CLUSTER_BACKOFF_MS_MAX);

@@ -1,5 +1,26 @@
 //! Master and slaves: who belongs to the cluster, how policy goes down and records come up.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | this | refusals with their remedies, and the rows that portal and command line show |
+//! | [`protocol`] | the messages and their bounds, sans-IO (`docs/formats/cluster-protocol.md`) |
+//! | [`roster`] | the master's memory of its slaves, sans-IO |
+//! | [`master`] | the cluster service on port 8888 |
+//! | [`client`] | one connection of a slave to its master |
+//! | [`sidecar`] | slave: hello, long poll, fetch, verify, keep, publish |
+//! | [`held`] | slave: the last good snapshots on disk |
+//! | [`shipper`] | every node: from extended.log to the store of records, exactly once |
+//! | [`backoff`] | waits between attempts |
 #![forbid(unsafe_code)]
+
+pub mod backoff;
+pub mod client;
+pub mod held;
+pub mod master;
+pub mod protocol;
+pub mod roster;
+pub mod shipper;
+pub mod sidecar;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +49,8 @@ pub enum Refusal {
         /// The address of the node that has it.
         holder: String,
     },
+    /// The clocks are so far apart that a certificate of the other end is not valid (seen as a failed TLS handshake).
+    ClocksApart,
 }
 
 impl Refusal {
@@ -46,6 +69,11 @@ impl Refusal {
                 "NotOnAllowList: authentication is on at the master and {address} is not on its allow list. On the master, add an \
                  Access Restriction -> Allow list entry for {address} with the right CLUSTER and apply."
             ),
+            Refusal::ClocksApart => {
+                "ClocksApart: the clocks of master and slave are a day or more apart, so their certificates are not valid \
+                 for each other. Let NTP set the clocks of both nodes."
+                    .to_string()
+            }
             Refusal::NameTaken { name, holder } => format!(
                 "NameTaken: a node at {holder} already uses the name {name}. Set another NODE_NAME in this node's startup.ini."
             ),

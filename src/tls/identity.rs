@@ -141,6 +141,20 @@ impl HandshakeFault {
         inner.map_or_else(|| HandshakeFault::Other(error.to_string()), HandshakeFault::of_tls)
     }
 
+    /// Looks for an error of TLS in `error` and its causes; absent if TLS did not cause it.
+    pub fn among_causes_of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(tls) =
+                error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()?.downcast_ref::<Error>())
+            {
+                return Some(HandshakeFault::of_tls(tls));
+            }
+            cause = error.source();
+        }
+        None
+    }
+
     fn of_tls(error: &Error) -> Self {
         use CertificateError as C;
         match error {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod activation;
+pub mod dial;
 pub mod front;
 pub mod identity;
 pub mod portal;

@@ -1,0 +1,384 @@
+//! The cluster service of the master: slaves say hello, hold a poll for the next policy, fetch it, and bring records.
+
+use crate::base::clock::Wall;
+use crate::cluster::NodeRow;
+use crate::cluster::Refusal;
+use crate::cluster::protocol;
+use crate::cluster::protocol::Build;
+use crate::cluster::protocol::Hello;
+use crate::cluster::protocol::HelloReply;
+use crate::cluster::protocol::Message;
+use crate::cluster::protocol::Poll;
+use crate::cluster::protocol::PollReply;
+use crate::cluster::protocol::Stored;
+use crate::cluster::protocol::Welcome;
+use crate::cluster::protocol::hash_text;
+use crate::cluster::roster::Caller;
+use crate::cluster::roster::Roster;
+use crate::limits::BATCH_BYTES_MAX;
+use crate::limits::BATCH_WIRE_BYTES_MAX;
+use crate::limits::CLUSTER_BATCH_MS;
+use crate::limits::CLUSTER_INGESTS_MAX;
+use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
+use crate::limits::CLUSTER_REQUEST_MS;
+use crate::limits::SNAPSHOT_ZSTD_LEVEL;
+use crate::policy::Rights;
+use crate::policy::Snapshot;
+use crate::record::batch;
+use crate::store::records::RecordStore;
+use crate::tls::activation::SnapshotSigner;
+use crate::tls::front::FrontStream;
+use crate::tls::identity::HandshakeFault;
+use crate::tls::identity::PeerIdentity;
+use crate::tls::random;
+use crate::tls::serve::Patience;
+use crate::tls::serve::serve;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Extension, Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Router, body::Bytes};
+use std::fmt;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+
+/// What the cluster service works with.
+pub struct MasterConfig {
+    /// The master's NODE_NAME.
+    pub node: String,
+    /// What it runs; [`Build::this`] but in tests.
+    pub build: Build,
+    /// The policy in force; a new value here goes to all slaves at once.
+    pub current: watch::Receiver<Arc<Snapshot>>,
+    /// Where records go.
+    pub records: Arc<dyn RecordStore>,
+    /// Signs snapshots.
+    pub signer: SnapshotSigner,
+}
+
+/// The master's side of the cluster. Cheap to clone in its `Arc`; lives as long as the daemon.
+pub struct MasterService {
+    config: MasterConfig,
+    roster: Mutex<Roster>,
+    packed: tokio::sync::Mutex<Option<Arc<Packed>>>,
+    ingests: Arc<Semaphore>,
+}
+
+impl MasterService {
+    /// A service that knows no slave yet.
+    pub fn new(config: MasterConfig) -> Arc<Self> {
+        Arc::new(MasterService {
+            roster: Mutex::new(Roster::new(&config.node, config.build.clone())),
+            packed: tokio::sync::Mutex::new(None),
+            ingests: Arc::new(Semaphore::new(CLUSTER_INGESTS_MAX)),
+            config,
+        })
+    }
+
+    /// All slaves, and the callers that were refused in the last minute.
+    pub fn nodes(&self) -> Vec<NodeRow> {
+        let name = self.config.current.borrow().name().to_string();
+        self.roster().rows(&name, Wall::now())
+    }
+
+    /// A caller asked for the cluster and failed the handshake: shown on the Nodes page with the remedy.
+    pub fn handshake_failed(&self, fault: &HandshakeFault, from: SocketAddr) {
+        let refusal = match fault {
+            HandshakeFault::KeyMismatch => Refusal::KeyMismatch,
+            HandshakeFault::Clock => Refusal::ClocksApart,
+            HandshakeFault::Other(what) => {
+                tracing::debug!("cluster handshake with {from}: {what}");
+                return;
+            }
+        };
+        self.remember_refused(from.ip(), "", "", refusal);
+    }
+
+    /// Serves one connection of a slave, until it closes.
+    pub async fn serve(self: Arc<Self>, stream: FrontStream, peer: PeerIdentity, from: SocketAddr) {
+        let not_a_proxy = Arc::from("This is the cluster's port of a Tidegate master. It carries no client traffic.\n");
+        let visitor = Visitor { peer, address: unmapped(from.ip()) };
+        let decorate = move |request: &mut hyper::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(visitor.clone());
+        };
+        serve(stream, self.router(), Patience::CLUSTER, not_a_proxy, decorate).await;
+    }
+
+    fn router(self: Arc<Self>) -> Router {
+        Router::new()
+            .route(protocol::HELLO_PATH, post(hello))
+            .route(protocol::POLL_PATH, post(poll))
+            .route(&format!("{}{{hash}}", protocol::SNAPSHOT_PATH), get(snapshot))
+            .route(protocol::RECORDS_PATH, get(stored).post(records))
+            .with_state(self)
+    }
+
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember_refused(&self, address: IpAddr, node: &str, version: &str, why: Refusal) {
+        let words = why.words();
+        if self.roster().remember_refused(address, node, version, why, Wall::now()) {
+            tracing::warn!("refused the node {node:?} at {address}. {words}");
+        }
+    }
+
+    /// R9: with authentication on, a slave's address must have the right CLUSTER.
+    fn may_join(&self, address: IpAddr) -> bool {
+        let current = self.config.current.borrow();
+        !current.authentication_on() || current.rights(address).contains(Rights::CLUSTER)
+    }
+
+    /// The node behind a request that follows a hello.
+    fn admit(&self, fields: &HeaderMap, visitor: &Visitor) -> Result<(Caller, String), Fault> {
+        let session = fields.get(protocol::SESSION_FIELD).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let caller = self.roster().caller(session, Wall::now()).ok_or(Fault::NoSession)?;
+        if !visitor.peer.is(&caller.node) {
+            return Err(Fault::NoSession);
+        }
+        if !self.may_join(visitor.address) {
+            self.roster().end(session);
+            let why = Refusal::NotOnAllowList { address: visitor.address.to_string() };
+            self.remember_refused(visitor.address, &caller.node, &self.config.build.version, why.clone());
+            return Err(Fault::Refused(why));
+        }
+        Ok((caller, session.to_string()))
+    }
+
+    async fn packed(&self, hash: [u8; 32]) -> Result<Arc<Packed>, Fault> {
+        let mut packed = self.packed.lock().await;
+        if let Some(packed) = packed.as_ref().filter(|packed| packed.hash == hash) {
+            return Ok(packed.clone());
+        }
+        let snapshot = self.config.current.borrow().clone();
+        if snapshot.hash() != hash {
+            return Err(Fault::NotFound);
+        }
+        let bytes = tokio::task::spawn_blocking(move || {
+            let bytes = snapshot.bytes();
+            zstd::bulk::compress(&bytes, SNAPSHOT_ZSTD_LEVEL).map(|packed| (bytes, packed))
+        });
+        let (bytes, wire) = bytes.await.map_err(Fault::failed)?.map_err(Fault::failed)?;
+        let signature = data_encoding::HEXLOWER.encode(&self.config.signer.sign_snapshot(&bytes));
+        let made = Arc::new(Packed { hash, length: bytes.len(), signature, wire: Bytes::from(wire) });
+        *packed = Some(made.clone());
+        Ok(made)
+    }
+}
+
+impl fmt::Debug for MasterService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MasterService({})", self.config.node)
+    }
+}
+
+/// Who stands at the other end of the connection a request came on.
+#[derive(Clone)]
+struct Visitor {
+    peer: PeerIdentity,
+    address: IpAddr,
+}
+
+/// The current snapshot as it goes over the wire: made once, sent to every slave.
+struct Packed {
+    hash: [u8; 32],
+    length: usize,
+    signature: String,
+    wire: Bytes,
+}
+
+type Service = State<Arc<MasterService>>;
+type Who = Extension<Visitor>;
+
+async fn hello(State(master): Service, Extension(visitor): Who, body: Body) -> Result<Response, Fault> {
+    let bytes = read_message(body).await?;
+    let hello = match protocol::decode::<Hello>(&bytes) {
+        Ok(hello) => hello,
+        Err(fault) => return Err(foreign_version(&master, &visitor, &bytes).unwrap_or(Fault::Bad(fault.to_string()))),
+    };
+    let session = data_encoding::HEXLOWER.encode(&random::bytes::<16>());
+    let (proven, allowed) = (visitor.peer.is(&hello.node), master.may_join(visitor.address));
+    let now = Wall::now();
+    let said = master.roster().hello(&hello, visitor.address, proven, allowed, session.clone(), now);
+    if let Err(why) = said {
+        master.remember_refused(visitor.address, &hello.node, &hello.build.version, why.clone());
+        return Err(Fault::Refused(why));
+    }
+    tracing::info!("the slave {} at {} joined with snapshot {}", hello.node, visitor.address, hello.snapshot);
+    Ok(message(&HelloReply::Welcome(Welcome {
+        session,
+        master: master.config.node.clone(),
+        clock_us: Wall::now().0,
+        synctime_ms: protocol::synctime(hello.synctime_ms),
+    })))
+}
+
+/// A hello that this version cannot read may be one of another version: that is what must be said then.
+fn foreign_version(master: &MasterService, visitor: &Visitor, bytes: &[u8]) -> Option<Fault> {
+    let build = protocol::build_of(bytes)?;
+    let why = Build::refusal(&master.config.build, &build)?;
+    master.remember_refused(visitor.address, "", &build.version, why.clone());
+    Some(Fault::Refused(why))
+}
+
+async fn poll(
+    State(master): Service,
+    Extension(visitor): Who,
+    fields: HeaderMap,
+    body: Body,
+) -> Result<Response, Fault> {
+    let (caller, session) = master.admit(&fields, &visitor)?;
+    let poll: Poll = protocol::decode(&read_message(body).await?).map_err(|e| Fault::Bad(e.to_string()))?;
+    let mut open = OpenPoll::begin(&master, session, &poll);
+    let hold = Duration::from_millis(poll.hold_ms.min(caller.synctime_ms));
+    let mut current = master.config.current.clone();
+    let is_news = |snapshot: &Arc<Snapshot>| {
+        let hash = hash_text(snapshot.hash());
+        hash != poll.have && hash != poll.seen
+    };
+    // Whether it changed or the time is over, the answer is the same: what is current now.
+    let _ = tokio::time::timeout(hold, current.wait_for(is_news)).await;
+    let snapshot = master.config.current.borrow().clone();
+    open.answered = true;
+    Ok(message(&PollReply {
+        hash: hash_text(snapshot.hash()),
+        snapshot: snapshot.name().to_string(),
+        version: snapshot.version(),
+        clock_us: Wall::now().0,
+    }))
+}
+
+/// Counts a poll as open until it is answered or its connection breaks, which drops the handler.
+struct OpenPoll<'a> {
+    master: &'a MasterService,
+    session: String,
+    answered: bool,
+}
+
+impl<'a> OpenPoll<'a> {
+    fn begin(master: &'a MasterService, session: String, poll: &Poll) -> Self {
+        master.roster().poll_begins(&session, poll);
+        OpenPoll { master, session, answered: false }
+    }
+}
+
+impl Drop for OpenPoll<'_> {
+    fn drop(&mut self) {
+        self.master.roster().poll_ends(&self.session, self.answered, Wall::now());
+    }
+}
+
+async fn snapshot(
+    State(master): Service,
+    Extension(visitor): Who,
+    fields: HeaderMap,
+    Path(hash): Path<String>,
+) -> Result<Response, Fault> {
+    master.admit(&fields, &visitor)?;
+    let packed = master.packed(protocol::parse_hash(&hash).ok_or(Fault::NotFound)?).await?;
+    let fields =
+        [(protocol::SIGNATURE_FIELD, packed.signature.clone()), (protocol::LENGTH_FIELD, packed.length.to_string())];
+    Ok((fields, packed.wire.clone()).into_response())
+}
+
+async fn stored(State(master): Service, Extension(visitor): Who, fields: HeaderMap) -> Result<Response, Fault> {
+    let (caller, session) = master.admit(&fields, &visitor)?;
+    let records = master.config.records.clone();
+    let asked = tokio::task::spawn_blocking(move || records.highest(&caller.node, caller.epoch));
+    let seq = asked.await.map_err(Fault::failed)?.map_err(Fault::failed)?;
+    master.roster().stored(&session, seq, 0);
+    Ok(message(&Stored { seq }))
+}
+
+async fn records(
+    State(master): Service,
+    Extension(visitor): Who,
+    fields: HeaderMap,
+    body: Body,
+) -> Result<Response, Fault> {
+    let (caller, session) = master.admit(&fields, &visitor)?;
+    let written = fields.get(protocol::WRITTEN_FIELD).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let wire = read_body(body, BATCH_WIRE_BYTES_MAX, CLUSTER_BATCH_MS).await?;
+    // Unpacking and storing block; the permit bounds the memory that batches of all slaves take together.
+    let permit = master.ingests.clone().acquire_owned().await.map_err(Fault::failed)?;
+    let store = master.config.records.clone();
+    let ingested = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        ingest(&*store, &caller, &wire)
+    });
+    let seq = ingested.await.map_err(Fault::failed)??;
+    master.roster().stored(&session, seq, written);
+    Ok(message(&Stored { seq }))
+}
+
+fn ingest(store: &dyn RecordStore, caller: &Caller, wire: &[u8]) -> Result<u64, Fault> {
+    let mut bytes = Vec::new();
+    let unpacked = zstd::stream::read::Decoder::new(wire)
+        .and_then(|decoder| decoder.take(BATCH_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
+    unpacked.map_err(|e| Fault::Bad(format!("unpacking a batch of records: {e}")))?;
+    if bytes.len() > BATCH_BYTES_MAX {
+        return Err(Fault::Bad(format!("a batch of records unpacks to more than {BATCH_BYTES_MAX} bytes")));
+    }
+    let batch = batch::decode(&bytes).map_err(|e| Fault::Bad(e.to_string()))?;
+    if !batch.node.eq_ignore_ascii_case(&caller.node) || batch.epoch != caller.epoch {
+        return Err(Fault::Bad(format!("a batch of {} came in the session of {}", batch.node, caller.node)));
+    }
+    store.ingest(&caller.node, caller.epoch, &batch.records).map_err(Fault::failed)
+}
+
+async fn read_message(body: Body) -> Result<Bytes, Fault> {
+    read_body(body, CLUSTER_MESSAGE_BYTES_MAX, CLUSTER_REQUEST_MS).await
+}
+
+async fn read_body(body: Body, bytes_max: usize, deadline_ms: u64) -> Result<Bytes, Fault> {
+    let read = tokio::time::timeout(Duration::from_millis(deadline_ms), to_bytes(body, bytes_max)).await;
+    let read = read.map_err(|_| Fault::Bad(format!("the body did not arrive within {deadline_ms} ms")))?;
+    read.map_err(|e| Fault::Bad(format!("reading the body (at most {bytes_max} bytes): {e}")))
+}
+
+fn message<M: Message>(message: &M) -> Response {
+    protocol::encode(message).into_response()
+}
+
+/// An IPv4 client of a listener on `[::]` is still an IPv4 client to the allow list.
+fn unmapped(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// Why a request is not done; each becomes one answer.
+#[derive(Debug)]
+enum Fault {
+    Refused(Refusal),
+    NoSession,
+    NotFound,
+    Bad(String),
+    Failed(String),
+}
+
+impl Fault {
+    fn failed(error: impl fmt::Display) -> Self {
+        Fault::Failed(error.to_string())
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        match self {
+            Fault::Refused(why) => {
+                (StatusCode::FORBIDDEN, protocol::encode(&HelloReply::Refused { why })).into_response()
+            }
+            Fault::NoSession => (StatusCode::UNAUTHORIZED, "no such session: say hello again").into_response(),
+            Fault::NotFound => (StatusCode::NOT_FOUND, "not the current snapshot: poll again").into_response(),
+            Fault::Bad(words) => (StatusCode::BAD_REQUEST, protocol::fitting(&words)).into_response(),
+            Fault::Failed(words) => {
+                tracing::error!("serving a slave: {words}");
+                (StatusCode::SERVICE_UNAVAILABLE, protocol::fitting(&words)).into_response()
+            }
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! What master and slave say to each other: the messages, their bounds, and nothing of sockets.
+//! Format: `docs/formats/cluster-protocol.md`.
+
+use crate::cluster::Counters;
+use crate::cluster::Refusal;
+use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
+use crate::limits::CLUSTER_SYNCTIME_MS_MAX;
+use crate::limits::CLUSTER_SYNCTIME_MS_MIN;
+use crate::limits::CLUSTER_TEXT_BYTES_MAX;
+use crate::record::Epoch;
+use crate::tls::identity::is_node_name;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Where a hello goes. The other paths bear the protocol's number as well, so that another number is simply not found.
+pub const HELLO_PATH: &str = "/cluster/1/hello";
+/// Where the long poll goes.
+pub const POLL_PATH: &str = "/cluster/1/poll";
+/// Where a snapshot is fetched: the hash follows.
+pub const SNAPSHOT_PATH: &str = "/cluster/1/snapshot/";
+/// Where batches of records go (POST) and where the highest stored number is asked (GET).
+pub const RECORDS_PATH: &str = "/cluster/1/records";
+
+/// The field of every request after the hello: the session it belongs to.
+pub const SESSION_FIELD: &str = "tidegate-session";
+/// The field of a batch: the highest sequence number the node has written, for the lag.
+pub const WRITTEN_FIELD: &str = "tidegate-written";
+/// The field of a snapshot: the master's signature in hex.
+pub const SIGNATURE_FIELD: &str = "tidegate-signature";
+/// The field of a snapshot: its length before compression.
+pub const LENGTH_FIELD: &str = "tidegate-length";
+
+/// What must be equal on all nodes of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Build {
+    /// Version of the package.
+    pub version: String,
+    /// The formats that cross the wire, such as `cluster 1, snapshot 1, batch 1`.
+    pub formats: String,
+}
+
+impl Build {
+    /// This build's.
+    pub fn this() -> Self {
+        Build {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            // Each number is raised with its page in docs/formats/: development builds of one version may differ in it.
+            formats: "cluster 1, snapshot 1, record batch 1".to_string(),
+        }
+    }
+
+    fn words(&self, other: &Build) -> String {
+        if self.version == other.version {
+            format!("{} ({})", self.version, self.formats)
+        } else {
+            self.version.clone()
+        }
+    }
+
+    /// Absent if both may work together.
+    pub fn refusal(master: &Build, slave: &Build) -> Option<Refusal> {
+        let differ = || Refusal::VersionMismatch { master: master.words(slave), slave: slave.words(master) };
+        (master != slave).then(differ)
+    }
+}
+
+/// A slave introduces itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// What it runs.
+    pub build: Build,
+    /// NODE_NAME.
+    pub node: String,
+    /// Its role.
+    pub role: String,
+    /// Its epoch: tells a node that moved from another one with the same name.
+    pub epoch: String,
+    /// Its clock when it sent this, microseconds since the epoch.
+    pub clock_us: i64,
+    /// Name of the snapshot it enforces.
+    pub snapshot: String,
+    /// Its proxy listeners.
+    pub listen: Vec<String>,
+    /// Its SYNCTIME: the longest silence it wants.
+    pub synctime_ms: u64,
+}
+
+/// The master lets it in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Goes with every further request.
+    pub session: String,
+    /// The master's NODE_NAME.
+    pub master: String,
+    /// The master's clock when it answered.
+    pub clock_us: i64,
+    /// How long a poll is held.
+    pub synctime_ms: u64,
+}
+
+/// The answer to a hello, and to any request whose session the master no longer honours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum HelloReply {
+    /// Come in.
+    Welcome(Welcome),
+    /// No, and why.
+    Refused {
+        /// Why.
+        why: Refusal,
+    },
+}
+
+/// The slave's long poll: how it is, and which snapshot it knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Poll {
+    /// Hash of the snapshot in force, hex.
+    pub have: String,
+    /// Its name.
+    pub snapshot: String,
+    /// Hash of the snapshot last fetched: unlike `have` if that one could not be used. The master answers at once if its
+    /// own is neither.
+    pub seen: String,
+    /// The slave would like an answer after this at the latest.
+    pub hold_ms: u64,
+    /// Its clock minus the master's, as it measured last, microseconds.
+    pub skew_us: i64,
+    /// Highest record it has written.
+    pub written: u64,
+    /// What is wrong with it; empty if nothing.
+    pub error: String,
+    /// Its counters.
+    pub counters: Counters,
+}
+
+/// The master's answer to a poll.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PollReply {
+    /// Hash of the master's current snapshot, hex.
+    pub hash: String,
+    /// Its name.
+    pub snapshot: String,
+    /// Its version; 0 says that the master has no policy yet, and slaves keep theirs.
+    pub version: u64,
+    /// The master's clock when it answered.
+    pub clock_us: i64,
+}
+
+/// How far the master has stored a node's records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// The highest sequence number; 0 if none.
+    pub seq: u64,
+}
+
+/// A message that is checked beyond its shape when it is read.
+pub trait Message: Serialize + DeserializeOwned {
+    /// Why the values cannot be, though the shape is right.
+    fn fault(&self) -> Option<&'static str>;
+}
+
+/// The bytes of a message.
+pub fn encode<M: Message>(message: &M) -> Vec<u8> {
+    // Structs of strings and numbers have no way to fail; an empty body would be refused by the reader.
+    serde_json::to_vec(message).unwrap_or_default()
+}
+
+/// Checks and reads a message; whatever the bytes are, it answers.
+pub fn decode<M: Message>(bytes: &[u8]) -> Result<M, BadMessage> {
+    if bytes.len() > CLUSTER_MESSAGE_BYTES_MAX {
+        return Err(BadMessage(format!("{} bytes, at most {CLUSTER_MESSAGE_BYTES_MAX} are read", bytes.len())));
+    }
+    let message: M = serde_json::from_slice(bytes).map_err(|e| BadMessage(e.to_string()))?;
+    match message.fault() {
+        Some(fault) => Err(BadMessage(fault.to_string())),
+        None => Ok(message),
+    }
+}
+
+/// Only what every version of Tidegate says in a hello: read when [`decode`] fails, so that a foreign version is told so
+/// and not that its message is bad.
+pub fn build_of(bytes: &[u8]) -> Option<Build> {
+    #[derive(Deserialize)]
+    struct AnyHello {
+        build: AnyBuild,
+    }
+    #[derive(Deserialize)]
+    struct AnyBuild {
+        version: String,
+        #[serde(default)]
+        formats: String,
+    }
+    let small = bytes.get(..CLUSTER_MESSAGE_BYTES_MAX).unwrap_or(bytes);
+    let build = serde_json::from_slice::<AnyHello>(small).ok()?.build;
+    let build = Build { version: build.version, formats: build.formats };
+    (is_text(&build.version) && is_text(&build.formats)).then_some(build)
+}
+
+/// Why bytes are not the message that was expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadMessage(pub String);
+
+impl fmt::Display for BadMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reading a cluster message: {}", self.0)
+    }
+}
+
+impl std::error::Error for BadMessage {}
+
+impl Message for Hello {
+    fn fault(&self) -> Option<&'static str> {
+        let texts = [&self.build.version, &self.build.formats, &self.role, &self.snapshot];
+        let listen_fits = self.listen.len() <= 64 && self.listen.iter().all(|l| is_text(l));
+        match () {
+            () if !is_node_name(&self.node) => Some("the node's name is none"),
+            () if Epoch::parse(&self.epoch).is_none() => Some("the epoch is not 32 hex digits"),
+            () if !texts.into_iter().all(|t| is_text(t)) => Some("a text is too long or has control characters"),
+            () if !listen_fits => Some("too many listeners, or one that is no text"),
+            () => None,
+        }
+    }
+}
+
+impl Message for HelloReply {
+    fn fault(&self) -> Option<&'static str> {
+        match self {
+            HelloReply::Welcome(welcome) if !is_text(&welcome.session) || welcome.session.is_empty() => {
+                Some("the session is no text")
+            }
+            HelloReply::Welcome(welcome) if !is_node_name(&welcome.master) => Some("the master's name is none"),
+            HelloReply::Refused { why } if why.words().len() > CLUSTER_TEXT_BYTES_MAX => {
+                Some("the refusal is too long")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Message for Poll {
+    fn fault(&self) -> Option<&'static str> {
+        match () {
+            () if parse_hash(&self.have).is_none() || parse_hash(&self.seen).is_none() => {
+                Some("a hash is not 64 hex digits")
+            }
+            () if !is_text(&self.snapshot) || !is_text(&self.error) => {
+                Some("a text is too long or has control characters")
+            }
+            () => None,
+        }
+    }
+}
+
+impl Message for PollReply {
+    fn fault(&self) -> Option<&'static str> {
+        match () {
+            () if parse_hash(&self.hash).is_none() => Some("the hash is not 64 hex digits"),
+            () if !is_text(&self.snapshot) => Some("the snapshot's name is no text"),
+            () => None,
+        }
+    }
+}
+
+impl Message for Stored {
+    fn fault(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// The hex form of a snapshot's hash.
+pub fn hash_text(hash: [u8; 32]) -> String {
+    data_encoding::HEXLOWER.encode(&hash)
+}
+
+/// Reads what [`hash_text`] writes.
+pub fn parse_hash(text: &str) -> Option<[u8; 32]> {
+    data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
+}
+
+/// `ms` brought into the range that both sides accept as SYNCTIME.
+pub fn synctime(ms: u64) -> u64 {
+    ms.clamp(CLUSTER_SYNCTIME_MS_MIN, CLUSTER_SYNCTIME_MS_MAX)
+}
+
+/// `words` made to fit a message: control characters become spaces, what is too long is cut.
+pub fn fitting(words: &str) -> String {
+    let mut text: String = words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut end = text.len().min(CLUSTER_TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}
+
+/// A slave's clock minus the master's, microseconds: the master's reading is taken to be of the middle between sending
+/// (`sent_us`) and receiving (`received_us`), or of half a known round trip before receiving.
+pub fn skew_us(received_us: i64, round_trip_us: i64, master_us: i64) -> i64 {
+    received_us.saturating_sub(round_trip_us / 2).saturating_sub(master_us)
+}
+
+fn is_text(text: &str) -> bool {
+    text.len() <= CLUSTER_TEXT_BYTES_MAX && !text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hello() -> Hello {
+        Hello {
+            build: Build::this(),
+            node: "s1".into(),
+            role: "slave".into(),
+            epoch: Epoch([7; 16]).to_string(),
+            clock_us: 1,
+            snapshot: "12-3fa9c1d2e0b4".into(),
+            listen: vec!["127.0.0.1:8080".into()],
+            synctime_ms: 60_000,
+        }
+    }
+
+    fn poll() -> Poll {
+        Poll { have: hash_text([1; 32]), seen: hash_text([2; 32]), ..Poll::default() }
+    }
+
+    #[test]
+    fn messages_survive_the_wire() {
+        assert_eq!(decode(&encode(&hello())), Ok(hello()));
+        assert_eq!(decode(&encode(&poll())), Ok(poll()));
+        assert_eq!(decode(&encode(&Stored { seq: u64::MAX })), Ok(Stored { seq: u64::MAX }));
+        for why in [
+            Refusal::KeyMismatch,
+            Refusal::VersionMismatch { master: "1".into(), slave: "2".into() },
+            Refusal::NotOnAllowList { address: "192.0.2.1".into() },
+            Refusal::NameTaken { name: "s1".into(), holder: "192.0.2.2".into() },
+        ] {
+            let reply = HelloReply::Refused { why };
+            assert_eq!(decode(&encode(&reply)), Ok(reply));
+        }
+    }
+
+    #[test]
+    fn impossible_values_are_refused_by_name() {
+        let cases = [
+            (Hello { node: "a b".into(), ..hello() }, "name"),
+            (Hello { epoch: "12".into(), ..hello() }, "epoch"),
+            (Hello { role: "slave\n".into(), ..hello() }, "control"),
+            (Hello { snapshot: "x".repeat(CLUSTER_TEXT_BYTES_MAX + 1), ..hello() }, "too long"),
+            (Hello { listen: vec!["a".into(); 65], ..hello() }, "listeners"),
+        ];
+        for (hello, word) in cases {
+            let fault = decode::<Hello>(&encode(&hello)).unwrap_err();
+            assert!(fault.0.contains(word), "{fault} should speak of {word}");
+        }
+        assert!(decode::<Poll>(&encode(&Poll { have: "zz".into(), ..poll() })).is_err());
+        assert!(decode::<Poll>(&vec![b' '; CLUSTER_MESSAGE_BYTES_MAX + 1]).is_err());
+    }
+
+    #[test]
+    fn a_foreign_versions_hello_still_tells_its_build() {
+        let foreign = br#"{"build":{"version":"9.0","formats":"cluster 7","more":1},"something":"else"}"#;
+        assert!(decode::<Hello>(foreign).is_err());
+        assert_eq!(build_of(foreign).unwrap().version, "9.0");
+        assert_eq!(build_of(b"{}"), None);
+        assert_eq!(build_of(b"\"x\""), None);
+    }
+
+    #[test]
+    fn equal_versions_with_other_formats_are_told_apart_in_words() {
+        let (mine, theirs) = (Build::this(), Build { formats: "cluster 2".into(), ..Build::this() });
+        assert_eq!(Build::refusal(&mine, &mine), None);
+        let words = Build::refusal(&mine, &theirs).unwrap().words();
+        assert!(words.contains("cluster 1") && words.contains("cluster 2"), "{words}");
+        let newer = Build { version: "9.9.9".into(), ..Build::this() };
+        let words = Build::refusal(&mine, &newer).unwrap().words();
+        assert!(words.contains("the slave 9.9.9") && words.contains(&format!("runs {}", mine.version)), "{words}");
+    }
+
+    #[test]
+    fn skew_is_measured_against_the_middle_of_the_round_trip() {
+        for (received, round_trip, master, skew) in [
+            (1_000, 200, 900, 0),
+            (5_000_000, 0, 2_000_000, 3_000_000),
+            (0, 2, 99, -100),
+            (i64::MIN, 4, i64::MAX, i64::MIN),
+        ] {
+            assert_eq!(skew_us(received, round_trip, master), skew);
+        }
+    }
+
+    #[test]
+    fn words_are_made_to_fit() {
+        assert_eq!(fitting("a\nb"), "a b");
+        let long = "é".repeat(CLUSTER_TEXT_BYTES_MAX);
+        assert!(is_text(&fitting(&long)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = decode::<Hello>(&bytes);
+            let _ = decode::<HelloReply>(&bytes);
+            let _ = decode::<Poll>(&bytes);
+            let _ = decode::<PollReply>(&bytes);
+            let _ = decode::<Stored>(&bytes);
+            let _ = build_of(&bytes);
+        }
+
+        #[test]
+        fn a_damaged_message_is_refused_or_still_within_its_bounds(at in any::<usize>(), byte in any::<u8>()) {
+            for good in [encode(&hello()), encode(&poll())] {
+                let mut bytes = good;
+                let at = at % bytes.len();
+                bytes[at] = byte;
+                if let Ok(hello) = decode::<Hello>(&bytes) {
+                    prop_assert_eq!(hello.fault(), None);
+                }
+                if let Ok(poll) = decode::<Poll>(&bytes) {
+                    prop_assert_eq!(poll.fault(), None);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! The slave's sidecar: it holds a poll at the master, and brings each new policy from there to the cores.
+//!
+//! ```text
+//! connect -> hello -> poll ... -> news -> fetch -> signature -> Snapshot::open -> store -> publish -> make current -> poll
+//!    ^__________|______|_______________________|__________ any failure keeps the old policy and says so on both ends
+//!     backoff 0.2 - 5 s                         (a bad snapshot is fetched again after a growing wait)
+//! ```
+
+use crate::base::clock::Wall;
+use crate::cluster::Counters;
+use crate::cluster::MasterLink;
+use crate::cluster::backoff::Backoff;
+use crate::cluster::client::Answer;
+use crate::cluster::client::Connection;
+use crate::cluster::client::MasterAddress;
+use crate::cluster::client::Trouble;
+use crate::cluster::held;
+use crate::cluster::protocol;
+use crate::cluster::protocol::Build;
+use crate::cluster::protocol::Hello;
+use crate::cluster::protocol::HelloReply;
+use crate::cluster::protocol::Message;
+use crate::cluster::protocol::Poll;
+use crate::cluster::protocol::PollReply;
+use crate::cluster::protocol::Welcome;
+use crate::cluster::protocol::hash_text;
+use crate::cluster::protocol::skew_us;
+use crate::cluster::roster::skew_words;
+use crate::limits::CLUSTER_HOLD_MS_MAX;
+use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
+use crate::limits::CLUSTER_PUBLISH_MS;
+use crate::limits::CLUSTER_REQUEST_MS;
+use crate::limits::CLUSTER_RETRY_MS_MAX;
+use crate::limits::CLUSTER_RETRY_MS_MIN;
+use crate::limits::CLUSTER_SNAPSHOT_MS;
+use crate::limits::SNAPSHOT_BYTES_MAX;
+use crate::policy::Publish;
+use crate::policy::Snapshot;
+use crate::record::Epoch;
+use crate::tls::activation::SnapshotSigner;
+use hyper::{Method, StatusCode};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// What a slave tells its master of itself and needs to follow it.
+#[derive(Clone)]
+pub struct SlaveConfig {
+    /// Where the master is and who we are.
+    pub master: MasterAddress,
+    /// What we run; [`Build::this`] but in tests.
+    pub build: Build,
+    /// The node's epoch.
+    pub epoch: Epoch,
+    /// STATE_DIR.
+    pub state_dir: PathBuf,
+    /// SYNCTIME, in milliseconds.
+    pub synctime_ms: u64,
+    /// The proxy listeners, for the master's page.
+    pub listen: Vec<String>,
+    /// Checks what the master signed.
+    pub signer: Arc<SnapshotSigner>,
+}
+
+/// What the node says of itself at every contact.
+#[derive(Clone, Debug, Default)]
+pub struct Vitals {
+    /// Totals since its start.
+    pub counters: Counters,
+    /// Highest record written to extended.log.
+    pub written: u64,
+    /// Trouble of its own (a full disk); empty if none.
+    pub trouble: String,
+}
+
+/// Asked before every poll; must answer at once.
+pub type AskVitals = Arc<dyn Fn() -> Vitals + Send + Sync>;
+
+/// What the rest of the node sees of the sidecar.
+#[derive(Clone, Debug)]
+pub struct SlaveHandle {
+    /// How the link to the master is.
+    pub link: watch::Receiver<MasterLink>,
+    /// The session at the master, while there is one: the shipper works under it.
+    pub session: watch::Receiver<Option<String>>,
+}
+
+/// See the module. Made by [`Sidecar::new`], driven by [`Sidecar::run`] on a tokio runtime.
+pub struct Sidecar {
+    config: SlaveConfig,
+    publish: Publish,
+    vitals: AskVitals,
+    current: Arc<Snapshot>,
+    seen: [u8; 32],
+    policy_trouble: String,
+    retry_ms: u64,
+    round_trip_us: i64,
+    skew_us: i64,
+    link: watch::Sender<MasterLink>,
+    session: watch::Sender<Option<String>>,
+}
+
+impl Sidecar {
+    /// `current` is what the cores enforce now: the held snapshot or the built-in one, which came at `synced`.
+    pub fn new(
+        config: SlaveConfig,
+        current: Arc<Snapshot>,
+        synced: Option<Wall>,
+        publish: Publish,
+        vitals: AskVitals,
+    ) -> (Self, SlaveHandle) {
+        let (link, link_seen) = watch::channel(MasterLink {
+            address: config.master.address.clone(),
+            synced_us: synced.map_or(0, |synced| synced.0),
+            ..MasterLink::default()
+        });
+        let (session, session_seen) = watch::channel(None);
+        let seen = current.hash();
+        let sidecar = Sidecar {
+            config,
+            publish,
+            vitals,
+            current,
+            seen,
+            policy_trouble: String::new(),
+            retry_ms: CLUSTER_RETRY_MS_MIN,
+            round_trip_us: 0,
+            skew_us: 0,
+            link,
+            session,
+        };
+        (sidecar, SlaveHandle { link: link_seen, session: session_seen })
+    }
+
+    /// Follows the master until the future is dropped, whatever happens to it.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        loop {
+            let Err(trouble) = self.follow(&mut backoff).await;
+            self.session.send_replace(None);
+            self.lost(&trouble);
+            tokio::time::sleep(backoff.failed()).await;
+        }
+    }
+
+    /// One connection's life.
+    async fn follow(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Trouble> {
+        let mut connection = Connection::open(&self.config.master).await?;
+        let welcome = self.hello(&mut connection).await?;
+        tracing::info!("joined the master {} at {}", welcome.master, self.config.master.address);
+        self.session.send_replace(Some(welcome.session.clone()));
+        backoff.worked();
+        let hold_ms = welcome.synctime_ms.min(CLUSTER_HOLD_MS_MAX);
+        loop {
+            let reply = self.poll(&mut connection, &welcome.session, hold_ms).await?;
+            let in_force = hash_text(self.current.hash());
+            if reply.hash == in_force {
+                self.settle(String::new());
+            } else if reply.version == 0 {
+                self.seen = protocol::parse_hash(&reply.hash).unwrap_or(self.seen);
+                self.settle(format!(
+                    "The master has no policy yet; this node keeps {}. Apply a policy on the master.",
+                    self.current.name()
+                ));
+            } else {
+                self.bring(&mut connection, &welcome.session, &reply).await?;
+            }
+        }
+    }
+
+    async fn hello(&mut self, connection: &mut Connection) -> Result<Welcome, Trouble> {
+        let sent = Wall::now();
+        let hello = Hello {
+            build: self.config.build.clone(),
+            node: self.config.master.identity.node().to_string(),
+            role: "slave".to_string(),
+            epoch: self.config.epoch.to_string(),
+            clock_us: sent.0,
+            snapshot: self.current.name().to_string(),
+            listen: self.config.listen.clone(),
+            synctime_ms: self.config.synctime_ms,
+        };
+        let body = protocol::encode(&hello);
+        let deadline = Duration::from_millis(CLUSTER_REQUEST_MS);
+        let answer =
+            connection.ask(Method::POST, protocol::HELLO_PATH, &[], body, CLUSTER_MESSAGE_BYTES_MAX, deadline).await?;
+        let received = Wall::now();
+        match checked(answer)? {
+            HelloReply::Welcome(welcome) => {
+                self.round_trip_us = received.0.saturating_sub(sent.0).max(0);
+                self.contact(received, welcome.clock_us);
+                Ok(welcome)
+            }
+            HelloReply::Refused { why } => Err(Trouble::Refused(why)),
+        }
+    }
+
+    async fn poll(&mut self, connection: &mut Connection, session: &str, hold_ms: u64) -> Result<PollReply, Trouble> {
+        let vitals = (self.vitals)();
+        let refused_policy = self.seen != self.current.hash() && !self.policy_trouble.is_empty();
+        let poll = Poll {
+            have: hash_text(self.current.hash()),
+            snapshot: self.current.name().to_string(),
+            seen: hash_text(self.seen),
+            hold_ms: if refused_policy { hold_ms.min(self.retry_ms) } else { hold_ms },
+            skew_us: self.skew_us,
+            written: vitals.written,
+            error: protocol::fitting(&join_words(&self.policy_trouble, &vitals.trouble)),
+            counters: vitals.counters,
+        };
+        let deadline = Duration::from_millis(poll.hold_ms + CLUSTER_REQUEST_MS);
+        let fields = [(protocol::SESSION_FIELD, session.to_string())];
+        let body = protocol::encode(&poll);
+        let path = protocol::POLL_PATH;
+        let answer = connection.ask(Method::POST, path, &fields, body, CLUSTER_MESSAGE_BYTES_MAX, deadline).await?;
+        let reply: PollReply = checked(answer)?;
+        self.contact(Wall::now(), reply.clock_us);
+        Ok(reply)
+    }
+
+    /// Brings the master's snapshot into force. Only trouble with the connection is an error: a snapshot that cannot be
+    /// used is told at the next poll, and fetched again after a wait.
+    async fn bring(&mut self, connection: &mut Connection, session: &str, reply: &PollReply) -> Result<(), Trouble> {
+        let hash = protocol::parse_hash(&reply.hash).unwrap_or_default();
+        self.seen = hash;
+        let path = format!("{}{}", protocol::SNAPSHOT_PATH, reply.hash);
+        let fields = [(protocol::SESSION_FIELD, session.to_string())];
+        let deadline = Duration::from_millis(CLUSTER_SNAPSHOT_MS);
+        let answer = connection.ask(Method::GET, &path, &fields, Vec::new(), SNAPSHOT_BYTES_MAX, deadline).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            // A newer policy overtook this one: the next poll brings it.
+            self.seen = self.current.hash();
+            return Ok(());
+        }
+        match self.enforce(accepted(answer)?, hash).await {
+            Ok(()) => {
+                tracing::info!("policy {} of the master is in force", self.current.name());
+                self.retry_ms = CLUSTER_RETRY_MS_MIN;
+                self.settle(String::new());
+            }
+            Err(what) => {
+                let words = format!("Policy {} not taken, {} kept: {what}.", reply.snapshot, self.current.name());
+                if words != self.policy_trouble {
+                    tracing::error!("{words}");
+                }
+                self.retry_ms = (self.retry_ms * 2).min(CLUSTER_RETRY_MS_MAX);
+                self.settle(words);
+            }
+        }
+        Ok(())
+    }
+
+    /// Verify, store durably, swap, remember: in that order (law 4).
+    async fn enforce(&mut self, answer: Answer, hash: [u8; 32]) -> Result<(), String> {
+        let (signer, state_dir) = (self.config.signer.clone(), self.config.state_dir.clone());
+        let verified = tokio::task::spawn_blocking(move || {
+            let snapshot = verify(&answer, &signer, hash)?;
+            held::store(&state_dir, &snapshot)
+                .map_err(|e| format!("storing it in {}: {e}. Make room or repair the disk", state_dir.display()))?;
+            Ok::<_, String>(Arc::new(snapshot))
+        });
+        let snapshot = verified.await.map_err(|e| e.to_string())??;
+        let swap = (self.publish)(snapshot.clone());
+        let swapped = tokio::time::timeout(Duration::from_millis(CLUSTER_PUBLISH_MS), swap).await;
+        swapped.map_err(|_| format!("the cores did not take it within {CLUSTER_PUBLISH_MS} ms"))??;
+        self.current = snapshot.clone();
+        let synced = Wall::now();
+        self.link.send_modify(|link| link.synced_us = synced.0);
+        let state_dir = self.config.state_dir.clone();
+        let kept = tokio::task::spawn_blocking(move || held::make_current(&state_dir, &snapshot, synced)).await;
+        if let Err(error) = kept.map_err(std::io::Error::other).and_then(|kept| kept) {
+            // It is in force; after a restart with the master away the one before would be. Worth a line, no more.
+            tracing::warn!("noting {} as the policy in force: {error}", self.current.name());
+        }
+        Ok(())
+    }
+
+    fn contact(&mut self, received: Wall, master_us: i64) {
+        let before = skew_words(self.skew_us / 1_000);
+        self.skew_us = skew_us(received.0, self.round_trip_us, master_us);
+        let skew_ms = self.skew_us / 1_000;
+        let words = skew_words(skew_ms);
+        if !words.is_empty() && before.is_empty() {
+            tracing::warn!("{words}");
+        }
+        let trouble = join_words(&self.policy_trouble, &words);
+        self.link.send_modify(|link| {
+            link.up = true;
+            link.last_contact_us = received.0;
+            link.clock_skew_ms = skew_ms;
+            link.trouble = trouble;
+        });
+    }
+
+    fn settle(&mut self, policy_trouble: String) {
+        self.policy_trouble = policy_trouble;
+        let trouble = join_words(&self.policy_trouble, &skew_words(self.skew_us / 1_000));
+        self.link.send_if_modified(|link| std::mem::replace(&mut link.trouble, trouble.clone()) != trouble);
+    }
+
+    fn lost(&mut self, trouble: &Trouble) {
+        let words = trouble.to_string();
+        let known = { self.link.borrow().trouble == words };
+        if !known {
+            tracing::warn!("{words}. This node goes on with policy {}", self.current.name());
+        }
+        self.link.send_modify(|link| {
+            link.up = false;
+            link.trouble = words;
+        });
+    }
+}
+
+fn verify(answer: &Answer, signer: &SnapshotSigner, hash: [u8; 32]) -> Result<Snapshot, String> {
+    let field = |name: &str| answer.fields.get(name).and_then(|value| value.to_str().ok());
+    let length = field(protocol::LENGTH_FIELD).and_then(|text| text.parse::<usize>().ok());
+    let length = length.filter(|length| *length <= SNAPSHOT_BYTES_MAX).ok_or("its length is missing or too large")?;
+    let signature =
+        field(protocol::SIGNATURE_FIELD).and_then(|hex| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok());
+    let signature = signature.ok_or("its signature is missing")?;
+    let bytes = zstd::bulk::decompress(&answer.body, length).map_err(|e| format!("unpacking it: {e}"))?;
+    if !signer.verify(&bytes, &signature) {
+        return Err("its signature does not fit: it was changed on its way or on the master".to_string());
+    }
+    let snapshot = Snapshot::open(&bytes).map_err(|e| e.to_string())?;
+    if snapshot.hash() != hash {
+        return Err(format!("the master sent {} instead", snapshot.name()));
+    }
+    Ok(snapshot)
+}
+
+/// A message from an answer of any status.
+pub(super) fn checked<M: Message>(answer: Answer) -> Result<M, Trouble> {
+    let answer = accepted(answer)?;
+    protocol::decode(&answer.body).map_err(|e| Trouble::Answer(format!("the master's answer cannot be read: {e}")))
+}
+
+/// The answer if its status says that it is one.
+pub(super) fn accepted(answer: Answer) -> Result<Answer, Trouble> {
+    match answer.status {
+        StatusCode::OK => Ok(answer),
+        StatusCode::UNAUTHORIZED => Err(Trouble::NoSession),
+        StatusCode::FORBIDDEN => match protocol::decode(&answer.body) {
+            Ok(HelloReply::Refused { why }) => Err(Trouble::Refused(why)),
+            _ => Err(Trouble::Answer("the master refuses this node and does not say why".to_string())),
+        },
+        status => {
+            let words = protocol::fitting(&String::from_utf8_lossy(&answer.body));
+            Err(Trouble::Answer(format!("the master answered {status}: {words}")))
+        }
+    }
+}
+
+fn join_words(one: &str, two: &str) -> String {
+    [one, two].into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ")
+}
