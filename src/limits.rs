@@ -214,6 +214,8 @@ pub const PASSWORD_BYTES_MAX: usize = 256;
 pub const CONTROL_REQUEST_BYTES_MAX: usize = 6 * POLICY_DOCUMENT_BYTES_MAX + 64 * 1024;
 /// The longest answer on the control socket, in bytes: two documents in one diff, or the longest report.
 pub const CONTROL_ANSWER_BYTES_MAX: usize = 4 * CONTROL_REQUEST_BYTES_MAX;
+/// As much of a request is read from somebody who may not ask, in bytes: enough to answer politely.
+pub const CONTROL_STRANGER_BYTES_MAX: usize = 64 * 1024;
 /// Connections the control socket serves at once; further ones wait.
 pub const CONTROL_CONNECTIONS_MAX: usize = 16;
 /// How long a client of the control socket may take to send its request or to take its answer, in seconds.

@@ -186,6 +186,14 @@ impl Listen {
         }
     }
 
+    /// The one address, or `None` for every address of both families.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Listen::Any => None,
+            Listen::Ip(ip) => Some(ip),
+        }
+    }
+
     /// Whether a socket on `self` and one on `other` would want the same address.
     pub fn overlaps(self, other: Listen) -> bool {
         match (self, other) {

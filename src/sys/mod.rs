@@ -4,7 +4,10 @@
 pub mod affinity;
 pub mod host;
 pub mod netif;
+pub mod peer;
 pub mod pipes;
 pub mod rlimit;
 pub mod sd_notify;
 pub mod sockets;
+pub mod terminal;
+pub mod watch;
