@@ -223,3 +223,9 @@ pub const CONTROL_IDLE_S_MAX: u64 = 10;
 /// How long the node may take to perform an action asked over the control socket, in seconds: compiling the largest
 /// policy is the longest.
 pub const CONTROL_ACTION_S_MAX: u64 = 120;
+/// What a client may still send after its answer before its connection is closed, in bytes.
+pub const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// How often the record of a running exchange is patched, in milliseconds: what a crash of the process loses of its numbers.
+pub const TUNNEL_UPDATE_MS: u64 = 1_000;
+/// Interim replies (1xx) that one request may get.
+pub const INTERIM_REPLIES_MAX: usize = 32;

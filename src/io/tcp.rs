@@ -132,6 +132,11 @@ impl TcpStream {
         let _ = sockets::reset_on_close(&self.socket.std);
     }
 
+    /// Puts the deadline of a receive under way, or of the next, at `deadline` instead.
+    pub fn receive_by(&self, deadline: Deadline) {
+        self.socket.entered.read_by(deadline);
+    }
+
     /// Whether nothing has arrived and the peer has not closed: a pooled connection that may be used again.
     pub fn is_quiet(&self) -> bool {
         sockets::is_quiet(&self.socket.std)
@@ -419,7 +424,8 @@ mod tests {
                     (got, None)
                 });
                 let flow = io::Flow::default();
-                io::relay(a, b, &pipes, 500, &flow).await.unwrap();
+                io::relay(&a, &b, &pipes, 500, &flow, || ()).await.unwrap();
+                drop((a, b));
                 let (got, _held) = user.join().unwrap();
                 assert_eq!(flow.up.get(), big.len() as u64);
                 assert_eq!(flow.idle.get(), idle_out);

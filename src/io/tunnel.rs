@@ -93,13 +93,22 @@ pub struct Flow {
 }
 
 /// Relays between `first` and `second` until both directions have ended or nothing has moved for `idle` milliseconds.
-/// An end on one side is passed on as an end to the other. `flow` can be read while it runs.
-pub async fn relay(first: TcpStream, second: TcpStream, pipes: &Pipes, idle: u64, flow: &Flow) -> io::Result<()> {
-    let (a, b) = (Ready::new(&first)?, Ready::new(&second)?);
+/// An end on one side is passed on as an end to the other. `moved` is called whenever bytes have moved. Afterwards both
+/// connections are of no more use.
+pub async fn relay(
+    first: &TcpStream,
+    second: &TcpStream,
+    pipes: &Pipes,
+    idle: u64,
+    flow: &Flow,
+    moved: impl Fn(),
+) -> io::Result<()> {
+    let (a, b) = (Ready::new(first)?, Ready::new(second)?);
     let alive = || {
         let deadline = first.deadlines().after(idle);
         first.end_by(deadline);
         second.end_by(deadline);
+        moved();
     };
     alive();
     let up = one_way(&a, &b, pipes, &flow.up, &flow.up_failed, &alive);

@@ -1,10 +1,204 @@
 //! One client connection: its exchanges, one after the other.
 
+use super::account::Account;
+use super::answer;
 use super::core::CoreState;
+use super::exchange;
+use crate::base::clock::Mono;
 use crate::io::TcpStream;
+use crate::io::Wait;
+use crate::limits::HEAD_BUFFER_BYTES;
+use crate::limits::LINGER_BYTES_MAX;
+use crate::wire::http1::Parsed;
+use crate::wire::http1::RequestError;
+use crate::wire::http1::RequestHead;
+use crate::wire::http1::parse_request;
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
+/// The client of a connection.
+pub(super) struct Client<'a> {
+    pub(super) state: &'a Rc<CoreState>,
+    pub(super) stream: &'a TcpStream,
+    pub(super) id: u64,
+    pub(super) address: SocketAddr,
+    pub(super) interface: SocketAddr,
+}
+
+/// A request whose head has been read; `buf` goes on behind the head with what came along.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) head: &'a RequestHead,
+    pub(super) buf: &'a [u8],
+    pub(super) head_bytes: usize,
+}
+
+/// What becomes of the connection after an exchange.
+pub(super) enum Next {
+    /// Another request may follow, after this many bytes of the buffer; `behind` came after those.
+    Again { used: usize, behind: Vec<u8> },
+    /// It is closed, once what the client still sends has been read for a moment: closing over unread bytes would reset
+    /// the connection, and the client might never see its answer.
+    Linger,
+    /// It is closed.
+    Close,
+    /// It was cut by an error, and only a reset tells the client so: its answer would have ended with the close.
+    Reset,
+}
+
 /// Serves a client's connection to its end.
-pub(super) async fn serve(state: Rc<CoreState>, client: TcpStream) {
-    let _ = (state, client);
+pub(super) async fn serve(state: Rc<CoreState>, stream: TcpStream) {
+    let open = Open::count(&state);
+    if open.is_too_many() {
+        return shed(&state, stream).await;
+    }
+    // A peer that is gone already has no address any more, and needs no service.
+    let (Ok(address), Ok(interface)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    let id = state.desk.borrow_mut().next_client_id();
+    let client =
+        Client { state: &state, stream: &stream, id, address: canonical(address), interface: canonical(interface) };
+    let (mut buf, mut head) = (state.heads.take(), RequestHead::new());
+    for request_id in 1u32.. {
+        let (arrival, back) = read_head(&client, buf, &mut head, request_id == 1).await;
+        buf = back;
+        // One exchange, one policy, from here to its end.
+        let held = state.held();
+        let next = match arrival {
+            Arrival::Nothing => break,
+            Arrival::Broken(fault, started) => {
+                let account = Account::begin(&client, &held, request_id, started);
+                answer::broken(&client, account, fault).await
+            }
+            Arrival::Head { bytes, started } => {
+                let request = Request { head: &head, buf: &buf, head_bytes: bytes };
+                let account = Account::begin(&client, &held, request_id, started);
+                exchange::run(&client, request, account).await
+            }
+        };
+        match next {
+            Next::Again { used, behind } => {
+                buf.drain(..used.min(buf.len()));
+                buf.extend_from_slice(&behind);
+            }
+            Next::Linger => {
+                buf = linger(&client, buf).await;
+                break;
+            }
+            Next::Reset => {
+                stream.reset_on_close();
+                break;
+            }
+            Next::Close => break,
+        }
+    }
+    state.heads.give(buf);
+}
+
+/// An IPv4 client of a dual-stack listener is an IPv4 client.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// What came of waiting for a request.
+enum Arrival {
+    /// A whole head of so many bytes.
+    Head { bytes: usize, started: Mono },
+    /// No request: the client closed, or was silent for as long as it may be.
+    Nothing,
+    /// Part of a head, or what is none.
+    Broken(Fault, Mono),
+}
+
+/// Why a request's head never became whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The client closed or reset the connection.
+    Gone,
+    /// It took too long.
+    Slow,
+    /// It is not HTTP as we accept it.
+    Malformed(RequestError),
+}
+
+async fn read_head(client: &Client<'_>, mut buf: Vec<u8>, head: &mut RequestHead, first: bool) -> (Arrival, Vec<u8>) {
+    let (deadlines, timeouts) = (&client.state.deadlines, &client.state.timeouts);
+    let mut started = (!buf.is_empty()).then(Mono::now);
+    let in_time = deadlines.after(timeouts.head);
+    let mut deadline = if first || started.is_some() { in_time } else { deadlines.after(timeouts.keep_alive) };
+    loop {
+        if let Some(started) = started {
+            match parse_request(&buf, head) {
+                Ok(Parsed::Complete(bytes)) => return (Arrival::Head { bytes, started }, buf),
+                Ok(Parsed::Partial) => {}
+                Err(error) => return (Arrival::Broken(Fault::Malformed(error), started), buf),
+            }
+        }
+        if buf.len() == buf.capacity() {
+            // The parser refuses what has reached HEAD_BYTES_MAX, so this ends.
+            buf.reserve(HEAD_BUFFER_BYTES);
+        }
+        let wait = if started.is_some() { Wait::Later } else { Wait::Idle };
+        let (received, back) = client.stream.recv(buf, deadline, wait).await;
+        buf = back;
+        let fault = match received {
+            Ok(0) => Fault::Gone,
+            Ok(_) => {
+                started.get_or_insert_with(Mono::now);
+                deadline = deadline.or_earlier(deadlines.after(timeouts.head));
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Fault::Slow,
+            Err(_) => Fault::Gone,
+        };
+        // Line ends alone are no request: some clients send them after a body.
+        let silent = buf.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
+        return match started {
+            Some(started) if !silent => (Arrival::Broken(fault, started), buf),
+            _ => (Arrival::Nothing, buf),
+        };
+    }
+}
+
+/// Reads and forgets what the client still sends, for a moment.
+async fn linger(client: &Client<'_>, mut buf: Vec<u8>) -> Vec<u8> {
+    client.stream.end_writing();
+    let until = client.state.deadlines.after(client.state.timeouts.linger);
+    let mut left = LINGER_BYTES_MAX;
+    loop {
+        buf.clear();
+        let (received, back) = client.stream.recv(buf, until, Wait::Soon).await;
+        buf = back;
+        match received {
+            Ok(count) if count > 0 && count < left => left -= count,
+            _ => return buf,
+        }
+    }
+}
+
+/// Turns a client away in one send: no record, since no request was read.
+async fn shed(state: &CoreState, stream: TcpStream) {
+    state.counters.shed.add(1);
+    let words = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
+    let _ = stream.send(words.to_vec(), 0, state.timeouts.linger).await;
+}
+
+/// A connection in the count of the open ones.
+struct Open<'a>(&'a CoreState);
+
+impl<'a> Open<'a> {
+    fn count(state: &'a CoreState) -> Open<'a> {
+        state.counters.connections_open.add(1);
+        Open(state)
+    }
+
+    fn is_too_many(&self) -> bool {
+        self.0.counters.connections_open.get() > self.0.connections_max as u64
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.counters.connections_open.sub(1);
+    }
 }

@@ -1,5 +1,6 @@
 //! One data core: a thread with a ring, its mailbox, and what its connections share.
 
+use super::account::Scratch;
 use super::connection;
 use super::counters::CoreCounters;
 use super::counters::CoreTotals;
@@ -22,6 +23,8 @@ use crate::log::RecordDesk;
 use crate::policy::Snapshot;
 use crate::sys::affinity;
 use crate::sys::netif;
+use crate::wire::http1::ReplyHead;
+use crate::wire::http1::http_date;
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -236,6 +239,13 @@ pub(super) struct CoreState {
     pub(super) upstreams: Upstreams,
     pub(super) counters: Arc<CoreCounters>,
     pub(super) draining: Cell<bool>,
+    /// The time to drain is over: what still runs is being cut.
+    pub(super) cutting: Cell<bool>,
+    pub(super) scratch: RefCell<Scratch>,
+    pub(super) reply_heads: RefCell<Vec<ReplyHead>>,
+    /// This node's name in Via: a token.
+    pub(super) via: String,
+    date: RefCell<(i64, String)>,
     snapshot: RefCell<Rc<Held>>,
     prepared: RefCell<Option<Rc<Held>>>,
 }
@@ -244,6 +254,7 @@ impl CoreState {
     fn new(config: CoreConfig, counters: Arc<CoreCounters>) -> (Rc<CoreState>, Vec<std::net::TcpListener>) {
         let deadlines = Deadlines::new();
         let upstreams = Upstreams::new(config.timeouts, config.own_addresses, &deadlines, &counters);
+        let via = format!("tidegate-{}", token(&config.node_name));
         let state = CoreState {
             node_name: config.node_name,
             refuse_as_master: config.refuse_as_master,
@@ -257,6 +268,11 @@ impl CoreState {
             desk: RefCell::new(config.spool),
             counters,
             draining: Cell::new(false),
+            cutting: Cell::new(false),
+            scratch: RefCell::default(),
+            reply_heads: RefCell::default(),
+            via,
+            date: RefCell::new((i64::MIN, String::new())),
             snapshot: RefCell::new(Held::new(config.snapshot)),
             prepared: RefCell::default(),
         };
@@ -264,9 +280,39 @@ impl CoreState {
     }
 
     /// The policy that decides a request whose head has just been read; the exchange holds it to its end.
-    pub(super) fn snapshot(&self) -> Rc<Held> {
+    pub(super) fn held(&self) -> Rc<Held> {
         Rc::clone(&self.snapshot.borrow())
     }
+
+    /// Hands `with` the date of now, as fields have it. It is spelt once a second.
+    pub(super) fn with_date<T>(&self, with: impl FnOnce(&str) -> T) -> T {
+        let now = self.deadlines.wall().seconds();
+        let mut date = self.date.borrow_mut();
+        if date.0 != now {
+            *date = (now, http_date(now, &mut [0; 29]).to_string());
+        }
+        with(&date.1)
+    }
+
+    /// A reply head with its memory, to be given back.
+    pub(super) fn take_reply_head(&self) -> ReplyHead {
+        self.reply_heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes a reply head back.
+    pub(super) fn give_reply_head(&self, mut head: ReplyHead) {
+        let mut heads = self.reply_heads.borrow_mut();
+        if heads.len() < BUFFERS_KEPT_MAX {
+            head.clear();
+            heads.push(head);
+        }
+    }
+}
+
+/// A name as Via may have it (RFC 9110 section 5.6.2).
+fn token(name: &str) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    name.chars().map(|c| if fits(c) { c } else { '-' }).collect()
 }
 
 async fn live(
@@ -286,8 +332,10 @@ async fn live(
     state.draining.set(true);
     listeners.iter().for_each(TcpListener::close);
     state.deadlines.end_idle();
+    state.upstreams.close_idle();
     wait_until_empty(&state, within).await;
     if state.counters.connections_open.get() > 0 {
+        state.cutting.set(true);
         state.deadlines.end_all();
         wait_until_empty(&state, Duration::from_secs(2)).await;
     }

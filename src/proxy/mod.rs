@@ -3,15 +3,28 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`core`] | one data core: its thread, its mailbox, what its connections share |
+//! | [`connection`] | a client's connection: reading heads, one exchange after the other |
+//! | [`exchange`] | is it permitted, and where does it go |
+//! | [`relay`], [`body`] | request and answer on their way, body framing kept |
+//! | [`tunnel`] | CONNECT and protocol changes: bytes nobody looks into |
+//! | [`upstream`] | the one way out: destinations, names, dialling, idle connections |
+//! | [`failure`], [`answer`] | what went wrong, and the page that says so |
+//! | [`account`] | what is said about an exchange, and its one record |
 //! | [`counters`] | what a core counts, readable from every thread |
 //!
 //! A core waits for its ring and for nothing else; other threads reach it through [`CoreHandle`].
 #![forbid(unsafe_code)]
-#![allow(dead_code)] // until the exchange is in
 
+mod account;
+mod answer;
+mod body;
 mod connection;
 mod core;
 mod counters;
+mod exchange;
+mod failure;
+mod relay;
+mod tunnel;
 mod upstream;
 
 pub use self::core::Core;

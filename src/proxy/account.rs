@@ -1,0 +1,211 @@
+//! The account of one exchange: what is said about it while it runs, and its one record.
+
+use super::connection::Client;
+use super::connection::Request;
+use super::core::Held;
+use crate::base::clock::Mono;
+use crate::limits::TUNNEL_UPDATE_MS;
+use crate::log::OpenRecord;
+use crate::log::SpoolFull;
+use crate::policy::ListKind;
+use crate::policy::Tags;
+use crate::record::By;
+use crate::record::Draft;
+use crate::record::Ended;
+use crate::record::Ending;
+use crate::record::PeerCode;
+use crate::record::Phase;
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// Everything that is to be said about an exchange. It ends in [`Account::close`]; dropped without, its record (if it
+/// was opened) says that this was an error of ours.
+pub(super) struct Account<'a> {
+    client: &'a Client<'a>,
+    pub(super) held: &'a Rc<Held>,
+    pub(super) request_id: u32,
+    pub(super) started: Mono,
+    pub(super) request: Option<Request<'a>>,
+    pub(super) tags: Tags,
+    pub(super) rule: Cow<'a, str>,
+    pub(super) filter_name: Cow<'a, str>,
+    pub(super) reason: Cow<'a, str>,
+    pub(super) ended: Ended,
+    record: Option<OpenRecord>,
+    unrecorded: bool,
+    updated_by: Cell<crate::io::Deadline>,
+}
+
+impl<'a> Account<'a> {
+    /// Begins the account of the exchange whose first byte came at `started`, under the policy in force.
+    pub(super) fn begin(client: &'a Client<'a>, held: &'a Rc<Held>, request_id: u32, started: Mono) -> Account<'a> {
+        Account {
+            client,
+            held,
+            request_id,
+            started,
+            request: None,
+            tags: Tags::default(),
+            rule: Cow::Borrowed(""),
+            filter_name: Cow::Borrowed(""),
+            reason: Cow::Borrowed(""),
+            ended: Ended { ending: Ending::running(Phase::Request), ..Ended::default() },
+            record: None,
+            unrecorded: false,
+            updated_by: Cell::new(client.state.deadlines.after(TUNNEL_UPDATE_MS)),
+        }
+    }
+
+    /// The reference code of the exchange: finds its record.
+    pub(super) fn reference(&self) -> String {
+        let started_us = self.client.state.deadlines.wall_at(self.started).0;
+        self.client.state.desk.borrow().record_id(started_us, self.client.id, self.request_id)
+    }
+
+    /// Opens the record. From here on the exchange is in the log whatever becomes of this process, so this comes before
+    /// the first byte of an answer.
+    pub(super) fn open(&mut self, mime: &[u8]) -> Result<(), SpoolFull> {
+        let now = Mono::now();
+        self.ended.first_byte_us = micros(now.micros_since(self.started));
+        self.stamp(now);
+        let state = self.client.state;
+        let mut scratch = state.scratch.borrow_mut();
+        scratch.describe(self.held, &self.tags, self.request.as_ref());
+        let draft = self.draft(&scratch, mime);
+        match state.desk.borrow_mut().open(&draft, &self.ended) {
+            Ok(record) => self.record = Some(record),
+            Err(full) => {
+                self.unrecorded = true;
+                state.counters.unrecorded.add(1);
+                return Err(full);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the answer has begun, so that another one cannot be given.
+    pub(super) fn is_open(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Patches the record's numbers, at most once a second.
+    pub(super) fn update(&self, upload: u64, download: u64) {
+        let deadlines = &self.client.state.deadlines;
+        if !deadlines.passed(self.updated_by.get()) {
+            return;
+        }
+        self.updated_by.set(deadlines.after(TUNNEL_UPDATE_MS));
+        if let Some(record) = &self.record {
+            let mut ended = self.ended;
+            (ended.upload, ended.download) = (upload, download);
+            ended.elapsed_us = deadlines.wall().0.saturating_sub(deadlines.wall_at(self.started).0).max(0) as u64;
+            ended.ended_us = deadlines.wall().0;
+            record.update(&ended);
+        }
+    }
+
+    /// Ends the exchange: its record is closed, opened first if no answer was ever begun.
+    pub(super) fn close(mut self, ending: Ending) {
+        let state = self.client.state;
+        self.ended.ending =
+            if state.cutting.get() && ending.by != By::Nobody { Ending::new(By::Killed, ending.phase) } else { ending };
+        self.count();
+        if self.record.is_none() && !self.unrecorded && self.open(b"").is_ok() {
+            // No answer was begun: there was no first byte.
+            self.ended.first_byte_us = 0;
+        }
+        self.stamp(Mono::now());
+        if let Some(record) = self.record.take() {
+            record.close(&self.ended);
+        }
+    }
+
+    fn stamp(&mut self, now: Mono) {
+        self.ended.elapsed_us = now.micros_since(self.started);
+        self.ended.ended_us = self.client.state.deadlines.wall_at(now).0;
+    }
+
+    fn count(&self) {
+        let counters = &self.client.state.counters;
+        counters.exchanges.add(1);
+        counters.upload.add(self.ended.upload);
+        counters.download.add(self.ended.download);
+        match self.ended.ending.by {
+            By::Nobody => {}
+            By::Policy | By::Local => counters.denied.add(1),
+            _ => counters.failed.add(1),
+        }
+    }
+
+    fn draft<'d>(&'d self, scratch: &'d Scratch, mime: &'d [u8]) -> Draft<'d> {
+        let mut draft = Draft {
+            client_id: self.client.id,
+            request_id: self.request_id,
+            started_us: self.client.state.deadlines.wall_at(self.started).0,
+            client: self.client.address,
+            interface: self.client.interface,
+            mime: mime.split(|byte| *byte == b';').next().unwrap_or(b"").trim_ascii(),
+            filter_name: &self.filter_name,
+            filtering_reason: &self.reason,
+            rule: &self.rule,
+            snapshot: self.held.snapshot.name(),
+            time_profiles: &scratch.time_profiles,
+            user_groups: &scratch.user_groups,
+            request_types: &scratch.request_types,
+            categories: &scratch.categories,
+            profiles: &scratch.profiles,
+            ..Draft::default()
+        };
+        if let Some(Request { head, buf, .. }) = self.request {
+            draft.method = head.method(buf).as_bytes();
+            draft.url = scratch.url.as_bytes();
+            draft.referer = head.field(buf, "referer").unwrap_or(b"");
+            draft.useragent = head.field(buf, "user-agent").unwrap_or(b"");
+            draft.request_host = head.host();
+            draft.peer = if self.ended.peercode == PeerCode::None { "tidegate" } else { head.host() };
+        }
+        draft
+    }
+}
+
+fn micros(micros: u64) -> u32 {
+    u32::try_from(micros).unwrap_or(u32::MAX)
+}
+
+/// The core's room to spell what a record says, kept so that spelling allocates nothing.
+#[derive(Default)]
+pub(super) struct Scratch {
+    url: String,
+    spelt: Option<(Rc<Held>, Tags)>,
+    time_profiles: String,
+    user_groups: String,
+    request_types: String,
+    categories: String,
+    profiles: String,
+}
+
+impl Scratch {
+    fn describe(&mut self, held: &Rc<Held>, tags: &Tags, request: Option<&Request<'_>>) {
+        self.url.clear();
+        if let Some(request) = request {
+            request.head.write_url(request.buf, &mut self.url);
+        }
+        // One site's requests mostly carry the same tags: the lists are then spelt already.
+        if self.spelt.as_ref().is_some_and(|(by, of)| Rc::ptr_eq(by, held) && of == tags) {
+            return;
+        }
+        let lists = [
+            (ListKind::TimeProfiles, &mut self.time_profiles),
+            (ListKind::UserGroups, &mut self.user_groups),
+            (ListKind::RequestTypes, &mut self.request_types),
+            (ListKind::Categories, &mut self.categories),
+            (ListKind::Profiles, &mut self.profiles),
+        ];
+        for (kind, list) in lists {
+            list.clear();
+            held.snapshot.write_list(tags, kind, list);
+        }
+        self.spelt = Some((Rc::clone(held), *tags));
+    }
+}

@@ -1,0 +1,128 @@
+//! What the node answers in its own name: a page that says what, why and what to do.
+
+use super::account::Account;
+use super::connection::Client;
+use super::connection::Fault;
+use super::connection::Next;
+use super::failure::Failure;
+use super::failure::Verdict;
+use crate::policy::BlockFacts;
+use crate::policy::ListKind;
+use crate::policy::Page;
+use crate::policy::page;
+use crate::record::By;
+use crate::record::Ending;
+use crate::record::Phase;
+use crate::wire::http1::Answer;
+use crate::wire::http1::ReplyTo;
+use crate::wire::http1::write_answer;
+use std::borrow::Cow;
+
+/// How much of the request has been read when it is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// All of it: so many bytes of the connection's buffer.
+    Whole(usize),
+    /// Not all of it.
+    Part,
+}
+
+/// Ends the exchange of a request whose head never became whole.
+pub(super) async fn broken(client: &Client<'_>, account: Account<'_>, fault: Fault) -> Next {
+    refuse(client, account, Failure::from(fault), Reading::Part).await
+}
+
+/// Answers with the page of `failure`, and ends the exchange.
+pub(super) async fn refuse(client: &Client<'_>, mut account: Account<'_>, failure: Failure, reading: Reading) -> Next {
+    let mut failure = failure;
+    let mut verdict = failure.verdict();
+    let mut page = page_of(client, &mut account, &failure, &verdict);
+    if !matches!(failure, Failure::NoRecord)
+        && verdict.status != 0
+        && account.open(page.content_type.as_bytes()).is_err()
+    {
+        failure = Failure::NoRecord;
+        verdict = failure.verdict();
+        page = page_of(client, &mut account, &failure, &verdict);
+    }
+    if verdict.status == 0 {
+        account.close(verdict.ending);
+        return Next::Close;
+    }
+    let kept = account.request.is_some_and(|request| request.head.keep_alive());
+    let close = verdict.close || !kept || reading == Reading::Part || client.state.draining.get();
+    let sent = send(client, &mut account, &page, verdict.error, close).await;
+    account.close(if sent { verdict.ending } else { Ending::new(By::Client, Phase::Last) });
+    match reading {
+        _ if !sent => Next::Close,
+        Reading::Whole(used) if !close => Next::Again { used, behind: Vec::new() },
+        _ => Next::Linger,
+    }
+}
+
+/// Writes what the failure means into the account, and the page for it.
+fn page_of(client: &Client<'_>, account: &mut Account<'_>, failure: &Failure, verdict: &Verdict) -> Page {
+    account.ended.cachecode = verdict.cachecode;
+    account.ended.status = verdict.status;
+    let reference = account.reference();
+    let page = match failure {
+        Failure::Denied(denial) => {
+            let snapshot = &account.held.snapshot;
+            account.rule = Cow::Borrowed(denial.rule(snapshot));
+            account.filter_name = Cow::Borrowed(denial.section(snapshot));
+            account.reason = Cow::Borrowed(denial.reason(snapshot));
+            let (mut url, mut category) = (String::new(), String::new());
+            if let Some(request) = account.request {
+                request.head.write_url(request.buf, &mut url);
+            }
+            snapshot.write_list(&account.tags, ListKind::Categories, &mut category);
+            let facts = BlockFacts {
+                url: &url,
+                host: account.request.map_or("", |request| request.head.host()),
+                reason: &account.reason,
+                rule: &account.rule,
+                category: &category,
+                client: &client.address.ip().to_string(),
+                user: "",
+                reference: &reference,
+                node: &client.state.node_name,
+            };
+            snapshot.block_page(denial.template, &facts)
+        }
+        _ => {
+            if !verdict.filter.is_empty() {
+                account.filter_name = Cow::Borrowed(verdict.filter);
+                account.reason = Cow::Owned(verdict.words.clone());
+            }
+            let reference = format!("Reference: {reference}, node {}", client.state.node_name);
+            page::render(verdict.status, verdict.title, &[&verdict.words, &reference])
+        }
+    };
+    account.ended.status = page.status;
+    page
+}
+
+async fn send(client: &Client<'_>, account: &mut Account<'_>, page: &Page, error: &str, close: bool) -> bool {
+    let state = client.state;
+    let proxy_status = format!("{}; error={error}", state.via);
+    let mut out = state.heads.take();
+    state.with_date(|date| {
+        let answer = Answer {
+            status: page.status,
+            date: Some(date),
+            content_type: Some(page.content_type),
+            content_length: page.body.len() as u64,
+            close,
+            proxy_status: Some(&proxy_status),
+            ..Answer::default()
+        };
+        write_answer(&answer, &mut out);
+    });
+    if account.request.is_none_or(|request| request.head.reply_to() != ReplyTo::Head) {
+        out.extend_from_slice(page.body.as_bytes());
+        account.ended.download = page.body.len() as u64;
+    }
+    let (sent, out) = client.stream.send(out, 0, state.timeouts.body).await;
+    state.heads.give(out);
+    sent.is_ok()
+}

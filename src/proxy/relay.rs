@@ -1,0 +1,474 @@
+//! A permitted request on its way to the origin, and its answer on the way back.
+
+use super::account::Account;
+use super::answer as own;
+use super::answer::Reading;
+use super::body::Body;
+use super::connection::Client;
+use super::connection::Next;
+use super::connection::Request;
+use super::failure::Failure;
+use super::tunnel;
+use super::upstream::Target;
+use super::upstream::Upstream;
+use crate::io::TcpStream;
+use crate::io::Wait;
+use crate::limits::HEAD_BUFFER_BYTES;
+use crate::limits::INTERIM_REPLIES_MAX;
+use crate::policy::Permit;
+use crate::record::By;
+use crate::record::CacheCode;
+use crate::record::Ending;
+use crate::record::PeerCode;
+use crate::record::Phase;
+use crate::wire::http1::ForwardReply;
+use crate::wire::http1::ForwardRequest;
+use crate::wire::http1::Parsed;
+use crate::wire::http1::ReplyError;
+use crate::wire::http1::ReplyHead;
+use crate::wire::http1::Version;
+use crate::wire::http1::forward_reply;
+use crate::wire::http1::forward_request;
+use crate::wire::http1::parse_reply;
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+
+/// Sends a permitted request on and its answer back. `body` is what of the request's body is still to come behind the
+/// `used` bytes that came with the head.
+pub(super) async fn forward<'a>(
+    client: &'a Client<'a>,
+    request: Request<'a>,
+    mut account: Account<'a>,
+    permit: Permit,
+    mut body: Body,
+    used: usize,
+) -> Next {
+    let state = client.state;
+    let target = Target { host: request.head.host(), port: request.head.port() };
+    let switch = request.head.wants_upgrade() && permit.upgrade_allowed();
+    let mut room = Room { out: state.heads.take(), replies: state.heads.take(), head: state.take_reply_head() };
+    let how = ForwardRequest { via: &state.via, keep_upgrade: switch, ..ForwardRequest::default() };
+    forward_request(request.head, request.buf, &how, &mut room.out);
+    room.out.extend_from_slice(&request.buf[request.head_bytes..used]);
+    let mut pooled = true;
+    let next = loop {
+        let upstream = match state.upstreams.open(&permit, &account.held.snapshot, target, pooled).await {
+            Ok(upstream) => upstream,
+            Err(error) => {
+                let reading = if body.is_whole() { Reading::Whole(used) } else { Reading::Part };
+                break own::refuse(client, account, Failure::Open(error), reading).await;
+            }
+        };
+        account.ended.connect_us = upstream.connect_us;
+        account.ended.peercode = PeerCode::Direct;
+        let whole = body.is_whole();
+        let gate = Gate::new(whole);
+        let delivery = Delivery { client, request, origin: &upstream.stream, gate: &gate, switch };
+        let told = delivery.run(&mut account, &mut room, &mut body).await;
+        // An origin may close an idle connection just when it is used again: then nobody has seen the request.
+        let unseen = upstream.pooled && whole && matches!(told, Err(Stop::Untouched(_)));
+        if unseen && request.head.is_idempotent() {
+            pooled = false;
+            continue;
+        }
+        account.ended.upload += gate.upload.get();
+        break match told {
+            Ok(Delivered { switched: true, .. }) => {
+                break_off(state, room);
+                return tunnel::run(client, account, &upstream.stream, &request.buf[used..]).await;
+            }
+            Ok(delivered) => finish(client, account, upstream, target, &gate, delivered, used),
+            Err(stop) => give_up(client, account, &gate, stop, used).await,
+        };
+    };
+    break_off(state, room);
+    next
+}
+
+/// The whole answer has been sent.
+fn finish(
+    client: &Client<'_>,
+    account: Account<'_>,
+    upstream: Upstream,
+    target: Target<'_>,
+    gate: &Gate,
+    delivered: Delivered,
+    used: usize,
+) -> Next {
+    account.close(Ending::COMPLETE);
+    let uploaded = gate.uploaded.get();
+    if delivered.reusable && uploaded && !client.state.draining.get() {
+        client.state.upstreams.keep(target, upstream);
+    }
+    match (delivered.close, uploaded) {
+        (false, true) => Next::Again { used, behind: gate.behind.take() },
+        (true, true) => Next::Close,
+        (_, false) => Next::Linger,
+    }
+}
+
+/// The answer could not be sent whole, or not at all.
+async fn give_up(client: &Client<'_>, mut account: Account<'_>, gate: &Gate, stop: Stop, used: usize) -> Next {
+    // What the upload met first explains what the answer met then.
+    let cause = gate.fault.take();
+    if account.is_open() {
+        let (ending, cachecode) = match (&cause, &stop) {
+            (Some(_), _) => (Ending::new(By::Client, Phase::Data), CacheCode::Aborted),
+            (None, Stop::Cut(ending, cachecode, _)) => (*ending, *cachecode),
+            (None, Stop::Fail(_) | Stop::Untouched(_)) => (Ending::DROPPED, CacheCode::SystemError),
+        };
+        account.ended.cachecode = cachecode;
+        account.close(ending);
+        let reset = matches!(stop, Stop::Cut(_, _, true)) || cause.is_some();
+        return if reset { Next::Reset } else { Next::Close };
+    }
+    let failure = match (cause, stop) {
+        (Some(failure), _) | (None, Stop::Fail(failure) | Stop::Untouched(failure)) => failure,
+        (None, Stop::Cut(..)) => Failure::ClientGone,
+    };
+    let reading = if gate.uploaded.get() && gate.behind.borrow().is_empty() && gate.upload.get() == 0 {
+        Reading::Whole(used)
+    } else {
+        Reading::Part
+    };
+    own::refuse(client, account, failure, reading).await
+}
+
+fn break_off(state: &super::core::CoreState, room: Room) {
+    state.heads.give(room.out);
+    state.heads.give(room.replies);
+    state.give_reply_head(room.head);
+}
+
+/// The memory an exchange works in.
+struct Room {
+    /// What is sent: the request (kept until an answer begins, in case it must be sent again), then the answer.
+    out: Vec<u8>,
+    /// What the origin answers.
+    replies: Vec<u8>,
+    head: ReplyHead,
+}
+
+/// What upload and answer, which run at the same time, tell each other.
+struct Gate {
+    /// The request's body has been sent whole.
+    uploaded: Cell<bool>,
+    /// The answer has been sent, or will not be.
+    answered: Cell<bool>,
+    /// Payload uploaded beyond what came with the head.
+    upload: Cell<u64>,
+    /// Why the upload ended early.
+    fault: Cell<Option<Failure>>,
+    /// What came behind the request's body.
+    behind: RefCell<Vec<u8>>,
+}
+
+impl Gate {
+    fn new(uploaded: bool) -> Gate {
+        Gate {
+            uploaded: Cell::new(uploaded),
+            answered: Cell::new(false),
+            upload: Cell::new(0),
+            fault: Cell::new(None),
+            behind: RefCell::default(),
+        }
+    }
+}
+
+/// The answer went out whole.
+#[derive(Default)]
+struct Delivered {
+    /// The origin's connection may be used again.
+    reusable: bool,
+    /// The client was told that its connection closes.
+    close: bool,
+    /// Both sides go on in another protocol.
+    switched: bool,
+}
+
+/// Why the answer did not go out whole.
+enum Stop {
+    /// The origin has not answered a single byte.
+    Untouched(Failure),
+    /// Nothing has been sent to the client.
+    Fail(Failure),
+    /// Part of the answer has been sent; true if only a reset tells the client so.
+    Cut(Ending, CacheCode, bool),
+}
+
+/// One attempt at one origin.
+struct Delivery<'a> {
+    client: &'a Client<'a>,
+    request: Request<'a>,
+    origin: &'a TcpStream,
+    gate: &'a Gate,
+    switch: bool,
+}
+
+impl Delivery<'_> {
+    async fn run(&self, account: &mut Account<'_>, room: &mut Room, body: &mut Body) -> Result<Delivered, Stop> {
+        let timeouts = &self.client.state.timeouts;
+        let (sent, out) = self.origin.send(std::mem::take(&mut room.out), 0, timeouts.body).await;
+        room.out = out;
+        if let Err(error) = sent {
+            return Err(Stop::Untouched(match error.kind() {
+                io::ErrorKind::TimedOut => Failure::OriginSilent,
+                _ => Failure::OriginGone,
+            }));
+        }
+        if body.is_whole() {
+            return self.answer(account, room).await;
+        }
+        let mut uploading = pin!(self.upload(body));
+        let mut answering = pin!(self.answer(account, room));
+        let (mut uploaded, mut told) = (false, None);
+        // Both always run to their ends: an operation must not be dropped while the kernel works on it.
+        std::future::poll_fn(|cx| {
+            uploaded = uploaded || uploading.as_mut().poll(cx).is_ready();
+            if told.is_none()
+                && let Poll::Ready(end) = answering.as_mut().poll(cx)
+            {
+                told = Some(end);
+                if !uploaded {
+                    self.stop_uploading();
+                    uploaded = uploading.as_mut().poll(cx).is_ready();
+                }
+            }
+            match uploaded {
+                true => told.take().map_or(Poll::Pending, Poll::Ready),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// The answer is out before the request is in: the client gets a moment to notice.
+    fn stop_uploading(&self) {
+        let state = self.client.state;
+        self.gate.answered.set(true);
+        self.origin.end();
+        self.client.stream.receive_by(state.deadlines.after(state.timeouts.linger));
+    }
+
+    async fn upload(&self, body: &mut Body) {
+        let state = self.client.state;
+        let mut buf = state.bodies.take();
+        let mut origin_takes = true;
+        let fault = loop {
+            if body.is_whole() {
+                self.gate.uploaded.set(origin_takes);
+                break None;
+            }
+            buf.clear();
+            let answered = self.gate.answered.get();
+            let within = if answered { state.timeouts.linger } else { state.timeouts.body };
+            let (received, back) = self.client.stream.recv(buf, state.deadlines.after(within), Wait::Soon).await;
+            buf = back;
+            match received {
+                Ok(0) => break Some(Failure::ClientGone),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => break Some(Failure::SlowBody),
+                Err(_) => break Some(Failure::ClientGone),
+            }
+            let taken = match body.take(&buf) {
+                Ok(taken) => taken,
+                Err(error) => break Some(Failure::BadBody(error)),
+            };
+            self.gate.upload.set(self.gate.upload.get() + taken.payload);
+            self.gate.behind.borrow_mut().extend_from_slice(&buf[taken.bytes..]);
+            buf.truncate(taken.bytes);
+            if origin_takes && !self.gate.answered.get() {
+                let (sent, back) = self.origin.send(buf, 0, state.timeouts.body).await;
+                buf = back;
+                // It may have answered already; reading on keeps the way to the client open for that.
+                origin_takes = sent.is_ok();
+                // The time to answer counts from the end of the request.
+                self.origin.receive_by(state.deadlines.after(state.timeouts.answer));
+            }
+        };
+        state.bodies.give(buf);
+        if let Some(fault) = fault
+            && !self.gate.answered.get()
+        {
+            self.gate.fault.set(Some(fault));
+            // The origin must not take a part for the whole, and the answer need not be waited for.
+            self.origin.end();
+        }
+    }
+
+    async fn answer(&self, account: &mut Account<'_>, room: &mut Room) -> Result<Delivered, Stop> {
+        let head_bytes = self.read_final_head(room).await?;
+        let state = self.client.state;
+        let status = room.head.status();
+        let switched = status == 101;
+        if switched && !self.switch {
+            return Err(Stop::Fail(Failure::BadReply(ReplyError::SwitchWithoutUpgrade)));
+        }
+        let mut body = Body::new(room.head.framing());
+        let close = !self.request.head.keep_alive() || state.draining.get() || !self.gate.uploaded.get();
+        let client_version = self.request.head.version();
+        room.out.clear();
+        let (head, replies, out) = (&room.head, &room.replies, &mut room.out);
+        let plan = state.with_date(|date| {
+            let keep_upgrade = switched || (status == 426 && self.switch);
+            let how = ForwardReply { via: &state.via, client: client_version, close, keep_upgrade, date: Some(date) };
+            forward_reply(head, replies, &how, out)
+        });
+        let first = &room.replies[head_bytes..];
+        let taken = if switched {
+            room.out.extend_from_slice(first);
+            account.ended.download = first.len() as u64;
+            first.len()
+        } else {
+            let taken = pass(&mut body, first, plan.dechunk, &mut room.out).map_err(Stop::Fail)?;
+            account.ended.download = taken.payload;
+            taken.bytes
+        };
+        let surplus = taken < first.len();
+        account.ended.status = status;
+        account.ended.cachecode = if switched { CacheCode::Websocket } else { CacheCode::Miss };
+        account.ended.ending = Ending::running(Phase::Data);
+        let mime = room.head.field(&room.replies, "content-type").unwrap_or(b"");
+        account.open(mime).map_err(|_| Stop::Fail(Failure::NoRecord))?;
+        // Without a length or chunks of its own, the answer would look whole when the connection closes.
+        let by_close = body.ends_by_close() || plan.dechunk;
+        let (sent, out) = self.client.stream.send(std::mem::take(&mut room.out), 0, state.timeouts.body).await;
+        room.out = out;
+        sent.map_err(|error| client_cut(&error, by_close))?;
+        let mut clean = !surplus;
+        if !body.is_whole() && !switched {
+            clean &= self.stream(account, room, &mut body, plan.dechunk, by_close).await?;
+        }
+        Ok(Delivered { reusable: clean && room.head.keep_alive(), close: plan.close, switched })
+    }
+
+    /// Reads up to and with the head of the final reply, passing interim ones on.
+    async fn read_final_head(&self, room: &mut Room) -> Result<usize, Stop> {
+        let state = self.client.state;
+        let to = self.request.head.reply_to();
+        let mut interims = 0;
+        room.replies.clear();
+        room.head.clear();
+        loop {
+            if !room.replies.is_empty() {
+                match parse_reply(&room.replies, to, &mut room.head) {
+                    Ok(Parsed::Complete(bytes)) if room.head.is_interim() => {
+                        interims += 1;
+                        if interims > INTERIM_REPLIES_MAX {
+                            return Err(Stop::Fail(Failure::EndlessInterim));
+                        }
+                        self.pass_interim(room).await?;
+                        room.replies.drain(..bytes);
+                        continue;
+                    }
+                    Ok(Parsed::Complete(bytes)) => return Ok(bytes),
+                    Ok(Parsed::Partial) => {}
+                    Err(error) => return Err(Stop::Fail(Failure::BadReply(error))),
+                }
+            }
+            if room.replies.len() == room.replies.capacity() {
+                // The parser refuses what has reached HEAD_BYTES_MAX, so this ends.
+                room.replies.reserve(HEAD_BUFFER_BYTES);
+            }
+            let deadline = state.deadlines.after(state.timeouts.answer);
+            let (received, back) = self.origin.recv(std::mem::take(&mut room.replies), deadline, Wait::Later).await;
+            room.replies = back;
+            let untouched = room.replies.is_empty() && interims == 0;
+            match received {
+                Ok(count) if count > 0 => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(Stop::Fail(Failure::OriginSilent)),
+                _ if untouched => return Err(Stop::Untouched(Failure::OriginGone)),
+                _ => return Err(Stop::Fail(Failure::OriginGone)),
+            }
+        }
+    }
+
+    /// HTTP/1.0 knows no interim replies.
+    async fn pass_interim(&self, room: &mut Room) -> Result<(), Stop> {
+        if self.request.head.version() == Version::Http10 {
+            return Ok(());
+        }
+        let state = self.client.state;
+        let mut out = state.heads.take();
+        let how = ForwardReply { via: &state.via, ..ForwardReply::default() };
+        forward_reply(&room.head, &room.replies, &how, &mut out);
+        let (sent, out) = self.client.stream.send(out, 0, state.timeouts.body).await;
+        state.heads.give(out);
+        sent.map_err(|_| Stop::Fail(Failure::ClientGone))
+    }
+
+    /// The rest of the answer's body. True if nothing came behind it.
+    async fn stream(
+        &self,
+        account: &mut Account<'_>,
+        room: &mut Room,
+        body: &mut Body,
+        dechunk: bool,
+        by_close: bool,
+    ) -> Result<bool, Stop> {
+        let state = self.client.state;
+        let mut buf = state.bodies.take();
+        let mut clean = true;
+        while !body.is_whole() {
+            buf.clear();
+            let deadline = state.deadlines.after(state.timeouts.body);
+            let (received, back) = self.origin.recv(buf, deadline, Wait::Soon).await;
+            buf = back;
+            match received {
+                Ok(0) if body.ends_by_close() => break,
+                Ok(count) if count > 0 => {}
+                ended => return Err(origin_cut(ended.err(), by_close)),
+            }
+            let taken = if dechunk {
+                room.out.clear();
+                let taken = pass(body, &buf, true, &mut room.out);
+                std::mem::swap(&mut buf, &mut room.out);
+                taken.map(|taken| (taken, taken.bytes == room.out.len()))
+            } else {
+                body.take(&buf).map_err(Failure::BadReplyBody).map(|taken| (taken, taken.bytes == buf.len()))
+            };
+            // Nobody knows what the bytes mean from here on: the answer cannot end well.
+            let (taken, all) = taken.map_err(|_| origin_cut(None, by_close))?;
+            clean &= all;
+            if !dechunk {
+                buf.truncate(taken.bytes);
+            }
+            let (sent, back) = self.client.stream.send(buf, 0, state.timeouts.body).await;
+            buf = back;
+            sent.map_err(|error| client_cut(&error, by_close))?;
+            account.ended.download += taken.payload;
+            account.update(account.ended.upload + self.gate.upload.get(), account.ended.download);
+        }
+        state.bodies.give(buf);
+        Ok(clean)
+    }
+}
+
+fn pass(body: &mut Body, bytes: &[u8], dechunk: bool, out: &mut Vec<u8>) -> Result<super::body::Taken, Failure> {
+    if dechunk {
+        return body.take_payload(bytes, out).map_err(Failure::BadReplyBody);
+    }
+    let taken = body.take(bytes).map_err(Failure::BadReplyBody)?;
+    out.extend_from_slice(&bytes[..taken.bytes]);
+    Ok(taken)
+}
+
+fn client_cut(error: &io::Error, by_close: bool) -> Stop {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Stop::Cut(Ending::new(By::ClientTimeout, Phase::Data), CacheCode::Timeout, true),
+        _ => Stop::Cut(Ending::new(By::Client, Phase::Data), CacheCode::Aborted, by_close),
+    }
+}
+
+fn origin_cut(error: Option<io::Error>, by_close: bool) -> Stop {
+    match error.map(|error| error.kind()) {
+        Some(io::ErrorKind::TimedOut) => {
+            Stop::Cut(Ending::new(By::ServerTimeout, Phase::Data), CacheCode::Timeout, by_close)
+        }
+        _ => Stop::Cut(Ending::new(By::Server, Phase::Data), CacheCode::Aborted, by_close),
+    }
+}

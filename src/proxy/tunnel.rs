@@ -1,0 +1,112 @@
+//! CONNECT and protocol changes: bytes nobody looks into, through pipes in the kernel.
+
+use super::account::Account;
+use super::answer;
+use super::answer::Reading;
+use super::connection::Client;
+use super::connection::Next;
+use super::connection::Request;
+use super::core::CoreState;
+use super::failure::Failure;
+use super::upstream::Target;
+use crate::io;
+use crate::io::Flow;
+use crate::io::TcpStream;
+use crate::policy::Permit;
+use crate::record::By;
+use crate::record::CacheCode;
+use crate::record::Ending;
+use crate::record::PeerCode;
+use crate::record::Phase;
+use crate::wire::http1::ESTABLISHED;
+use std::io::ErrorKind;
+
+/// Opens the tunnel a client asked for with CONNECT, and runs it to its end.
+pub(super) async fn connect(
+    client: &Client<'_>,
+    request: Request<'_>,
+    mut account: Account<'_>,
+    permit: Permit,
+) -> Next {
+    let state = client.state;
+    let target = Target { host: request.head.host(), port: request.head.port() };
+    let upstream = match state.upstreams.open(&permit, &account.held.snapshot, target, false).await {
+        Ok(upstream) => upstream,
+        Err(error) => {
+            return answer::refuse(client, account, Failure::Open(error), Reading::Whole(request.head_bytes)).await;
+        }
+    };
+    account.ended.status = 200;
+    account.ended.connect_us = upstream.connect_us;
+    account.ended.cachecode = CacheCode::Tunnel;
+    account.ended.peercode = PeerCode::Direct;
+    account.ended.ending = Ending::running(Phase::Data);
+    if account.open(b"").is_err() {
+        return answer::refuse(client, account, Failure::NoRecord, Reading::Part).await;
+    }
+    let mut out = state.heads.take();
+    out.extend_from_slice(ESTABLISHED);
+    let (sent, out) = client.stream.send(out, 0, state.timeouts.body).await;
+    state.heads.give(out);
+    if sent.is_err() {
+        account.close(Ending::new(By::Client, Phase::Data));
+        return Next::Close;
+    }
+    run(client, account, &upstream.stream, &request.buf[request.head_bytes..]).await
+}
+
+/// Relays between client and origin to the end of both. What the client has sent already (`early`) goes first.
+pub(super) async fn run(client: &Client<'_>, mut account: Account<'_>, origin: &TcpStream, early: &[u8]) -> Next {
+    let state = client.state;
+    let _open = Open::count(state);
+    let (uploaded, downloaded) = (account.ended.upload, account.ended.download);
+    if !early.is_empty() {
+        let (sent, _) = origin.send(early.to_vec(), 0, state.timeouts.body).await;
+        if sent.is_err() {
+            account.close(Ending::new(By::Server, Phase::Data));
+            return Next::Close;
+        }
+    }
+    let uploaded = uploaded + early.len() as u64;
+    let flow = Flow::default();
+    let moved = || account.update(uploaded + flow.up.get(), downloaded + flow.down.get());
+    let relayed = io::relay(client.stream, origin, &state.pipes, state.timeouts.tunnel, &flow, moved).await;
+    account.ended.upload = uploaded + flow.up.get();
+    account.ended.download = downloaded + flow.down.get();
+    let ending = match relayed {
+        // No descriptors for the pipes, or none for the reactor.
+        Err(_) => Ending::new(By::Resource, Phase::Data),
+        Ok(()) => Ending::new(ended_by(&flow), Phase::Data),
+    };
+    account.close(if ending.by == By::Nobody { Ending::COMPLETE } else { ending });
+    Next::Close
+}
+
+/// Who ended a tunnel that did not end by itself. A failed way up failed at reading from the client or at writing to the
+/// origin; only writing to somebody who is gone says `BrokenPipe`.
+fn ended_by(flow: &Flow) -> By {
+    match (flow.idle.get(), flow.up_failed.get(), flow.down_failed.get()) {
+        (true, _, _) => By::ClientTimeout,
+        (_, Some(ErrorKind::BrokenPipe), _) => By::Server,
+        (_, Some(_), _) => By::Client,
+        (_, _, Some(ErrorKind::BrokenPipe)) => By::Client,
+        (_, _, Some(_)) => By::Server,
+        (false, None, None) => By::Nobody,
+    }
+}
+
+/// A tunnel in the count of the open ones.
+struct Open<'a>(&'a CoreState);
+
+impl<'a> Open<'a> {
+    fn count(state: &'a CoreState) -> Open<'a> {
+        state.counters.tunnels_open.add(1);
+        Open(state)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.counters.tunnels_open.sub(1);
+    }
+}
