@@ -137,6 +137,10 @@ pub const DEMO_SLAVES_MAX: usize = 16;
 pub const DEMO_START_S_MAX: u64 = 60;
 /// How long a core may take to prepare or commit a snapshot before the swap is called off, in milliseconds.
 pub const SWAP_MS_MAX: u64 = 5_000;
+/// The most versions one look at the policy history answers.
+pub const POLICY_LOG_ROWS_MAX: u32 = 1_000;
+/// How long `verify` waits for a network answer or for its probe to reach the report, in milliseconds.
+pub const VERIFY_MS_MAX: u64 = 10_000;
 /// How long active exchanges may finish after SIGTERM before they are cut, in seconds.
 pub const DRAIN_S_MAX: u64 = 10;
 

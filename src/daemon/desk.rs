@@ -1,0 +1,284 @@
+//! The desk: performs every [`Action`] for whoever may ask it, and notes what was changed. One place, three faces.
+
+use super::audit;
+use super::audit::Audit;
+use super::backup;
+use super::params::Params;
+use super::policy_desk::PolicyDesk;
+use super::publish::Publisher;
+use super::verify;
+use crate::admin::Action;
+use crate::admin::Actor;
+use crate::admin::Desk;
+use crate::admin::Outcome;
+use crate::admin::Refused;
+use crate::admin::RefusedKind;
+use crate::admin::Status;
+use crate::base::clock::Mono;
+use crate::cluster::Counters;
+use crate::cluster::MasterLink;
+use crate::cluster::NodeRow;
+use crate::log::Progress;
+use crate::proxy::CoreTotals;
+use crate::report;
+use crate::settings::Role;
+use crate::store::admins::AdminError;
+use crate::store::admins::Admins;
+use crate::store::admins::Set;
+use crate::store::records::RecordStore;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio::sync::watch;
+
+/// What the node is, fixed at its start.
+#[derive(Clone, Debug)]
+pub struct NodeFacts {
+    /// NODE_NAME.
+    pub name: String,
+    /// Its role.
+    pub role: Role,
+    /// When it started.
+    pub started: Mono,
+    /// Where clients connect.
+    pub listen: Vec<SocketAddr>,
+    /// Where the portal is.
+    pub portal: SocketAddr,
+    /// Data cores.
+    pub cores: usize,
+    /// STATE_DIR.
+    pub state_dir: PathBuf,
+}
+
+/// What other threads know and the desk shows.
+pub struct Views {
+    /// How far extended.log is.
+    pub progress: watch::Receiver<Progress>,
+    /// Highest record the master (or the local store) has acknowledged.
+    pub acknowledged: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// What stops records from going up; empty if nothing.
+    pub shipping_trouble: Box<dyn Fn() -> String + Send + Sync>,
+    /// On a slave, how it stands with its master.
+    pub link: Box<dyn Fn() -> Option<MasterLink> + Send + Sync>,
+    /// On a master, its slaves.
+    pub nodes: Box<dyn Fn() -> Vec<NodeRow> + Send + Sync>,
+}
+
+/// Performs actions on this node.
+pub struct NodeDesk {
+    /// What the node is.
+    pub facts: NodeFacts,
+    /// The snapshot in force, and the cores.
+    pub publisher: Arc<Publisher>,
+    /// Documents, versions, explanations.
+    pub policy: PolicyDesk,
+    /// Who may log in at the portal.
+    pub admins: Arc<Admins>,
+    /// The report's store; none on a slave.
+    pub records: Option<Arc<dyn RecordStore>>,
+    /// startup.ini.
+    pub params: Arc<Params>,
+    /// config.log.
+    pub audit: Audit,
+    /// What other threads know.
+    pub views: Views,
+    /// Wakes the main thread to restart in place.
+    pub restart: Arc<Notify>,
+}
+
+impl Desk for NodeDesk {
+    fn perform<'a>(
+        &'a self,
+        actor: Actor,
+        action: Action,
+    ) -> Pin<Box<dyn Future<Output = Result<Outcome, Refused>> + Send + 'a>> {
+        Box::pin(async move {
+            let result = match may(&actor, &action) {
+                Ok(()) => self.do_it(&actor, &action).await,
+                Err(refused) => Err(refused),
+            };
+            if action.changes() || (matches!(action, Action::Login { .. }) && result.is_err()) {
+                self.audit.note(&actor, &action, result.as_ref().map(drop));
+            }
+            result
+        })
+    }
+}
+
+/// Who may ask what: the control socket everything, an administrator everything but making administrators and asking for
+/// passwords, a visitor only to log in.
+fn may(actor: &Actor, action: &Action) -> Result<(), Refused> {
+    let refused = |words: &str| Err(Refused { kind: RefusedKind::NotAllowed, words: words.into(), complaints: vec![] });
+    match (actor, action) {
+        (Actor::Local { .. }, _) | (Actor::Visitor { .. }, Action::Login { .. }) => Ok(()),
+        (Actor::Visitor { .. }, _) => refused("log in first"),
+        (Actor::Administrator { .. }, Action::AdminAdd { .. }) => {
+            refused("administrators are made on the node itself: tidegate admin add NAME")
+        }
+        (Actor::Administrator { .. }, _) => Ok(()),
+    }
+}
+
+impl NodeDesk {
+    async fn do_it(&self, actor: &Actor, action: &Action) -> Result<Outcome, Refused> {
+        match action {
+            Action::Status => Ok(Outcome::Status(Box::new(self.status()))),
+            Action::Nodes => Ok(Outcome::Nodes { nodes: self.nodes() }),
+            Action::Verify => Ok(Outcome::Verify { checks: verify::walk(self).await }),
+            Action::PolicyShow { version } => self.policy.show(*version),
+            Action::PolicyCheck { document } => self.policy.check(document).await,
+            Action::PolicyDiff { document } => self.policy.diff(document).await,
+            Action::PolicyApply { document, comment, base } => {
+                self.policy.apply(&audit::who(actor), document, comment, *base).await
+            }
+            Action::PolicyLog { limit } => self.policy.log(*limit),
+            Action::PolicyRollback { to, comment } => self.policy.rollback(&audit::who(actor), *to, comment).await,
+            Action::Explain(question) => self.policy.explain(question, &self.facts.name).await,
+            Action::Report(question) => self.report(question.clone()).await,
+            Action::ParamsShow => self.params.show(),
+            Action::ParamsSubmit { values } => self.params.submit(values),
+            Action::Restart { backup } => self.restart(*backup),
+            Action::AdminAdd { user, password } => self.admin_add(user.clone(), password.clone()).await,
+            Action::Login { user, password } => self.login(user.clone(), password.clone()).await,
+        }
+    }
+
+    /// How this node is.
+    pub fn status(&self) -> Status {
+        let progress = self.views.progress.borrow().clone();
+        let snapshot = self.publisher.current();
+        let trouble = match progress.trouble.is_empty() {
+            true => (self.views.shipping_trouble)(),
+            false => progress.trouble,
+        };
+        Status {
+            node: self.facts.name.clone(),
+            role: self.facts.role.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            pid: std::process::id(),
+            uptime_s: Mono::now().micros_since(self.facts.started) / 1_000_000,
+            listen: self.facts.listen.iter().map(SocketAddr::to_string).collect(),
+            portal: self.facts.portal.to_string(),
+            cores: self.facts.cores,
+            snapshot: snapshot.name().to_string(),
+            policy_version: snapshot.version(),
+            master: (self.views.link)(),
+            records_written: progress.written,
+            records_acknowledged: (self.views.acknowledged)(),
+            log_trouble: trouble,
+            waiting_for_restart: self.params.waiting(),
+            params_trouble: self.params.trouble(),
+            counters: counters(self.publisher.totals()),
+        }
+    }
+
+    /// This node, and on a master its slaves.
+    fn nodes(&self) -> Vec<NodeRow> {
+        let status = self.status();
+        let own = NodeRow {
+            name: status.node,
+            role: status.role,
+            address: status.portal,
+            version: status.version,
+            snapshot: status.snapshot,
+            current: true,
+            last_contact_us: crate::base::clock::Wall::now().0,
+            up: true,
+            record_lag: status.records_written.saturating_sub(status.records_acknowledged),
+            clock_skew_ms: 0,
+            refusal: String::new(),
+            error: status.log_trouble,
+            counters: status.counters,
+        };
+        std::iter::once(own).chain((self.views.nodes)()).collect()
+    }
+
+    async fn report(&self, question: report::Question) -> Result<Outcome, Refused> {
+        let Some(records) = self.records.clone() else {
+            let master = (self.views.link)().map(|link| link.address).unwrap_or_default();
+            return Err(wrong_role(&format!("this node is a slave: the report of all nodes is on its master {master}")));
+        };
+        let answer = tokio::task::spawn_blocking(move || report::answer(&*records, &question)).await;
+        match answer {
+            Ok(Ok(answer)) => Ok(Outcome::Report(Box::new(answer))),
+            Ok(Err(error)) => Err(failed(&error.to_string())),
+            Err(error) => Err(failed(&format!("asking the record store: {error}"))),
+        }
+    }
+
+    fn restart(&self, keep: bool) -> Result<Outcome, Refused> {
+        let mut words = "restarting in place".to_string();
+        if keep {
+            let dir = backup::keep(&self.facts.state_dir, self.params.file(), self.publisher.current().document())
+                .map_err(|error| failed(&format!("backing up before the restart: {error}; nothing was restarted")))?;
+            words = format!("backed up to {}; {words}", dir.display());
+        }
+        self.restart.notify_one();
+        Ok(Outcome::Done { words })
+    }
+
+    async fn admin_add(&self, user: String, password: String) -> Result<Outcome, Refused> {
+        let admins = self.admins.clone();
+        let now_us = crate::base::clock::Wall::now().0;
+        let name = user.clone();
+        match tokio::task::spawn_blocking(move || admins.set(&name, &password, now_us)).await {
+            Ok(Ok(Set::Added)) => Ok(Outcome::Done { words: format!("{user} may now log in at the portal") }),
+            Ok(Ok(Set::Replaced)) => Ok(Outcome::Done { words: format!("{user} has a new password") }),
+            Ok(Err(AdminError::Unacceptable(words))) => Err(invalid(&words)),
+            Ok(Err(AdminError::Failed(words))) => Err(failed(&words)),
+            Err(error) => Err(failed(&format!("hashing the password: {error}"))),
+        }
+    }
+
+    async fn login(&self, user: String, password: String) -> Result<Outcome, Refused> {
+        let admins = self.admins.clone();
+        let name = user.clone();
+        let looked = tokio::task::spawn_blocking(move || Ok((admins.count()?, admins.verify(&name, &password)?))).await;
+        match looked.unwrap_or_else(|error| Err(crate::store::database::DatabaseError(error.to_string()))) {
+            Ok((_, true)) => Ok(Outcome::Done { words: format!("{user} is an administrator") }),
+            Ok((0, false)) => Err(Refused {
+                kind: RefusedKind::NotFound,
+                words: "no administrator exists yet: on the node, run `tidegate admin add NAME`".into(),
+                complaints: Vec::new(),
+            }),
+            Ok((_, false)) => Err(Refused {
+                kind: RefusedKind::NotAllowed,
+                words: "name and password do not belong together".into(),
+                complaints: Vec::new(),
+            }),
+            Err(error) => Err(failed(&error.0)),
+        }
+    }
+}
+
+/// The cores' totals as the cluster counts them.
+pub fn counters(totals: CoreTotals) -> Counters {
+    Counters {
+        connections: totals.connections,
+        connections_open: totals.connections_open,
+        exchanges: totals.exchanges,
+        denied: totals.denied,
+        failed: totals.failed,
+        tunnels_open: totals.tunnels_open,
+        upload: totals.upload,
+        download: totals.download,
+    }
+}
+
+/// The node failed while doing it.
+pub fn failed(words: &str) -> Refused {
+    Refused { kind: RefusedKind::Failed, words: words.to_string(), complaints: Vec::new() }
+}
+
+/// The input is bad.
+pub fn invalid(words: &str) -> Refused {
+    Refused { kind: RefusedKind::Invalid, words: words.to_string(), complaints: Vec::new() }
+}
+
+/// Another node does this.
+pub fn wrong_role(words: &str) -> Refused {
+    Refused { kind: RefusedKind::WrongRole, words: words.to_string(), complaints: Vec::new() }
+}
