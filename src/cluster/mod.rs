@@ -146,6 +146,8 @@ pub struct MasterLink {
     pub clock_skew_ms: i64,
     /// What is wrong and what to do about it; empty if nothing.
     pub trouble: String,
+    /// The master's own snapshot as of the last contact; empty before the first.
+    pub master_snapshot: String,
     /// When the policy in force came, microseconds since the epoch; 0 if never.
     pub synced_us: i64,
 }

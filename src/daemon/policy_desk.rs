@@ -101,6 +101,10 @@ impl PolicyDesk {
         if base.is_some_and(|base| base != current.version()) {
             return Err(self.conflict(&policies, base));
         }
+        if self.is_in_force(&current, document).await? {
+            let (version, snapshot) = (current.version(), current.name().to_string());
+            return Ok(Outcome::Applied { version, snapshot, changed: false });
+        }
         let version = policies.next_version().map_err(|error| failed(&error.0))?;
         let bytes = self.compile(document, version).await?.map_err(|complaints| Refused {
             kind: RefusedKind::Invalid,
@@ -109,10 +113,6 @@ impl PolicyDesk {
         })?;
         let snapshot = Snapshot::open(&bytes)
             .map_err(|error| failed(&format!("checking the snapshot that was just compiled: {error}")))?;
-        if same_content(&current, document) && !self.reads_files(&current, &snapshot) {
-            let (version, snapshot) = (current.version(), current.name().to_string());
-            return Ok(Outcome::Applied { version, snapshot, changed: false });
-        }
         let name = snapshot.name().to_string();
         let hash = hex(&snapshot.hash());
         let mut conflict = None;
@@ -203,12 +203,13 @@ impl PolicyDesk {
             .map_err(|error| failed(&format!("compiling the document: {error}; this is a bug of Tidegate's")))
     }
 
-    /// Whether the same text compiled to other content: a list file changed.
-    fn reads_files(&self, current: &Snapshot, new: &Snapshot) -> bool {
-        match policy::compile(new.document(), current.version(), &Folder::new(&self.lists_dir)) {
-            Ok(again) => Snapshot::open(&again).map_or(true, |again| again.hash() != current.hash()),
-            Err(_) => true,
+    /// Whether `document` is the one in force, and the list files it names still say what they said.
+    async fn is_in_force(&self, current: &Snapshot, document: &str) -> Result<bool, Refused> {
+        if current.version() == 0 || current.document() != document {
+            return Ok(false);
         }
+        let again = self.compile(document, current.version()).await?.ok().and_then(|bytes| Snapshot::open(&bytes).ok());
+        Ok(again.is_some_and(|again| again.hash() == current.hash()))
     }
 
     fn writable(&self) -> Result<Arc<Policies>, Refused> {
@@ -241,10 +242,6 @@ impl PolicyDesk {
             complaints: Vec::new(),
         }
     }
-}
-
-fn same_content(current: &Snapshot, document: &str) -> bool {
-    current.version() > 0 && current.document() == document
 }
 
 /// A request to be explained, taken apart.
