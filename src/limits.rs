@@ -141,6 +141,16 @@ pub const SWAP_MS_MAX: u64 = 5_000;
 pub const POLICY_LOG_ROWS_MAX: u32 = 1_000;
 /// How long `verify` waits for a network answer or for its probe to reach the report, in milliseconds.
 pub const VERIFY_MS_MAX: u64 = 10_000;
+/// Accepted portal and cluster connections that wait for their task, which is a moment.
+pub const ACCEPTED_QUEUE_MAX: usize = 64;
+/// Connections the kernel queues for a listener before it refuses more.
+pub const LISTEN_BACKLOG: u32 = 4_096;
+/// startup.ini is looked at this often even if no notice of a change came, in seconds.
+pub const PARAMS_LOOK_S: u64 = 30;
+/// Old records are forgotten this often, in seconds.
+pub const PRUNE_EVERY_S: u64 = 3 * 3_600;
+/// At its end a node waits this long for its last records to be acknowledged, in milliseconds.
+pub const SHIP_LAST_MS_MAX: u64 = 2_000;
 /// How long active exchanges may finish after SIGTERM before they are cut, in seconds.
 pub const DRAIN_S_MAX: u64 = 10;
 

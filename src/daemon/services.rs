@@ -1,0 +1,310 @@
+//! What runs beside the data path on ordinary tokio: port 8888, the sidecar or the cluster service, shipping, watching.
+
+use super::desk;
+use super::desk::NodeDesk;
+use super::desk::NodeFacts;
+use super::params::Params;
+use super::publish::Publisher;
+use crate::base::clock::Wall;
+use crate::cluster::MasterLink;
+use crate::cluster::NodeRow;
+use crate::cluster::client::MasterAddress;
+use crate::cluster::master::MasterConfig;
+use crate::cluster::master::MasterService;
+use crate::cluster::protocol::Build;
+use crate::cluster::shipper;
+use crate::cluster::shipper::LocalSink;
+use crate::cluster::shipper::RemoteSink;
+use crate::cluster::shipper::ShipStatus;
+use crate::cluster::sidecar::Sidecar;
+use crate::cluster::sidecar::SlaveConfig;
+use crate::cluster::sidecar::SlaveHandle;
+use crate::cluster::sidecar::Vitals;
+use crate::limits::ACCEPTED_QUEUE_MAX;
+use crate::limits::PARAMS_LOOK_S;
+use crate::limits::PRUNE_EVERY_S;
+use crate::limits::SHIP_LAST_MS_MAX;
+use crate::log::Log;
+use crate::portal;
+use crate::portal::PortalConfig;
+use crate::record::Epoch;
+use crate::settings::Role;
+use crate::settings::Settings;
+use crate::store::records::RecordStore;
+use crate::sys::netif;
+use crate::sys::watch as file_watch;
+use crate::tls::activation::ActivationKey;
+use crate::tls::front::Accepted;
+use crate::tls::front::Front;
+use crate::tls::identity::NodeIdentity;
+use crate::tls::portal as portal_tls;
+use crate::tls::serve::Patience;
+use crate::tls::serve::serve;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+
+/// What a client is told that takes the master for a proxy.
+pub const NO_TRAFFIC: &str = "This node is the master of the cluster. It carries no client traffic: \
+    use one of its slaves, or the load balancer in front of them, as your proxy.";
+/// What a client is told that takes the portal's port of another node for the proxy's.
+const NOT_THE_PROXY_PORT: &str = "This is the Configuration Portal's port. It carries no client traffic: use this node's proxy port.";
+
+/// What the services are started from.
+pub struct Needs<'a> {
+    /// Startup params.
+    pub settings: &'a Settings,
+    /// What the node is.
+    pub facts: &'a NodeFacts,
+    /// Live params.
+    pub params: Arc<Params>,
+    /// extended.log.
+    pub log: &'a Log,
+    /// The node's epoch.
+    pub epoch: Epoch,
+    /// The snapshot in force and the cores.
+    pub publisher: Arc<Publisher>,
+    /// The record store of a master or stand-alone node.
+    pub records: Option<Arc<dyn RecordStore>>,
+    /// When a slave's held snapshot came.
+    pub synced: Wall,
+    /// What was wrong with newer held snapshots.
+    pub trouble: String,
+}
+
+/// This node's part in a cluster: master, slave, or alone.
+pub struct Cluster {
+    identity: Option<Arc<NodeIdentity>>,
+    master: Option<Arc<MasterService>>,
+    slave: Option<SlaveHandle>,
+    ship: watch::Receiver<ShipStatus>,
+    progress: watch::Receiver<crate::log::Progress>,
+}
+
+impl Cluster {
+    /// Starts what the role asks for. To be called inside the control runtime.
+    pub fn start(needs: Needs) -> Result<Cluster, String> {
+        let key = match needs.settings.role {
+            Role::Standalone => None,
+            Role::Master | Role::Slave => Some(load_key(needs.settings)?),
+        };
+        let identity = key.as_ref().map(|key| identity(key, needs.settings)).transpose()?;
+        let reader = needs.log.reader().map_err(|error| error.to_string())?;
+        let (ship, ship_seen) = watch::channel(ShipStatus::default());
+        let mut cluster =
+            Cluster { identity, master: None, slave: None, ship: ship_seen, progress: needs.log.progress() };
+        match (&key, &needs.records) {
+            (Some(key), None) => {
+                let (slave, address) = cluster.start_sidecar(key, &needs)?;
+                let sink = RemoteSink::new(address, needs.epoch, slave.session.clone());
+                cluster.slave = Some(slave);
+                tokio::spawn(shipper::ship(reader, sink, ship));
+            }
+            (key, Some(records)) => {
+                if let Some(key) = key {
+                    cluster.master = Some(master_service(key, &needs, records.clone())?);
+                }
+                let sink = LocalSink { node: needs.facts.name.clone(), epoch: needs.epoch, records: records.clone() };
+                tokio::spawn(shipper::ship(reader, sink, ship));
+            }
+            // A stand-alone node has its store: `node` opens one for every role but a slave's.
+            (None, None) => return Err("a stand-alone node without a record store; this is a bug of Tidegate's".into()),
+        }
+        Ok(cluster)
+    }
+
+    fn start_sidecar(&self, key: &ActivationKey, needs: &Needs) -> Result<(SlaveHandle, MasterAddress), String> {
+        let (Some(identity), Some(master)) = (self.identity.clone(), needs.settings.master) else {
+            return Err("a slave without master; this is a bug of Tidegate's".to_string());
+        };
+        let address = MasterAddress { address: master.to_string(), identity };
+        let config = SlaveConfig {
+            master: address.clone(),
+            build: Build::this(),
+            epoch: needs.epoch,
+            state_dir: needs.settings.state_dir.clone(),
+            synctime_ms: needs.settings.sync_time.as_millis() as u64,
+            listen: needs.facts.listen.iter().map(SocketAddr::to_string).collect(),
+            signer: Arc::new(key.signer().map_err(|fault| fault.to_string())?),
+        };
+        let (publisher, progress) = (needs.publisher.clone(), needs.log.progress());
+        let vitals = Arc::new(move || {
+            let progress = progress.borrow();
+            Vitals {
+                counters: desk::counters(publisher.totals()),
+                written: progress.written,
+                trouble: progress.trouble.clone(),
+            }
+        });
+        let synced = (needs.synced != Wall::default()).then_some(needs.synced);
+        let publish = needs.publisher.as_publish();
+        let (sidecar, handle) = Sidecar::new(config, needs.publisher.current(), synced, publish, vitals);
+        tokio::spawn(sidecar.run());
+        Ok((handle, address))
+    }
+
+    /// Serves port 8888: the portal for browsers and, on a master, the cluster for its slaves.
+    pub fn serve_portal(
+        &self,
+        listeners: Vec<TcpListener>,
+        desk: Arc<NodeDesk>,
+        settings: &Settings,
+    ) -> Result<(), String> {
+        let names = portal_tls::PortalNames {
+            names: vec![settings.hostname.clone(), settings.node_name.clone(), "localhost".to_string()],
+            addresses: netif::own_addresses().unwrap_or_default(),
+        };
+        let tls = portal_tls::load_or_make(&settings.state_dir, &names, Wall::now()).map_err(|fault| fault.to_string())?;
+        let not_a_proxy = if settings.role == Role::Master { NO_TRAFFIC } else { NOT_THE_PROXY_PORT };
+        let cluster = self.master.as_ref().and(self.identity.clone());
+        let router = portal::router(PortalConfig {
+            desk,
+            node_name: settings.node_name.clone(),
+            role: settings.role.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+        });
+        let front = Front::new(cluster, tls, not_a_proxy);
+        let (sender, mut accepted) = mpsc::channel(ACCEPTED_QUEUE_MAX);
+        for listener in listeners {
+            let (front, sender) = (front.clone(), sender.clone());
+            tokio::spawn(async move {
+                if let Err(error) = front.run(listener, sender).await {
+                    tracing::error!("the portal's port stopped accepting: {error}; restart the node");
+                }
+            });
+        }
+        let master = self.master.clone();
+        let not_a_proxy: Arc<str> = Arc::from(not_a_proxy);
+        tokio::spawn(async move {
+            while let Some(accepted) = accepted.recv().await {
+                match (accepted, &master) {
+                    (Accepted::Portal { stream, from }, _) => {
+                        let decorate = move |request: &mut hyper::Request<hyper::body::Incoming>| {
+                            request.extensions_mut().insert(portal::PeerAddress(from));
+                        };
+                        let serving = serve(stream, router.clone(), Patience::PORTAL, not_a_proxy.clone(), decorate);
+                        tokio::spawn(serving);
+                    }
+                    (Accepted::Cluster { stream, peer, from }, Some(master)) => {
+                        tokio::spawn(master.clone().serve(stream, peer, from));
+                    }
+                    (Accepted::Fault { fault, from }, Some(master)) => master.handshake_failed(&fault, from),
+                    // Only a master's front knows the cluster's name.
+                    (Accepted::Cluster { .. } | Accepted::Fault { .. }, None) => {}
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// How a slave stands with its master.
+    pub fn link(&self) -> Box<dyn Fn() -> Option<MasterLink> + Send + Sync> {
+        let link = self.slave.as_ref().map(|slave| slave.link.clone());
+        Box::new(move || link.as_ref().map(|link| link.borrow().clone()))
+    }
+
+    /// A master's slaves.
+    pub fn nodes(&self) -> Box<dyn Fn() -> Vec<NodeRow> + Send + Sync> {
+        let master = self.master.clone();
+        Box::new(move || master.as_ref().map(|master| master.nodes()).unwrap_or_default())
+    }
+
+    /// How far records are in the store that counts.
+    pub fn acknowledged(&self) -> Box<dyn Fn() -> u64 + Send + Sync> {
+        let ship = self.ship.clone();
+        Box::new(move || ship.borrow().acknowledged)
+    }
+
+    /// What stops records from getting there.
+    pub fn shipping_trouble(&self) -> Box<dyn Fn() -> String + Send + Sync> {
+        let ship = self.ship.clone();
+        Box::new(move || ship.borrow().trouble.clone())
+    }
+
+    /// Gives the shipper a moment for the last records. What it does not send now it sends after the next start.
+    pub async fn stop(&self) {
+        let mut ship = self.ship.clone();
+        let written = self.progress.borrow().written;
+        let all_sent = ship.wait_for(|status| status.acknowledged >= written || !status.trouble.is_empty());
+        let _ = tokio::time::timeout(Duration::from_millis(SHIP_LAST_MS_MAX), all_sent).await;
+    }
+}
+
+fn load_key(settings: &Settings) -> Result<ActivationKey, String> {
+    let path = &settings.activation_key_file;
+    ActivationKey::load(path).map_err(|fault| {
+        format!(
+            "{fault}\n  A {} needs the cluster's activation key: make one on the first node with \
+             `tidegate activation-key new -o {}`, and copy that file to the others",
+            settings.role,
+            path.display()
+        )
+    })
+}
+
+fn identity(key: &ActivationKey, settings: &Settings) -> Result<Arc<NodeIdentity>, String> {
+    NodeIdentity::new(key, &settings.node_name, &settings.role.to_string(), Wall::now())
+        .map_err(|fault| fault.to_string())
+}
+
+fn master_service(key: &ActivationKey, needs: &Needs, records: Arc<dyn RecordStore>) -> Result<Arc<MasterService>, String> {
+    Ok(MasterService::new(MasterConfig {
+        node: needs.facts.name.clone(),
+        build: Build::this(),
+        current: needs.publisher.watch(),
+        records,
+        signer: key.signer().map_err(|fault| fault.to_string())?,
+    }))
+}
+
+/// Notices changes of startup.ini. Where the kernel's notices do not reach (a network file system, say), a look now and
+/// then does.
+pub fn watch_params(config: &Path, params: Arc<Params>) {
+    let watching = file_watch::watch(config);
+    if let Err(error) = &watching {
+        tracing::warn!("watching {}: {error}; it is looked at every {PARAMS_LOOK_S} s instead", config.display());
+    }
+    tokio::spawn(async move {
+        let (_watch, mut changed) = match watching {
+            Ok((watch, changed)) => (Some(watch), Some(changed)),
+            Err(_) => (None, None),
+        };
+        loop {
+            let look = tokio::time::sleep(Duration::from_secs(PARAMS_LOOK_S));
+            match &mut changed {
+                Some(changed) => tokio::select! {
+                    notice = changed.recv() => if notice.is_none() { return },
+                    () = look => {}
+                },
+                None => look.await,
+            }
+            let params = params.clone();
+            // Reading a file blocks: not on a thread that serves.
+            let _ = tokio::task::spawn_blocking(move || params.reload()).await;
+        }
+    });
+}
+
+/// Forgets records older than KEEP_DATA, now and every few hours.
+pub fn prune(desk: Arc<NodeDesk>) {
+    let Some(records) = desk.records.clone() else { return };
+    let settings = desk.params.watch();
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_secs(PRUNE_EVERY_S));
+        loop {
+            tick.tick().await;
+            let days = i64::from(settings.borrow().keep_data_days);
+            let before = Wall(Wall::now().0 - days * 86_400 * 1_000_000);
+            let records = records.clone();
+            match tokio::task::spawn_blocking(move || records.prune(before)).await {
+                Ok(Ok(0)) | Err(_) => {}
+                Ok(Ok(count)) => tracing::info!("forgot {count} records older than KEEP_DATA ({days} days)"),
+                Ok(Err(error)) => tracing::error!("forgetting old records: {error}"),
+            }
+        }
+    });
+}
