@@ -35,7 +35,11 @@ impl Audit {
         let time = jiff::Timestamp::from_microsecond(Wall::now().0).unwrap_or_default().to_string();
         let line = line(&[&time, &self.node, &who(actor), name, &arguments, &outcome]);
         if let Err(error) = self.append(&line) {
-            tracing::error!("writing {}: {error}; the action {name} by {} is not in it", self.path.display(), who(actor));
+            tracing::error!(
+                "writing {}: {error}; the action {name} by {} is not in it",
+                self.path.display(),
+                who(actor)
+            );
         }
     }
 

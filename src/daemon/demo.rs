@@ -124,7 +124,11 @@ impl Demo {
             }
             for running in &mut self.nodes {
                 if let Ok(Some(status)) = running.child.try_wait() {
-                    return Err(format!("{} ended with {status}: {}", running.layout.name, last_words(&running.layout)));
+                    return Err(format!(
+                        "{} ended with {status}: {}",
+                        running.layout.name,
+                        last_words(&running.layout)
+                    ));
                 }
             }
             let waited_s = Mono::now().micros_since(since) / 1_000_000;
@@ -176,7 +180,7 @@ impl Demo {
 
     fn as_json(&self) -> serde_json::Value {
         let portal = |node: &NodeLayout| format!("https://{}/", node.portal);
-        let slaves: Vec<_> = self.layout.slaves.iter().map(|slave| {
+        let slaves = self.layout.slaves.iter().map(|slave| {
             json!({"name": slave.name, "proxy": slave.proxy.to_string(), "portal": portal(slave), "control": slave.control, "log": slave.log})
         });
         let slaves: Vec<_> = slaves.collect();
@@ -241,7 +245,12 @@ impl Running {
             let out = OpenOptions::new().create(true).append(true).open(&journal)?;
             let program = std::env::current_exe()?;
             let mut command = Command::new(program);
-            command.arg("run").arg("--config").arg(&layout.config).env_remove("JOURNAL_STREAM").env_remove("NOTIFY_SOCKET");
+            command
+                .arg("run")
+                .arg("--config")
+                .arg(&layout.config)
+                .env_remove("JOURNAL_STREAM")
+                .env_remove("NOTIFY_SOCKET");
             process::spawn_bound(command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out))
         };
         let child = started().map_err(|error| format!("starting {}: {error}", layout.name))?;

@@ -22,6 +22,7 @@ use crate::log::Progress;
 use crate::proxy::CoreTotals;
 use crate::report;
 use crate::settings::Role;
+use crate::store::DatabaseError;
 use crate::store::admins::AdminError;
 use crate::store::admins::Admins;
 use crate::store::admins::Set;
@@ -199,7 +200,9 @@ impl NodeDesk {
     async fn report(&self, question: report::Question) -> Result<Outcome, Refused> {
         let Some(records) = self.records.clone() else {
             let master = (self.views.link)().map(|link| link.address).unwrap_or_default();
-            return Err(wrong_role(&format!("this node is a slave: the report of all nodes is on its master {master}")));
+            return Err(wrong_role(&format!(
+                "this node is a slave: the report of all nodes is on its master {master}"
+            )));
         };
         let answer = tokio::task::spawn_blocking(move || report::answer(&*records, &question)).await;
         match answer {
@@ -237,7 +240,7 @@ impl NodeDesk {
         let admins = self.admins.clone();
         let name = user.clone();
         let looked = tokio::task::spawn_blocking(move || Ok((admins.count()?, admins.verify(&name, &password)?))).await;
-        match looked.unwrap_or_else(|error| Err(crate::store::database::DatabaseError(error.to_string()))) {
+        match looked.unwrap_or_else(|error| Err(DatabaseError(error.to_string()))) {
             Ok((_, true)) => Ok(Outcome::Done { words: format!("{user} is an administrator") }),
             Ok((0, false)) => Err(Refused {
                 kind: RefusedKind::NotFound,

@@ -133,7 +133,6 @@ impl Node {
         let cluster = Cluster::start(services::Needs {
             settings: &settings,
             facts: &facts,
-            params: params.clone(),
             log: &log,
             epoch,
             publisher: publisher.clone(),
@@ -252,7 +251,8 @@ fn open_records(settings: &Settings) -> Result<Option<Arc<dyn RecordStore>>, Str
     match settings.role {
         Role::Slave => Ok(None),
         _ => {
-            let store = SqliteRecords::open(&settings.state_dir.join("records.db")).map_err(|error| error.to_string())?;
+            let store =
+                SqliteRecords::open(&settings.state_dir.join("records.db")).map_err(|error| error.to_string())?;
             Ok(Some(Arc::new(store)))
         }
     }
@@ -385,7 +385,8 @@ fn views(log: &Log, cluster: &Cluster) -> Views {
 
 fn serve_control(settings: &Settings, desk: Arc<NodeDesk>) -> Result<(), String> {
     let path = settings.control_socket();
-    let group = peer::group_id(&settings.control_group).unwrap_or_default();
+    // Without that group on the host, the socket is root's and this process's user's alone.
+    let group = peer::group_id(&settings.control_group);
     let listener = control::bind(&path, group)
         .map_err(|error| format!("opening the control socket {}: {error}", path.display()))?;
     tokio::spawn(control::serve(listener, desk, group));

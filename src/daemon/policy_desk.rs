@@ -231,7 +231,8 @@ impl PolicyDesk {
 
     fn conflict(&self, policies: &Policies, base: Option<u64>) -> Refused {
         let current = policies.current().ok().flatten();
-        let (version, author) = current.map_or((0, String::new()), |stored| (stored.version.version, stored.version.author));
+        let (version, author) =
+            current.map_or((0, String::new()), |stored| (stored.version.version, stored.version.author));
         Refused {
             kind: RefusedKind::Conflict,
             words: format!(
@@ -263,12 +264,16 @@ impl Asked {
         let now = match &question.at {
             None => Wall::now(),
             Some(at) => at.trim().parse::<jiff::Timestamp>().map(|at| Wall(at.as_microsecond())).map_err(|_| {
-                invalid(&format!("time `{at}` is not RFC 3339, such as 2026-11-20T12:30:00Z or 2026-11-20T12:30:00+01:00"))
+                invalid(&format!(
+                    "time `{at}` is not RFC 3339, such as 2026-11-20T12:30:00Z or 2026-11-20T12:30:00+01:00"
+                ))
             })?,
         };
         let method = question.method.clone().unwrap_or_else(|| "GET".to_string());
         let url = question.url.trim();
-        let not_a_url = || invalid(&format!("url `{url}` is not one, such as http://example.com/path; for CONNECT: example.com:443"));
+        let not_a_url = || {
+            invalid(&format!("url `{url}` is not one, such as http://example.com/path; for CONNECT: example.com:443"))
+        };
         let uri: Uri = url.parse().map_err(|_| not_a_url())?;
         let host = uri.host().ok_or_else(not_a_url)?;
         let host = host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase();
@@ -280,7 +285,8 @@ impl Asked {
             _ => return Err(not_a_url()),
         };
         let tunnel = scheme == Scheme::Tunnel;
-        let path = if tunnel { String::new() } else { uri.path_and_query().map_or("/".into(), |path| path.to_string()) };
+        let path =
+            if tunnel { String::new() } else { uri.path_and_query().map_or("/".into(), |path| path.to_string()) };
         let method = if tunnel { "CONNECT".to_string() } else { method };
         Ok(Asked { client, method, scheme, host, port, path, now })
     }

@@ -52,7 +52,8 @@ use tokio::sync::watch;
 pub const NO_TRAFFIC: &str = "This node is the master of the cluster. It carries no client traffic: \
     use one of its slaves, or the load balancer in front of them, as your proxy.";
 /// What a client is told that takes the portal's port of another node for the proxy's.
-const NOT_THE_PROXY_PORT: &str = "This is the Configuration Portal's port. It carries no client traffic: use this node's proxy port.";
+const NOT_THE_PROXY_PORT: &str =
+    "This is the Configuration Portal's port. It carries no client traffic: use this node's proxy port.";
 
 /// What the services are started from.
 pub struct Needs<'a> {
@@ -60,8 +61,6 @@ pub struct Needs<'a> {
     pub settings: &'a Settings,
     /// What the node is.
     pub facts: &'a NodeFacts,
-    /// Live params.
-    pub params: Arc<Params>,
     /// extended.log.
     pub log: &'a Log,
     /// The node's epoch.
@@ -132,13 +131,14 @@ impl Cluster {
             signer: Arc::new(key.signer().map_err(|fault| fault.to_string())?),
         };
         let (publisher, progress) = (needs.publisher.clone(), needs.log.progress());
+        let (held, held_trouble) = (needs.publisher.current().hash(), needs.trouble.clone());
         let vitals = Arc::new(move || {
             let progress = progress.borrow();
-            Vitals {
-                counters: desk::counters(publisher.totals()),
-                written: progress.written,
-                trouble: progress.trouble.clone(),
-            }
+            // What was damaged on disk matters until the master's next snapshot takes its place.
+            let damaged = if publisher.current().hash() == held { held_trouble.as_str() } else { "" };
+            let trouble = if progress.trouble.is_empty() { damaged } else { &progress.trouble };
+            let trouble = trouble.to_string();
+            Vitals { counters: desk::counters(publisher.totals()), written: progress.written, trouble }
         });
         let synced = (needs.synced != Wall::default()).then_some(needs.synced);
         let publish = needs.publisher.as_publish();
@@ -158,7 +158,8 @@ impl Cluster {
             names: vec![settings.hostname.clone(), settings.node_name.clone(), "localhost".to_string()],
             addresses: netif::own_addresses().unwrap_or_default(),
         };
-        let tls = portal_tls::load_or_make(&settings.state_dir, &names, Wall::now()).map_err(|fault| fault.to_string())?;
+        let tls =
+            portal_tls::load_or_make(&settings.state_dir, &names, Wall::now()).map_err(|fault| fault.to_string())?;
         let not_a_proxy = if settings.role == Role::Master { NO_TRAFFIC } else { NOT_THE_PROXY_PORT };
         let cluster = self.master.as_ref().and(self.identity.clone());
         let router = portal::router(PortalConfig {
@@ -251,7 +252,11 @@ fn identity(key: &ActivationKey, settings: &Settings) -> Result<Arc<NodeIdentity
         .map_err(|fault| fault.to_string())
 }
 
-fn master_service(key: &ActivationKey, needs: &Needs, records: Arc<dyn RecordStore>) -> Result<Arc<MasterService>, String> {
+fn master_service(
+    key: &ActivationKey,
+    needs: &Needs,
+    records: Arc<dyn RecordStore>,
+) -> Result<Arc<MasterService>, String> {
     Ok(MasterService::new(MasterConfig {
         node: needs.facts.name.clone(),
         build: Build::this(),

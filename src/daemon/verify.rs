@@ -44,7 +44,9 @@ fn params(status: &Status) -> Check {
     let fault = match (&status.params_trouble[..], &status.waiting_for_restart[..]) {
         ([], []) => None,
         ([], waiting) => Some(format!("{} changed and wait for a restart: run `tidegate restart`", waiting.join(", "))),
-        (faults, _) => Some(format!("startup.ini has faults, the values of before are in force: {}", faults.join("; "))),
+        (faults, _) => {
+            Some(format!("startup.ini has faults, the values of before are in force: {}", faults.join("; ")))
+        }
     };
     check("startup params", fault, "as in the file".to_string())
 }
@@ -103,7 +105,9 @@ fn slave(row: &NodeRow) -> Check {
         row if !row.error.is_empty() => Some(row.error.clone()),
         row if !row.up => Some("not heard of lately: is it running, can it reach this master?".to_string()),
         row if !row.current => Some(format!("enforces {}, not the current policy", row.snapshot)),
-        row if row.clock_skew_ms.abs() > CLOCK_SKEW_WARN_MS => Some(format!("its clock is {} ms off", row.clock_skew_ms)),
+        row if row.clock_skew_ms.abs() > CLOCK_SKEW_WARN_MS => {
+            Some(format!("its clock is {} ms off", row.clock_skew_ms))
+        }
         _ => None,
     };
     let name = format!("{} {}", row.role, row.name);

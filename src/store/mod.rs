@@ -5,3 +5,5 @@ pub mod admins;
 mod database;
 pub mod policies;
 pub mod records;
+
+pub use database::DatabaseError;

@@ -6,6 +6,7 @@ pub mod host;
 pub mod netif;
 pub mod peer;
 pub mod pipes;
+pub mod process;
 pub mod rlimit;
 pub mod sd_notify;
 pub mod sockets;
