@@ -562,7 +562,8 @@ fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 fn speaks_this_version(line: &[u8]) -> bool {
-    words(line).nth(2).is_some_and(|version| version == b"HTTP/1.1" || version == b"HTTP/1.0")
+    let served = |version: &[u8]| version == b"HTTP/1.1" || version == b"HTTP/1.0";
+    words(line).count() == 3 && words(line).nth(2).is_some_and(served)
 }
 
 /// `GET /` alone (HTTP/0.9), or a third word that names a version we do not speak.
