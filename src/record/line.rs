@@ -1,1 +1,693 @@
-//! The line codec of extended.log.
+//! The line codec of extended.log (`docs/formats/extended-log.md`): [`LineWriter`] turns an [`Entry`] and its numbers
+//! into a line, [`parse`] turns a line into a [`Record`].
+
+use crate::record::Draft;
+use crate::record::Ended;
+use crate::record::Record;
+use crate::record::text;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use std::fmt;
+use std::io::Write;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+
+/// The names of the columns, in order; the first 37 are the incumbent's.
+pub const COLUMNS: [&str; 47] = [
+    "record_id",
+    "client_id",
+    "request_id",
+    "date_time",
+    "elapsed_time",
+    "status",
+    "size",
+    "upload",
+    "download",
+    "bypassed",
+    "client_ip",
+    "username",
+    "method",
+    "url",
+    "http_referer",
+    "useragent",
+    "mime",
+    "filter_name",
+    "filtering_reason",
+    "interface",
+    "cachecode",
+    "peercode",
+    "peer",
+    "request_host",
+    "request_tld",
+    "referer_host",
+    "referer_tld",
+    "range",
+    "time_profiles",
+    "user_groups",
+    "request_profiles",
+    "application_signatures",
+    "categories",
+    "response_profiles",
+    "upload_content_types",
+    "download_content_types",
+    "profiles",
+    "node",
+    "seq",
+    "timestamp",
+    "snapshot",
+    "rule",
+    "ending",
+    "connect_us",
+    "first_byte_us",
+    "sni",
+    "tls",
+];
+
+/// How many texts an [`Entry`] has.
+pub const TEXTS: usize = 23;
+
+/// The places of the texts in an [`Entry`], in the spool's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+#[expect(missing_docs, reason = "each is the field of `Draft` with the same name")]
+pub enum Text {
+    Username,
+    Method,
+    Url,
+    Referer,
+    Useragent,
+    Mime,
+    FilterName,
+    FilteringReason,
+    Peer,
+    RequestHost,
+    TimeProfiles,
+    UserGroups,
+    RequestTypes,
+    Applications,
+    Categories,
+    ResponseProfiles,
+    UploadTypes,
+    DownloadTypes,
+    Profiles,
+    Snapshot,
+    Rule,
+    Sni,
+    Tls,
+}
+
+/// A [`Draft`] as plain fields: what a slot of the spool holds and a line is written from. Texts are bytes here, because
+/// what comes back from a file after a crash need not be UTF-8.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// See [`Draft::client_id`].
+    pub client_id: u64,
+    /// See [`Draft::request_id`].
+    pub request_id: u32,
+    /// See [`Draft::started_us`].
+    pub started_us: i64,
+    /// See [`Draft::client`].
+    pub client: SocketAddr,
+    /// See [`Draft::interface`].
+    pub interface: SocketAddr,
+    /// Whether the user is known.
+    pub named: bool,
+    /// By [`Text`].
+    pub texts: [&'a [u8]; TEXTS],
+}
+
+impl<'a> From<&Draft<'a>> for Entry<'a> {
+    fn from(draft: &Draft<'a>) -> Entry<'a> {
+        Entry {
+            client_id: draft.client_id,
+            request_id: draft.request_id,
+            started_us: draft.started_us,
+            client: draft.client,
+            interface: draft.interface,
+            named: draft.username.is_some(),
+            texts: [
+                draft.username.unwrap_or_default().as_bytes(),
+                draft.method,
+                draft.url,
+                draft.referer,
+                draft.useragent,
+                draft.mime,
+                draft.filter_name.as_bytes(),
+                draft.filtering_reason.as_bytes(),
+                draft.peer.as_bytes(),
+                draft.request_host.as_bytes(),
+                draft.time_profiles.as_bytes(),
+                draft.user_groups.as_bytes(),
+                draft.request_types.as_bytes(),
+                draft.applications.as_bytes(),
+                draft.categories.as_bytes(),
+                draft.response_profiles.as_bytes(),
+                draft.upload_types.as_bytes(),
+                draft.download_types.as_bytes(),
+                draft.profiles.as_bytes(),
+                draft.snapshot.as_bytes(),
+                draft.rule.as_bytes(),
+                draft.sni,
+                draft.tls.as_bytes(),
+            ],
+        }
+    }
+}
+
+/// Appends the header line.
+pub fn write_header(out: &mut Vec<u8>) {
+    for (index, column) in COLUMNS.iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"\"" } else { b"\t\"" });
+        out.extend_from_slice(column.as_bytes());
+        out.push(b'"');
+    }
+    out.push(b'\n');
+}
+
+/// Whether a line is a header line (of this or another version).
+pub fn is_header(line: &[u8]) -> bool {
+    line.starts_with(b"\"record_id\"")
+}
+
+/// A record's id: `SECONDS-CLIENT-REQUEST-BOOT`.
+pub fn write_record_id(out: &mut Vec<u8>, started_us: i64, client_id: u64, request_id: u32, boot: &str) {
+    number(out, started_us.max(0) as u64 / 1_000_000);
+    out.push(b'-');
+    number(out, client_id);
+    out.push(b'-');
+    number(out, u64::from(request_id));
+    out.push(b'-');
+    out.extend_from_slice(boot.as_bytes());
+}
+
+/// Writes lines for one node. Keeps what changes seldom: the node's name and the second's date in words.
+pub struct LineWriter {
+    node: Vec<u8>,
+    zone: TimeZone,
+    second: i64,
+    date_time: String,
+    timestamp: String,
+    offset: String,
+}
+
+impl LineWriter {
+    /// Lines of `node`, with local times of `zone`.
+    pub fn new(node: &str, zone: TimeZone) -> LineWriter {
+        let mut name = Vec::new();
+        text::escape(node.as_bytes(), &mut name);
+        let blank = String::new;
+        LineWriter { node: name, zone, second: i64::MIN, date_time: blank(), timestamp: blank(), offset: blank() }
+    }
+
+    /// Appends the line of a record, with its LF. `boot` is the last part of its id.
+    pub fn write(&mut self, out: &mut Vec<u8>, entry: &Entry, ended: &Ended, boot: &str, seq: u64) {
+        let text = |which: Text| entry.texts[which as usize];
+        let micros = self.turn_to(ended.ended_us);
+        out.push(b'"');
+        write_record_id(out, entry.started_us, entry.client_id, entry.request_id, boot);
+        numeric(out, entry.client_id);
+        numeric(out, u64::from(entry.request_id));
+        raw(out, self.date_time.as_bytes());
+        numeric(out, ended.elapsed_us / 1000);
+        numeric(out, u64::from(ended.status));
+        let size = ended.upload.saturating_add(ended.download);
+        numeric(out, size);
+        numeric(out, ended.upload);
+        numeric(out, ended.download);
+        raw(out, if ended.bypassed { b"TRUE" } else { b"FALSE" });
+        next(out);
+        address(out, entry.client.ip());
+        next(out);
+        if entry.named {
+            text::escape(text(Text::Username), out);
+        } else {
+            out.extend_from_slice(b"anonymous");
+        }
+        out.push(b'@');
+        address(out, entry.client.ip());
+        for which in [Text::Method, Text::Url, Text::Referer, Text::Useragent, Text::Mime] {
+            scalar(out, text(which));
+        }
+        scalar(out, text(Text::FilterName));
+        scalar(out, text(Text::FilteringReason));
+        next(out);
+        endpoint(out, entry.interface);
+        raw(out, ended.cachecode.code().as_bytes());
+        raw(out, ended.peercode.code().as_bytes());
+        scalar(out, text(Text::Peer));
+        let host = text(Text::RequestHost);
+        let referer_host = host_of(text(Text::Referer));
+        scalar(out, host);
+        scalar(out, registrable(host));
+        scalar(out, referer_host);
+        scalar(out, registrable(referer_host));
+        raw(out, range(size).as_bytes());
+        for which in [Text::TimeProfiles, Text::UserGroups, Text::RequestTypes, Text::Applications, Text::Categories] {
+            list(out, text(which));
+        }
+        list(out, text(Text::ResponseProfiles));
+        scalar(out, text(Text::UploadTypes));
+        scalar(out, text(Text::DownloadTypes));
+        list(out, text(Text::Profiles));
+        raw(out, &self.node);
+        numeric(out, seq);
+        raw(out, self.timestamp.as_bytes());
+        out.push(b'.');
+        padded(out, micros);
+        out.extend_from_slice(self.offset.as_bytes());
+        scalar(out, text(Text::Snapshot));
+        scalar(out, text(Text::Rule));
+        next(out);
+        out.extend_from_slice(&[ended.ending.by.code() as u8, ended.ending.phase.code() as u8]);
+        numeric(out, u64::from(ended.connect_us));
+        numeric(out, u64::from(ended.first_byte_us));
+        scalar(out, text(Text::Sni));
+        scalar(out, text(Text::Tls));
+        out.extend_from_slice(b"\"\n");
+    }
+
+    /// Sets the date in words to the second of `us`; answers the microseconds beyond it.
+    fn turn_to(&mut self, us: i64) -> u32 {
+        // The years that have four digits: what lies outside is not a time of an exchange.
+        let us = us.clamp(0, 253_402_207_200_000_000);
+        let second = us / 1_000_000;
+        if second != self.second {
+            let zoned = Timestamp::from_second(second).unwrap_or_default().to_zoned(self.zone.clone());
+            self.date_time = zoned.strftime("%d/%b/%Y:%H:%M:%S").to_string();
+            self.timestamp = zoned.strftime("%Y-%m-%dT%H:%M:%S").to_string();
+            self.offset = zoned.strftime("%:z").to_string();
+            self.second = second;
+        }
+        (us % 1_000_000) as u32
+    }
+}
+
+/// Why a line is not a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadLine(pub String);
+
+impl fmt::Display for BadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Reads a line, with or without its LF.
+pub fn parse(line: &[u8]) -> Result<Record, BadLine> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = std::str::from_utf8(line).map_err(|_| BadLine("it is not UTF-8".to_string()))?;
+    let inner = line.strip_prefix('"').and_then(|line| line.strip_suffix('"'));
+    let inner = inner.ok_or_else(|| BadLine("it does not begin and end with a quote".to_string()))?;
+    let mut columns = Columns { rest: inner.split("\"\t\""), index: 0 };
+    let record = read_columns(&mut columns)?;
+    match columns.rest.next() {
+        None => Ok(record),
+        Some(_) => Err(BadLine(format!("it has more than {} columns", COLUMNS.len()))),
+    }
+}
+
+fn read_columns(columns: &mut Columns) -> Result<Record, BadLine> {
+    let mut record = Record {
+        record_id: columns.scalar()?,
+        client_id: columns.number()?,
+        request_id: columns.number()?,
+        ..Record::default()
+    };
+    columns.skip(1)?;
+    record.elapsed_ms = columns.number()?;
+    record.status = columns.number()?;
+    columns.skip(1)?;
+    record.upload = columns.number()?;
+    record.download = columns.number()?;
+    record.bypassed = columns.truth()?;
+    record.client_ip = columns.scalar()?;
+    record.username = columns.scalar()?;
+    record.method = columns.scalar()?;
+    record.url = columns.scalar()?;
+    record.referer = columns.scalar()?;
+    record.useragent = columns.scalar()?;
+    record.mime = columns.scalar()?;
+    record.filter_name = columns.scalar()?;
+    record.filtering_reason = columns.scalar()?;
+    record.interface = columns.scalar()?;
+    record.cachecode = columns.scalar()?;
+    record.peercode = columns.scalar()?;
+    record.peer = columns.scalar()?;
+    record.request_host = columns.scalar()?;
+    columns.skip(4)?;
+    record.time_profiles = columns.text()?.to_string();
+    record.user_groups = columns.text()?.to_string();
+    record.request_types = columns.text()?.to_string();
+    record.applications = columns.text()?.to_string();
+    record.categories = columns.text()?.to_string();
+    record.response_profiles = columns.text()?.to_string();
+    record.upload_types = columns.scalar()?;
+    record.download_types = columns.scalar()?;
+    record.profiles = columns.text()?.to_string();
+    record.node = columns.scalar()?;
+    record.seq = columns.number()?;
+    (record.ended_us, record.offset_min) = columns.timestamp()?;
+    record.snapshot = columns.scalar()?;
+    record.rule = columns.scalar()?;
+    record.ending = columns.text()?.to_string();
+    record.connect_us = columns.number()?;
+    record.first_byte_us = columns.number()?;
+    record.sni = columns.scalar()?;
+    record.tls = columns.scalar()?;
+    Ok(record)
+}
+
+/// The `seq` of a line, without reading the rest.
+pub fn seq_of(line: &[u8]) -> Option<u64> {
+    let column = COLUMNS.iter().position(|name| *name == "seq")?;
+    let text = line.split(|byte| *byte == b'\t').nth(column)?;
+    std::str::from_utf8(text.strip_prefix(b"\"")?.strip_suffix(b"\"")?).ok()?.parse().ok()
+}
+
+/// The values of a line, one after the other.
+struct Columns<'a> {
+    rest: std::str::Split<'a, &'static str>,
+    index: usize,
+}
+
+impl<'a> Columns<'a> {
+    fn text(&mut self) -> Result<&'a str, BadLine> {
+        let name = COLUMNS.get(self.index).copied().unwrap_or("-");
+        self.index += 1;
+        match self.rest.next() {
+            None => Err(BadLine(format!("it ends before the column {name}"))),
+            Some(text) if text::is_clean(text.as_bytes()) => Ok(text),
+            Some(_) => Err(BadLine(format!("the column {name} holds a quote or control byte"))),
+        }
+    }
+
+    fn scalar(&mut self) -> Result<String, BadLine> {
+        self.text().map(|text| if text == "-" { String::new() } else { text.to_string() })
+    }
+
+    fn skip(&mut self, columns: usize) -> Result<(), BadLine> {
+        (0..columns).try_for_each(|_| self.text().map(|_| ()))
+    }
+
+    fn number<T: std::str::FromStr>(&mut self) -> Result<T, BadLine> {
+        let text = self.text()?;
+        text.parse().map_err(|_| self.bad(text, "a number"))
+    }
+
+    fn truth(&mut self) -> Result<bool, BadLine> {
+        match self.text()? {
+            "TRUE" => Ok(true),
+            "FALSE" => Ok(false),
+            text => Err(self.bad(text, "TRUE or FALSE")),
+        }
+    }
+
+    /// Microseconds since the epoch and the offset in minutes.
+    fn timestamp(&mut self) -> Result<(i64, i16), BadLine> {
+        let text = self.text()?;
+        let when: Option<Timestamp> = text.parse().ok();
+        let offset = text.get(text.len().saturating_sub(6)..).and_then(offset_minutes);
+        match (when, offset) {
+            (Some(when), Some(offset)) => Ok((when.as_microsecond(), offset)),
+            _ => Err(self.bad(text, "a time such as 2026-11-20T19:24:02.000001+00:00")),
+        }
+    }
+
+    fn bad(&self, text: &str, accepts: &str) -> BadLine {
+        let name = COLUMNS[self.index - 1];
+        BadLine(format!("the column {name} is {:?}, not {accepts}", text.chars().take(40).collect::<String>()))
+    }
+}
+
+/// Minutes of `+HH:MM`.
+fn offset_minutes(text: &str) -> Option<i16> {
+    let sign = match text.as_bytes().first()? {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let (hours, minutes) = text.get(1..)?.split_once(':')?;
+    Some(sign * (hours.parse::<i16>().ok()?.checked_mul(60)? + minutes.parse::<i16>().ok()?))
+}
+
+/// The host of a URL, without user, port and brackets; empty if it has none.
+fn host_of(url: &[u8]) -> &[u8] {
+    let Some(start) = url.windows(3).take(16).position(|three| three == b"://") else { return b"" };
+    let rest = &url[start + 3..];
+    let authority = &rest[..rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len())];
+    let host = authority.iter().rposition(|byte| *byte == b'@').map_or(authority, |at| &authority[at + 1..]);
+    if let Some(bracketed) = host.strip_prefix(b"[") {
+        return &bracketed[..bracketed.iter().position(|byte| *byte == b']').unwrap_or(bracketed.len())];
+    }
+    &host[..host.iter().position(|byte| *byte == b':').unwrap_or(host.len())]
+}
+
+/// The registrable domain of a host by the public suffix list; an address or a single label stands for itself.
+fn registrable(host: &[u8]) -> &[u8] {
+    if host.last().is_none_or(u8::is_ascii_digit) || host.contains(&b':') {
+        return host;
+    }
+    psl::domain(host).map_or(host, |domain| domain.as_bytes())
+}
+
+/// The decade of a size.
+fn range(size: u64) -> &'static str {
+    const BUCKETS: [&str; 11] = [
+        "0-100", "100-1K", "1K-10K", "10K-100K", "100K-1M", "1M-10M", "10M-100M", "100M-1G", "1G-10G", "10G-100G",
+        "100G-1T",
+    ];
+    if size < 100 { BUCKETS[0] } else { BUCKETS.get(size.ilog10() as usize - 1).copied().unwrap_or("1T-") }
+}
+
+fn next(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\"\t\"");
+}
+
+fn raw(out: &mut Vec<u8>, value: &[u8]) {
+    next(out);
+    out.extend_from_slice(value);
+}
+
+fn list(out: &mut Vec<u8>, value: &[u8]) {
+    next(out);
+    text::escape(value, out);
+}
+
+fn scalar(out: &mut Vec<u8>, value: &[u8]) {
+    match value {
+        b"" => raw(out, b"-"),
+        b"-" => raw(out, b"\\x2d"),
+        value => list(out, value),
+    }
+}
+
+fn numeric(out: &mut Vec<u8>, value: u64) {
+    next(out);
+    number(out, value);
+}
+
+/// Digits, without the formatting machinery: a line has a dozen numbers.
+fn number(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[first..]);
+}
+
+/// Six digits.
+fn padded(out: &mut Vec<u8>, micros: u32) {
+    let at = out.len();
+    number(out, u64::from(micros) + 1_000_000);
+    out.remove(at);
+}
+
+fn address(out: &mut Vec<u8>, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => {
+            for (index, part) in ip.octets().iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                number(out, u64::from(*part));
+            }
+        }
+        IpAddr::V6(ip) => {
+            let _ = write!(out, "{ip}"); // writing to memory cannot fail
+        }
+    }
+}
+
+fn endpoint(out: &mut Vec<u8>, endpoint: SocketAddr) {
+    let bracketed = endpoint.is_ipv6();
+    if bracketed {
+        out.push(b'[');
+    }
+    address(out, endpoint.ip());
+    out.extend_from_slice(if bracketed { b"]:" } else { b":" });
+    number(out, u64::from(endpoint.port()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::By;
+    use crate::record::CacheCode;
+    use crate::record::Ending;
+    use crate::record::PeerCode;
+    use crate::record::Phase;
+    use proptest::prelude::*;
+
+    fn line_of(draft: &Draft, ended: &Ended, seq: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        LineWriter::new("edge-1", TimeZone::UTC).write(&mut out, &Entry::from(draft), ended, "bootbootbo", seq);
+        out
+    }
+
+    fn values(line: &[u8]) -> Vec<String> {
+        let line = std::str::from_utf8(line).unwrap().trim_end_matches('\n');
+        line.split('\t').map(|value| value.trim_matches('"').to_string()).collect()
+    }
+
+    #[test]
+    fn a_record_is_written_in_the_documented_columns() {
+        let draft = Draft {
+            client_id: 91,
+            request_id: 2,
+            started_us: 1_531_492_103_250_000,
+            client: "192.168.0.24:40001".parse().unwrap(),
+            interface: "[2001:db8::1]:8080".parse().unwrap(),
+            username: Some("anna"),
+            method: b"GET",
+            url: b"https://ssl.gstatic.com/x.png",
+            referer: b"https://me@Accounts.Google.co.uk:8443/a?b",
+            useragent: b"-",
+            mime: b"image/png",
+            peer: "ssl.gstatic.com",
+            request_host: "ssl.gstatic.com",
+            user_groups: "ADMINS,STAFF",
+            download_types: "image/png",
+            snapshot: "12-3fa9c1d2e0b4",
+            rule: "allow staff",
+            ..Draft::default()
+        };
+        let ended = Ended {
+            status: 200,
+            upload: 26,
+            download: 600,
+            ended_us: 1_531_492_106_913_007,
+            elapsed_us: 3_663_007,
+            connect_us: 15,
+            first_byte_us: 77,
+            ending: Ending::new(By::Client, Phase::Data),
+            cachecode: CacheCode::Miss,
+            peercode: PeerCode::Direct,
+            bypassed: false,
+        };
+        let line = line_of(&draft, &ended, 7);
+        let expected = "1531492103-91-2-bootbootbo|91|2|13/Jul/2018:14:28:26|3663|200|626|26|600|FALSE|192.168.0.24|\
+            anna@192.168.0.24|GET|https://ssl.gstatic.com/x.png|https://me@Accounts.Google.co.uk:8443/a?b|\\x2d|image/png|\
+            -|-|[2001:db8::1]:8080|TCP_MISS|DIRECT|ssl.gstatic.com|ssl.gstatic.com|gstatic.com|Accounts.Google.co.uk|\
+            Google.co.uk|100-1K||ADMINS,STAFF|||||-|image/png||edge-1|7|2018-07-13T14:28:26.913007+00:00|\
+            12-3fa9c1d2e0b4|allow staff|CD|15|77|-|-";
+        assert_eq!(values(&line).join("|"), expected);
+        assert_eq!(values(&line).len(), COLUMNS.len());
+        assert_eq!(seq_of(&line), Some(7));
+        let record = parse(&line).unwrap();
+        assert_eq!(record.ended_us, ended.ended_us);
+        assert_eq!(
+            (record.size(), record.username.as_str(), record.useragent.as_str()),
+            (626, "anna@192.168.0.24", "\\x2d")
+        );
+        assert!(!record.blocked() && record.mime == "image/png" && record.upload_types.is_empty());
+    }
+
+    #[test]
+    fn sizes_fall_in_decades_and_hosts_have_registrable_domains() {
+        let ranges =
+            [(0, "0-100"), (99, "0-100"), (100, "100-1K"), (999, "100-1K"), (1000, "1K-10K"), (u64::MAX, "1T-")];
+        for (size, bucket) in ranges {
+            assert_eq!(range(size), bucket, "{size}");
+        }
+        for (host, domain) in [
+            ("www.example.com", "example.com"),
+            ("a.b.co.uk", "b.co.uk"),
+            ("localhost", "localhost"),
+            ("10.1.2.3", "10.1.2.3"),
+            ("2001:db8::a", "2001:db8::a"),
+            ("", ""),
+        ] {
+            assert_eq!(registrable(host.as_bytes()), domain.as_bytes(), "{host}");
+        }
+        for (url, host) in
+            [("http://[::1]:80/", "::1"), ("about:blank", ""), ("https://h", "h"), ("x://u:p@h:1?q", "h")]
+        {
+            assert_eq!(host_of(url.as_bytes()), host.as_bytes(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_a_record_is_refused_by_column() {
+        let good = line_of(&Draft::default(), &Ended::default(), 1);
+        let replaced =
+            |from: &str, to: &str| String::from_utf8(good.clone()).unwrap().replacen(from, to, 1).into_bytes();
+        let table = [
+            (Vec::new(), "begin and end"),
+            (good[..good.len() / 2].to_vec(), ""),
+            (replaced("\"FALSE\"", "\"no\""), "bypassed"),
+            (replaced("1970-01-01T", "yesterday"), "timestamp"),
+            (replaced("\t\"FALSE\"", "\t\"FALSE\"\t\"FALSE\""), ""),
+            (replaced("edge-1", "ed\"ge"), "quote"),
+            (vec![b'"', 0xff, b'"'], "UTF-8"),
+        ];
+        for (line, word) in table {
+            let refused = parse(&line).unwrap_err();
+            assert!(refused.0.contains(word), "{refused} should name {word}");
+        }
+        for cut in 0..good.len() - 1 {
+            assert!(parse(&good[..cut]).is_err(), "{cut} bytes of a line are not a line");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_client_sends_one_record_is_one_line_of_47_columns_and_reads_back(
+            url in proptest::collection::vec(any::<u8>(), 0..120),
+            agent in proptest::collection::vec(proptest::sample::select(&b"\"\t\r\n\\-x\x00\x7f\xff\xc2\x85a"[..]), 0..40),
+            user in ".{0,20}",
+            rule in "[ -~\t\n\"]{0,20}",
+            numbers in any::<(u64, u64, u64, u32, u16)>(),
+            ended_us in 0i64..253_402_207_200_000_000,
+        ) {
+            let draft = Draft {
+                client_id: numbers.0, request_id: numbers.3, username: Some(&user), url: &url, useragent: &agent, referer: &url,
+                rule: &rule, categories: &rule, ..Draft::default()
+            };
+            let ended = Ended { upload: numbers.1, download: numbers.2, status: numbers.4, ended_us, ..Ended::default() };
+            let line = line_of(&draft, &ended, numbers.1);
+            prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+            prop_assert_eq!(line.iter().filter(|byte| **byte == b'\t').count(), COLUMNS.len() - 1);
+            prop_assert_eq!(line.iter().filter(|byte| **byte == b'"').count(), COLUMNS.len() * 2);
+            let record = parse(&line).unwrap();
+            prop_assert_eq!((record.client_id, record.request_id), (numbers.0, numbers.3));
+            prop_assert_eq!((record.upload, record.download, record.status), (numbers.1, numbers.2, numbers.4));
+            prop_assert_eq!((record.ended_us, record.seq), (ended_us, numbers.1));
+            prop_assert_eq!(text::unescape(&record.url), Some(url));
+            prop_assert_eq!(text::unescape(&record.useragent), Some(agent));
+            prop_assert_eq!(text::unescape(&record.rule), Some(rule.clone().into_bytes()));
+            prop_assert_eq!(text::unescape(&record.categories), Some(rule.into_bytes()));
+        }
+
+        #[test]
+        fn no_bytes_upset_the_parser(line in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&line);
+            let _ = seq_of(&line);
+        }
+    }
+}

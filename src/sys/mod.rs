@@ -3,6 +3,7 @@
 
 pub mod affinity;
 pub mod host;
+pub mod map;
 pub mod netif;
 pub mod peer;
 pub mod pipes;
