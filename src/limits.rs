@@ -243,3 +243,92 @@ pub const LINGER_BYTES_MAX: usize = 1024 * 1024;
 pub const TUNNEL_UPDATE_MS: u64 = 1_000;
 /// Interim replies (1xx) that one request may get.
 pub const INTERIM_REPLIES_MAX: usize = 32;
+
+// --- records: spool, extended.log, store -----------------------------------------------------------------------------
+
+/// The most bytes a record keeps of each text, in the order of `record::line::Text`: username, method, url, referer,
+/// useragent, mime, filter_name, filtering_reason, peer, request_host, the lists time_profiles to download_types (eight)
+/// and profiles, snapshot, rule, sni, tls. What is longer is cut and ends in `...`.
+pub const RECORD_TEXT_BYTES_MAX: [usize; 23] = [
+    256,
+    64,
+    RECORD_URL_BYTES_MAX,
+    4096,
+    2048,
+    256,
+    128,
+    1024,
+    256,
+    256,
+    1024,
+    1024,
+    1024,
+    1024,
+    1024,
+    1024,
+    1024,
+    1024,
+    1024,
+    64,
+    256,
+    256,
+    256,
+];
+/// Slots of the spool for ordinary records: so many exchanges may be open on a core at once.
+pub const SPOOL_SMALL_SLOTS: u32 = 16 * 1024;
+/// Size of such a slot in bytes: a URL, a user agent and a referer of usual lengths and a dozen names fit.
+pub const SPOOL_SMALL_SLOT_BYTES: u32 = 1024;
+/// Slots for records with long texts, and for the rest when the small ones are out.
+pub const SPOOL_LARGE_SLOTS: u32 = 1024;
+/// Size of such a slot in bytes: the longest record fits.
+pub const SPOOL_LARGE_SLOT_BYTES: u32 = 32 * 1024;
+/// The fixed part of a slot in bytes: nine words of state and numbers, then identity and lengths of the texts.
+pub const SPOOL_SLOT_FIXED_BYTES: usize = 72 + 106;
+/// The most spool files a node recovers: cores of this and former runs.
+pub const SPOOL_FILES_MAX: usize = 1024;
+/// The most records the writer takes from the cores before it appends them in one write.
+pub const LOG_APPEND_RECORDS_MAX: usize = 1024;
+/// How often extended.log is synced while there is news: what a power failure may cost, and what shipping waits.
+pub const LOG_SYNC_MS: u64 = 200;
+/// The writer's longest nap when no record comes: what an idle node's first record waits for its line.
+pub const LOG_NAP_MS_MAX: u64 = 16;
+/// How soon a failed append or sync is tried again.
+pub const LOG_RETRY_MS: u64 = 250;
+/// How often the writer looks for rotated files that may go.
+pub const LOG_RETENTION_MS: u64 = 60_000;
+/// The longest line of extended.log that is read: the longest record with every byte escaped fits.
+pub const LOG_LINE_BYTES_MAX: usize = 160 * 1024;
+/// How much of the log's end is searched for records of a spool that may be older than the log (after a power failure).
+pub const LOG_RECOVERY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// The longest node name in a batch, in bytes.
+pub const NODE_NAME_BYTES_MAX: usize = 255;
+/// The most rows of a ranking, and the most newest records, that a report gives.
+pub const REPORT_ROWS_MAX: u32 = 1000;
+/// The most intervals of a report's series.
+pub const REPORT_INTERVALS_MAX: usize = 120;
+/// The most gaps a report lists.
+pub const REPORT_GAPS_MAX: usize = 100;
+/// The most words (hosts, users, ...) whose numbers the store remembers between batches.
+pub const STORE_WORDS_KEPT_MAX: usize = 100_000;
+/// Readers of the store that may be open at once.
+pub const STORE_READERS_MAX: usize = 4;
+/// How many records the store forgets in one transaction, so that ingest never waits long for it.
+pub const STORE_PRUNE_RECORDS: u32 = 10_000;
+
+const fn sum(numbers: &[usize]) -> usize {
+    let (mut total, mut index) = (0, 0);
+    while index < numbers.len() {
+        total += numbers[index];
+        index += 1;
+    }
+    total
+}
+const _: () = assert!(
+    SPOOL_SLOT_FIXED_BYTES + sum(&RECORD_TEXT_BYTES_MAX) <= SPOOL_LARGE_SLOT_BYTES as usize,
+    "the longest record must fit a large slot"
+);
+const _: () = assert!(
+    4 * (sum(&RECORD_TEXT_BYTES_MAX) + RECORD_URL_BYTES_MAX) < LOG_LINE_BYTES_MAX + 16 * 1024,
+    "the longest record must fit a line: every byte may become four, and hosts stand twice"
+);
+const _: () = assert!(SPOOL_SMALL_SLOT_BYTES.is_multiple_of(8) && SPOOL_LARGE_SLOT_BYTES.is_multiple_of(8));

@@ -1,9 +1,17 @@
 //! The core's side of the record spool.
 
+use crate::log::ring::Ring;
+use crate::log::slots;
+use crate::log::slots::Spool;
+use crate::log::slots::State;
 use crate::record::Draft;
 use crate::record::Ended;
+use crate::record::Ending;
+use crate::record::line::Entry;
+use crate::record::line::write_record_id;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// No slot is free: the log cannot take another record, so the exchange must not be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,45 +28,141 @@ impl fmt::Display for SpoolFull {
 
 impl std::error::Error for SpoolFull {}
 
+/// What a core and the writer share: the spool and the two ways of its slots.
+pub(crate) struct Shared {
+    pub spool: Spool,
+    /// Core to writer: closed slots.
+    pub closed: Ring,
+    /// Writer to core: slots that are free again.
+    pub freed: Ring,
+}
+
 /// Where one core opens its records. No call makes a system call, takes a lock or allocates.
 ///
 /// It may be moved to its core's thread before first use; after that it and its open records stay there.
-pub struct RecordDesk {}
+pub struct RecordDesk {
+    shared: Arc<Shared>,
+    // Last in, first out: the slots used last are still in the processor's cache.
+    small: Vec<u32>,
+    large: Vec<u32>,
+    body: Vec<u8>,
+    client_id: u64,
+    cores: u64,
+}
 
 impl RecordDesk {
-    /// A number for a new client connection: no other connection of this node has it, on any core.
-    pub fn next_client_id(&mut self) -> u64 {
-        0
+    /// The desk of core `core` of `cores` and what the writer needs of it.
+    pub(crate) fn new(spool: Spool, core: usize, cores: usize) -> (RecordDesk, Arc<Shared>) {
+        let size = spool.size();
+        let shared = Arc::new(Shared { closed: Ring::new(size.slots()), freed: Ring::new(size.slots()), spool });
+        let desk = RecordDesk {
+            shared: shared.clone(),
+            small: (0..size.small_slots).rev().collect(),
+            large: (size.small_slots..size.slots()).rev().collect(),
+            body: Vec::with_capacity(size.large_bytes as usize),
+            client_id: core as u64 + 1,
+            cores: cores.max(1) as u64,
+        };
+        (desk, shared)
     }
 
-    /// Writes the record's id (for a block page's reference code): `SECONDS-CLIENT-REQUEST-BOOT`.
+    /// A number for a new client connection: no other connection of this run of the node has it, on any core.
+    pub fn next_client_id(&mut self) -> u64 {
+        let id = self.client_id;
+        self.client_id = id.wrapping_add(self.cores);
+        id
+    }
+
+    /// The id that a record with these numbers has (for a block page's reference code): `SECONDS-CLIENT-REQUEST-BOOT`.
+    /// This one allocates.
     pub fn record_id(&self, started_us: i64, client_id: u64, request_id: u32) -> String {
-        let _ = (started_us, client_id, request_id);
-        String::new()
+        let mut id = Vec::with_capacity(48);
+        write_record_id(&mut id, started_us, client_id, request_id, self.shared.spool.boot());
+        String::from_utf8(id).unwrap_or_default() // digits, dashes and the boot tag are ASCII
     }
 
     /// Opens a record: from here on it will be in extended.log, once, whatever becomes of this process. Call before the
     /// first byte of an answer leaves.
     pub fn open(&mut self, draft: &Draft, ended: &Ended) -> Result<OpenRecord, SpoolFull> {
-        let _ = (draft, ended);
-        Err(SpoolFull)
+        self.take_back();
+        slots::write_body(&mut self.body, &Entry::from(draft));
+        let small = if self.shared.spool.fits_small(&self.body) { self.small.pop() } else { None };
+        let slot = small.or_else(|| self.large.pop()).ok_or(SpoolFull)?;
+        self.shared.spool.fill(slot, &self.body, ended);
+        Ok(OpenRecord { shared: Some(self.shared.clone()), slot, stays_on_its_thread: PhantomData })
+    }
+
+    fn take_back(&mut self) {
+        let small_slots = self.shared.spool.size().small_slots;
+        while let Some(slot) = self.shared.freed.pop() {
+            if slot < small_slots { self.small.push(slot) } else { self.large.push(slot) }
+        }
     }
 }
 
 /// A record that is being lived. Dropped without a close it is closed by its last numbers and the ending `ID`.
 pub struct OpenRecord {
+    /// `None` once closed.
+    shared: Option<Arc<Shared>>,
+    slot: u32,
     stays_on_its_thread: PhantomData<*const ()>,
 }
 
 impl OpenRecord {
     /// Patches the numbers.
     pub fn update(&self, ended: &Ended) {
-        let _ = ended;
-        let _ = self.stays_on_its_thread;
+        if let Some(shared) = &self.shared {
+            shared.spool.patch(self.slot, ended);
+        }
     }
 
     /// Patches the numbers for the last time and hands the record to the log.
-    pub fn close(self, ended: &Ended) {
-        self.update(ended);
+    pub fn close(mut self, ended: &Ended) {
+        self.hand_over(|_| *ended);
+    }
+
+    fn hand_over(&mut self, numbers: impl FnOnce(Ended) -> Ended) {
+        let Some(shared) = self.shared.take() else { return };
+        let ended = numbers(shared.spool.numbers(self.slot));
+        shared.spool.patch(self.slot, &ended);
+        shared.spool.set_state(self.slot, State::Closed);
+        shared.closed.push(self.slot);
+    }
+}
+
+impl Drop for OpenRecord {
+    fn drop(&mut self) {
+        self.hand_over(|last| Ended { ending: Ending::DROPPED, ..last });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::slots::SpoolSize;
+
+    const TINY: SpoolSize = SpoolSize { small_slots: 3, small_bytes: 1024, large_slots: 1, large_bytes: 32768 };
+
+    #[test]
+    fn a_full_spool_refuses_until_the_writer_gives_a_slot_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::create(&dir.path().join("core-1"), TINY, "bootbootbo", [0; 16], 0).unwrap();
+        let (mut desk, shared) = RecordDesk::new(spool, 1, 2);
+        assert_eq!([desk.next_client_id(), desk.next_client_id()], [2, 4]);
+        let agent = [b'a'; 1500];
+        let long = Draft { useragent: &agent, ..Draft::default() };
+        let open: Vec<OpenRecord> = (0..3).map(|_| desk.open(&Draft::default(), &Ended::default()).unwrap()).collect();
+        let large = desk.open(&long, &Ended::default()).unwrap();
+        assert!(desk.open(&Draft::default(), &Ended::default()).is_err());
+        drop(open);
+        let slot = shared.closed.pop().unwrap();
+        assert_eq!((shared.spool.state(slot), shared.spool.numbers(slot).ending), (State::Closed, Ending::DROPPED));
+        large.close(&Ended { ending: Ending::COMPLETE, status: 200, ..Ended::default() });
+        assert!(desk.open(&Draft::default(), &Ended::default()).is_err(), "closed is not free yet");
+        shared.freed.push(slot);
+        assert!(desk.open(&long, &Ended::default()).is_err(), "a long record needs a large slot");
+        assert!(desk.open(&Draft::default(), &Ended::default()).is_ok());
+        let closed: Vec<u32> = std::iter::from_fn(|| shared.closed.pop()).collect();
+        assert_eq!(shared.spool.numbers(closed[2]).status, 200, "each closed once, in order");
     }
 }

@@ -3,22 +3,55 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`desk`] | the core's side of the record spool: open, update, close |
+//! | [`slots`] | the spool's file: header and slots in mapped memory |
+//! | `ring` | slot numbers between a core and the writer |
+//! | `writer` | the thread that appends closed records, in sequence |
+//! | `extended` | extended.log as files: append, rotate, sync, repair |
+//! | `recover` | what a killed predecessor left in its spools |
 //! | [`reader`] | reading extended.log for shipping, from the cursor on |
+//! | `cursor` | up to where the master has the records |
 #![forbid(unsafe_code)]
 
+mod cursor;
 pub mod desk;
+mod extended;
 pub mod reader;
+mod recover;
+mod ring;
+pub mod slots;
+mod writer;
 
 pub use desk::OpenRecord;
 pub use desk::RecordDesk;
 pub use desk::SpoolFull;
 pub use reader::LogReader;
+pub use slots::SpoolSize;
 
+use crate::base::durable;
+use crate::log::cursor::Cursor;
+use crate::log::extended::ExtendedLog;
+use crate::log::recover::Standing;
+use crate::log::slots::Spool;
+use crate::log::writer::Batch;
+use crate::log::writer::Control;
+use crate::log::writer::Writer;
 use crate::record::Epoch;
+use crate::record::line::LineWriter;
 use std::fmt;
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::fs::TryLockError;
 use std::io;
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What the log needs to know.
@@ -65,15 +98,63 @@ impl std::error::Error for LogError {}
 
 /// The running log: a thread that takes records from the cores' spools and appends them to extended.log.
 pub struct Log {
+    config: LogConfig,
     progress: watch::Receiver<Progress>,
+    control: Arc<Control>,
+    writer: Option<JoinHandle<()>>,
+    /// Locked as long as this log lives: no second node may use the spool.
+    _lock: File,
 }
 
 impl Log {
     /// Recovers what a predecessor left in the spool, repairs extended.log's tail and starts the writer. Answers a desk
     /// for each core.
     pub fn start(config: LogConfig) -> Result<(Log, Vec<RecordDesk>), LogError> {
-        let _ = config;
-        Err(LogError("not built yet".to_string()))
+        Log::start_sized(config, SpoolSize::default())
+    }
+
+    /// [`Log::start`] with spools of another size: for tests that want to see them full.
+    pub fn start_sized(config: LogConfig, size: SpoolSize) -> Result<(Log, Vec<RecordDesk>), LogError> {
+        let spool_dir = config.state_dir.join("spool");
+        fs::create_dir_all(&config.log_dir).map_err(|error| failed("making", &config.log_dir, error))?;
+        make_private(&spool_dir).map_err(|error| failed("making", &spool_dir, error))?;
+        let lock = lock(&spool_dir)?;
+        let (mut log, last) = ExtendedLog::open(&config.log_dir, config.file_bytes_max)
+            .map_err(|error| failed("opening extended.log in", &config.log_dir, error))?;
+        let mut line = LineWriter::new(&config.node, jiff::tz::TimeZone::system());
+        let acknowledged = Cursor::load(&config.state_dir.join(CURSOR), config.epoch).acknowledged;
+        let kernel_boot = kernel_boot();
+        let standing = Standing { last, acknowledged, kernel_boot };
+        let seq = recover::recover(&spool_dir, &config.log_dir, &mut log, &mut line, standing)?;
+        let boot = boot_tag().map_err(|error| failed("reading random bytes from", Path::new(RANDOM), error))?;
+        let (mut desks, mut cores) = (Vec::new(), Vec::new());
+        for core in 0..config.cores {
+            let path = spool_dir.join(format!("core-{core}"));
+            let spool = Spool::create(&path, size, &boot, kernel_boot, seq)
+                .map_err(|error| failed("making the record spool", &path, error))?;
+            let (desk, shared) = RecordDesk::new(spool, core, config.cores);
+            desks.push(desk);
+            cores.push(shared);
+        }
+        let control = Arc::new(Control::default());
+        control.acknowledged.store(acknowledged, Ordering::Release);
+        let (sender, progress) = watch::channel(Progress { written: seq, durable: seq, trouble: String::new() });
+        let writer = Writer {
+            cores,
+            log,
+            line,
+            seq,
+            log_dir: config.log_dir.clone(),
+            keep: Duration::from_secs(u64::from(config.keep_days) * 86_400),
+            control: control.clone(),
+            progress: sender,
+            batch: Batch::default(),
+        };
+        let writer = std::thread::Builder::new()
+            .name("log-writer".to_string())
+            .spawn(|| writer.run())
+            .map_err(|error| failed("starting the writer of", &config.log_dir, error))?;
+        Ok((Log { config, progress, control, writer: Some(writer), _lock: lock }, desks))
     }
 
     /// How far the log is, and a way to wait for more.
@@ -81,22 +162,102 @@ impl Log {
         self.progress.clone()
     }
 
-    /// A reader for shipping, at the cursor.
+    /// A reader for shipping, at the cursor. There is one cursor, so let there be one reader.
     pub fn reader(&self) -> Result<LogReader, LogError> {
-        Err(LogError("not built yet".to_string()))
+        let cursor = self.config.state_dir.join(CURSOR);
+        LogReader::open(&self.config, &cursor, self.progress.clone(), self.control.clone())
     }
 
     /// The highest acknowledged sequence number.
     pub fn acknowledged(&self) -> u64 {
-        0
+        self.control.acknowledged.load(Ordering::Acquire)
     }
 
-    /// Writes what the desks have closed, syncs and ends the thread. Call when the cores have ended.
-    pub fn stop(self) {}
+    /// Writes what the desks have closed, syncs and ends the thread. Call when the cores have ended; what is still open
+    /// then is recovered by the next start.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.control.stop.store(true, Ordering::Release);
+        if let Some(writer) = self.writer.take() {
+            writer.thread().unpark();
+            if writer.join().is_err() {
+                tracing::error!(
+                    "the writer of extended.log panicked; what it had not written is recovered at the next start"
+                );
+            }
+        }
+    }
 }
 
 /// The node's epoch: `STATE_DIR/node-id`, made if absent.
 pub fn node_id(state_dir: &Path) -> io::Result<Epoch> {
-    let _ = state_dir;
-    Err(io::Error::other("not built yet"))
+    let path = state_dir.join("node-id");
+    match fs::read_to_string(&path) {
+        Ok(text) => Epoch::parse(text.trim()).ok_or_else(|| {
+            io::Error::other(format!(
+                "{} does not hold 32 hex digits. Restore it from a backup, or remove it: the node then counts its records \
+                 in a new epoch",
+                path.display()
+            ))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(state_dir)?;
+            let epoch = Epoch(random()?);
+            durable::replace(&path, format!("{epoch}\n").as_bytes(), 0o600)?;
+            Ok(epoch)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+const CURSOR: &str = "cursor";
+const RANDOM: &str = "/dev/urandom";
+
+fn failed(doing: &str, path: &Path, error: io::Error) -> LogError {
+    LogError(format!(
+        "{doing} {}: {error}. See that the folder exists, belongs to the service's user and has space, then start again.",
+        path.display()
+    ))
+}
+
+fn make_private(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+fn lock(spool_dir: &Path) -> Result<File, LogError> {
+    let path = spool_dir.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(|error| failed("opening", &path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LogError(format!(
+            "locking {}: another Tidegate uses this STATE_DIR. Stop it, or give this node a STATE_DIR of its own.",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(failed("locking", &path, error)),
+    }
+}
+
+/// Sixteen random bytes from the kernel.
+fn random() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    File::open(RANDOM)?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Ten characters that no other start of any node will draw.
+fn boot_tag() -> io::Result<String> {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    Ok(random()?[..10].iter().map(|byte| char::from(LETTERS[usize::from(byte & 31)])).collect())
+}
+
+/// The kernel's boot id; zeros if it does not say.
+fn kernel_boot() -> [u8; 16] {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Epoch::parse(&text.trim().replace('-', "")).map_or([0; 16], |id| id.0)
 }

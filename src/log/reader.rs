@@ -1,41 +1,298 @@
 //! Reading extended.log for shipping: whole records in sequence, across rotation, from the cursor on.
 
+use crate::limits;
+use crate::log::LogConfig;
 use crate::log::LogError;
 use crate::log::Progress;
+use crate::log::cursor::Cursor;
+use crate::log::extended;
+use crate::log::writer::Control;
+use crate::record::Epoch;
 use crate::record::Record;
+use crate::record::line;
+use crate::record::text;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 /// Reads extended.log. Calls read files and so block for a moment: use `spawn_blocking` or a thread that may.
 pub struct LogReader {
+    dir: PathBuf,
+    cursor_path: PathBuf,
+    epoch: Epoch,
+    node: String,
     progress: watch::Receiver<Progress>,
+    control: Arc<Control>,
+    acknowledged: u64,
+    /// The number of the next record to hand out.
+    next: u64,
+    place: Option<Place>,
+    /// Beginnings of damaged lines seen since the last record, whose numbers the next record will tell.
+    damaged: VecDeque<String>,
+    /// (last number, place after it) of batches handed out and not yet acknowledged.
+    outstanding: VecDeque<(u64, u64, u64)>,
+}
+
+/// A place in a file: the next byte to read.
+struct Place {
+    first: u64,
+    file: BufReader<File>,
+    offset: u64,
 }
 
 impl LogReader {
-    /// The next records in sequence, as many as are durable and fit; empty if there is nothing new.
+    pub(crate) fn open(
+        config: &LogConfig,
+        cursor_path: &Path,
+        progress: watch::Receiver<Progress>,
+        control: Arc<Control>,
+    ) -> Result<LogReader, LogError> {
+        let cursor = Cursor::load(cursor_path, config.epoch);
+        let mut reader = LogReader {
+            dir: config.log_dir.clone(),
+            cursor_path: cursor_path.to_path_buf(),
+            epoch: config.epoch,
+            node: config.node.clone(),
+            progress,
+            control,
+            acknowledged: cursor.acknowledged,
+            next: cursor.acknowledged + 1,
+            place: None,
+            damaged: VecDeque::new(),
+            outstanding: VecDeque::new(),
+        };
+        reader.place = reader.hinted(cursor).map_err(|error| reader.failed("opening", &error))?;
+        Ok(reader)
+    }
+
+    /// The next records in sequence, as many as are durable and fit (at least one, whatever its size); empty if there is
+    /// nothing new.
     pub fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Vec<Record>, LogError> {
-        let _ = (records_max, bytes_max);
-        Ok(Vec::new())
+        let mut records = Vec::new();
+        let read = self.read_some(&mut records, records_max, bytes_max);
+        if let (Some(last), Some(place)) = (records.last(), &self.place) {
+            self.outstanding.push_back((last.seq, place.first, place.offset));
+        }
+        match read {
+            Err(error) if records.is_empty() => Err(self.failed("reading", &error)),
+            _ => Ok(records), // an error after some records will show again, without them
+        }
     }
 
     /// Goes to the first record after `seq`: what the master's highest stored number asks for at every contact.
     pub fn resume_after(&mut self, seq: u64) -> Result<(), LogError> {
-        let _ = seq;
-        Ok(())
+        if seq > self.progress.borrow().written {
+            tracing::warn!(
+                "the master has records of this node up to {seq}, more than this node ever wrote: its state directory was set \
+                 back. Numbers go on after {seq}. After restoring STATE_DIR remove node-id there"
+            );
+            self.control.taken.fetch_max(seq, Ordering::AcqRel);
+        }
+        if seq.checked_add(1) != Some(self.next) {
+            self.next = seq.saturating_add(1);
+            self.place = None;
+            self.damaged.clear();
+        }
+        if seq == self.acknowledged {
+            return Ok(());
+        }
+        self.acknowledge_at(seq)
     }
 
     /// Makes durable that everything up to `seq` is stored at the master.
     pub fn acknowledge(&mut self, seq: u64) -> Result<(), LogError> {
-        let _ = seq;
-        Ok(())
+        if seq <= self.acknowledged { Ok(()) } else { self.acknowledge_at(seq) }
     }
 
     /// The highest acknowledged sequence number.
     pub fn acknowledged(&self) -> u64 {
-        0
+        self.acknowledged
     }
 
     /// A way to wait: it changes whenever more is durable.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.clone()
     }
+
+    fn acknowledge_at(&mut self, seq: u64) -> Result<(), LogError> {
+        let mut cursor = Cursor { acknowledged: seq, file: 0, offset: 0 };
+        while let Some((last, file, offset)) = self.outstanding.front().copied()
+            && last <= seq
+        {
+            cursor = Cursor { acknowledged: seq, file, offset };
+            self.outstanding.pop_front();
+        }
+        self.acknowledged = seq;
+        self.control.acknowledged.store(seq, Ordering::Release);
+        cursor.save(&self.cursor_path, self.epoch).map_err(|error| {
+            LogError(format!(
+                "saving the cursor {}: {error}. Nothing is lost; free space or repair the permissions there.",
+                self.cursor_path.display()
+            ))
+        })
+    }
+
+    /// Reads until enough is there or the durable end is reached.
+    fn read_some(&mut self, records: &mut Vec<Record>, records_max: usize, bytes_max: usize) -> io::Result<()> {
+        let durable = self.progress.borrow().durable;
+        let (mut bytes, mut text) = (0, Vec::new());
+        while self.next <= durable && records.len() < records_max && bytes < bytes_max {
+            if self.place.is_none() && !self.find()? {
+                return self.give_up_until(durable, records, records_max);
+            }
+            let Some(place) = &mut self.place else { continue };
+            let length = place.read_line(&mut text)?;
+            if length == 0 {
+                let after = place.first;
+                self.place = self.file_after(after)?;
+                if self.place.is_none() {
+                    return self.give_up_until(durable, records, records_max);
+                }
+                continue;
+            }
+            if line::is_header(&text) {
+                continue;
+            }
+            match line::parse(&text) {
+                Ok(record) if record.seq < self.next => self.damaged.clear(),
+                Ok(record) => {
+                    self.mark_damaged(record.seq.min(durable + 1), records, records_max);
+                    if record.seq > durable || records.len() >= records_max {
+                        return place_back(&mut self.place, length);
+                    }
+                    bytes += text.len();
+                    self.next = record.seq + 1;
+                    records.push(record);
+                }
+                Err(why) => self.note_damage(&text, &why),
+            }
+        }
+        Ok(())
+    }
+
+    /// No file has records from `next` on, though they were written: somebody removed lines. Their numbers become markers
+    /// as far as damaged lines stand for them, and a gap at the master beyond.
+    fn give_up_until(&mut self, durable: u64, records: &mut Vec<Record>, records_max: usize) -> io::Result<()> {
+        self.mark_damaged(durable + 1, records, records_max);
+        if self.next <= durable && records.len() < records_max {
+            tracing::error!(
+                "reading extended.log in {}: the records {} to {durable} are not there any more (removed by hand?). The \
+                 master will show them as missing",
+                self.dir.display(),
+                self.next
+            );
+            self.next = durable + 1;
+            self.place = None;
+        }
+        Ok(())
+    }
+
+    fn note_damage(&mut self, text: &[u8], why: &line::BadLine) {
+        tracing::error!(
+            "reading extended.log in {} near record {}: {why}; a marker record takes its place",
+            self.dir.display(),
+            self.next
+        );
+        if self.damaged.len() < limits::BATCH_RECORDS_MAX {
+            let beginning = &text.trim_ascii_end()[..text.trim_ascii_end().len().min(512)];
+            self.damaged.push_back(format!("{}\u{0}{why}", text::escaped(beginning)));
+        }
+    }
+
+    /// Puts markers for damaged lines in the place of the numbers before `end`. Lines for which no number is free were never
+    /// records.
+    fn mark_damaged(&mut self, end: u64, records: &mut Vec<Record>, records_max: usize) {
+        while self.next < end && records.len() < records_max {
+            let Some(damaged) = self.damaged.pop_front() else { return };
+            let (beginning, why) = damaged.split_once('\u{0}').unwrap_or((&damaged, ""));
+            records.push(Record {
+                record_id: format!("damaged-{}-{}", self.epoch, self.next),
+                url: beginning.to_string(),
+                filtering_reason: text::escaped(
+                    format!("this line of extended.log could not be read: {why}").as_bytes(),
+                ),
+                ending: "I-".to_string(),
+                node: text::escaped(self.node.as_bytes()),
+                seq: self.next,
+                ..Record::default()
+            });
+            self.next += 1;
+        }
+        if self.next >= end {
+            self.damaged.clear();
+        }
+    }
+
+    /// The place the cursor names, if a line begins there.
+    fn hinted(&self, cursor: Cursor) -> io::Result<Option<Place>> {
+        let files = extended::files(&self.dir)?;
+        let Some((first, path)) = files.into_iter().find(|(first, _)| *first == cursor.file) else { return Ok(None) };
+        let mut file = File::open(path)?;
+        if cursor.offset == 0 || cursor.offset > file.metadata()?.len() {
+            return Ok(None);
+        }
+        file.seek(SeekFrom::Start(cursor.offset - 1))?;
+        let mut before = [0];
+        file.read_exact(&mut before)?;
+        Ok((before == *b"\n").then(|| Place { first, file: BufReader::new(file), offset: cursor.offset }))
+    }
+
+    /// Opens the file in which `next` must be: the last that begins at or before it, else the first after it.
+    fn find(&mut self) -> io::Result<bool> {
+        let files = extended::files(&self.dir)?;
+        let at = files.iter().rposition(|(first, _)| *first <= self.next).unwrap_or(0);
+        self.place = match files.into_iter().nth(at) {
+            Some((first, path)) => Some(Place { first, file: BufReader::new(File::open(path)?), offset: 0 }),
+            None => None,
+        };
+        Ok(self.place.is_some())
+    }
+
+    fn file_after(&self, first: u64) -> io::Result<Option<Place>> {
+        let next = extended::files(&self.dir)?.into_iter().find(|(other, _)| *other > first);
+        next.map(|(first, path)| Ok(Place { first, file: BufReader::new(File::open(path)?), offset: 0 })).transpose()
+    }
+
+    fn failed(&self, doing: &str, error: &io::Error) -> LogError {
+        LogError(format!("{doing} extended.log in {}: {error}. See that the files can be read.", self.dir.display()))
+    }
+}
+
+impl Place {
+    /// Reads the next whole line into `text` (what is longer than any line of ours is passed over, its beginning
+    /// kept). Answers its length in the file, 0 at the end.
+    fn read_line(&mut self, text: &mut Vec<u8>) -> io::Result<u64> {
+        text.clear();
+        let mut length = (&mut self.file).take(limits::LOG_LINE_BYTES_MAX as u64).read_until(b'\n', text)? as u64;
+        if length > 0 && text.last() != Some(&b'\n') {
+            let skipped = self.file.skip_until(b'\n')? as u64;
+            if skipped == 0 {
+                // The end of the file stands inside the line: it is still being written.
+                self.file.seek(SeekFrom::Start(self.offset))?;
+                return Ok(0);
+            }
+            length += skipped;
+        }
+        self.offset += length;
+        Ok(length)
+    }
+}
+
+/// Un-reads the last line.
+fn place_back(place: &mut Option<Place>, length: u64) -> io::Result<()> {
+    if let Some(place) = place {
+        place.offset -= length;
+        place.file.seek(SeekFrom::Start(place.offset))?;
+    }
+    Ok(())
 }

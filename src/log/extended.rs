@@ -1,0 +1,354 @@
+//! extended.log as files: append, rotate, sync, find, and repair at start (`docs/formats/extended-log.md`, "A file").
+
+use crate::base::durable;
+use crate::limits;
+use crate::record::line;
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const NAME: &str = "extended.log";
+
+/// The file that is written now and its rotated predecessors.
+pub struct ExtendedLog {
+    dir: PathBuf,
+    bytes_max: u64,
+    /// `None` between the two steps of a rotation.
+    file: Option<File>,
+    /// Length of what is wholly written.
+    bytes: u64,
+    /// How much of the lines that are being appended is written beyond that.
+    partly: usize,
+    /// `seq` of the file's first record; `None` if it has none.
+    first: Option<u64>,
+    unsynced: bool,
+}
+
+impl ExtendedLog {
+    /// Opens the log in `dir`, cutting away what a crash left of a line. Answers it and the `seq` of its last line, 0 if
+    /// there is no line in any file.
+    pub fn open(dir: &Path, bytes_max: u64) -> io::Result<(ExtendedLog, u64)> {
+        let mut log = ExtendedLog {
+            dir: dir.to_path_buf(),
+            bytes_max,
+            file: None,
+            bytes: 0,
+            partly: 0,
+            first: None,
+            unsynced: false,
+        };
+        let mut last = None;
+        let current = dir.join(NAME);
+        if current.exists() {
+            let file = open_for_append(&current)?;
+            let tail = repair(&file)?;
+            last = tail.last;
+            log.first = if last.is_some() { first_seq(&current)? } else { None };
+            log.bytes = tail.bytes;
+            log.file = Some(file);
+        }
+        if last.is_none() {
+            for (first, path) in rotated(dir)?.into_iter().rev() {
+                last = repair(&open_for_append(&path)?)?.last.map(|last| last.max(first));
+                if last.is_some() {
+                    break;
+                }
+            }
+        }
+        log.ready()?;
+        log.sync()?;
+        Ok((log, last.unwrap_or(0)))
+    }
+
+    /// Appends whole lines, the first of them numbered `first`. After an error call again with the same lines: it goes on
+    /// at the very byte.
+    pub fn append(&mut self, lines: &[u8], first: u64) -> io::Result<()> {
+        let would_be = self.bytes + lines.len() as u64;
+        if self.partly == 0 && self.first.is_some() && would_be > self.bytes_max {
+            self.rotate()?;
+        }
+        self.ready()?;
+        let Some(file) = &self.file else { return Err(io::Error::other("extended.log is not open")) };
+        let (start, mut partly) = (self.bytes, self.partly);
+        let written = loop {
+            match file.write_at(&lines[partly..], start + partly as u64) {
+                Ok(0) if partly < lines.len() => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => partly += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => break Err(error),
+            }
+            if partly == lines.len() {
+                break Ok(());
+            }
+        };
+        self.partly = partly;
+        self.unsynced = true;
+        written?;
+        self.bytes += lines.len() as u64;
+        self.partly = 0;
+        self.first.get_or_insert(first);
+        Ok(())
+    }
+
+    /// Makes what was appended durable.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if self.unsynced
+            && let Some(file) = &self.file
+        {
+            file.sync_data()?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Whether there is something to sync.
+    pub fn is_unsynced(&self) -> bool {
+        self.unsynced
+    }
+
+    /// Removes rotated files that hold nothing unacknowledged and have not changed for `age`.
+    pub fn forget(&self, acknowledged: u64, age: Duration) -> io::Result<()> {
+        let files = rotated(&self.dir)?;
+        for (index, (_, path)) in files.iter().enumerate() {
+            let Some(next) = files.get(index + 1).map(|(first, _)| *first).or(self.first) else { break };
+            let old = fs::metadata(path)?.modified()?.elapsed().is_ok_and(|elapsed| elapsed > age);
+            if next.saturating_sub(1) > acknowledged || !old {
+                break;
+            }
+            fs::remove_file(path)?;
+            tracing::info!("removed {}: acknowledged, and older than KEEP_DATA", path.display());
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let Some(first) = self.first else { return Ok(()) };
+        self.sync()?;
+        fs::rename(self.dir.join(NAME), rotated_name(&self.dir, first))?;
+        (self.file, self.bytes, self.first) = (None, 0, None);
+        Ok(())
+    }
+
+    /// Sees that there is a file to append to, with its header.
+    fn ready(&mut self) -> io::Result<()> {
+        if self.file.is_none() {
+            self.file = Some(open_for_append(&self.dir.join(NAME))?);
+            self.bytes = 0;
+            durable::sync_dir(&self.dir)?;
+        }
+        if self.bytes == 0
+            && let Some(file) = &self.file
+        {
+            let mut header = Vec::new();
+            line::write_header(&mut header);
+            file.write_all_at(&header, 0)?;
+            self.bytes = header.len() as u64;
+            self.unsynced = true;
+        }
+        Ok(())
+    }
+}
+
+/// The rotated files of `dir` with their first numbers, oldest first.
+pub fn rotated(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let digits = name.to_str().and_then(|name| name.strip_prefix(NAME)?.strip_prefix('.'));
+        if let Some(first) = digits.filter(|digits| digits.len() == 20).and_then(|digits| digits.parse().ok()) {
+            files.push((first, entry.path()));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// All files of `dir` that hold records, with their first numbers, oldest first.
+pub fn files(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    // The current one first: if it is rotated meanwhile, it is in the list twice rather than not at all.
+    let current = dir.join(NAME);
+    let first = if current.exists() { first_seq(&current)? } else { None };
+    let mut files = rotated(dir)?;
+    if let Some(first) = first
+        && files.iter().all(|(other, _)| *other != first)
+    {
+        files.push((first, current));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Calls `see` with each line of the last `bytes_max` bytes of the log, newest file first.
+pub fn tail_lines(dir: &Path, bytes_max: u64, mut see: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut left = bytes_max;
+    for (_, path) in files(dir)?.iter().rev() {
+        let file = File::open(path)?;
+        let bytes = file.metadata()?.len();
+        let start = bytes.saturating_sub(left);
+        let mut content = vec![0; (bytes - start) as usize];
+        file.read_exact_at(&mut content, start)?;
+        content.split(|byte| *byte == b'\n').for_each(&mut see);
+        left -= bytes - start;
+        if left == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn rotated_name(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("{NAME}.{first:020}"))
+}
+
+fn open_for_append(path: &Path) -> io::Result<File> {
+    // Not O_APPEND: a retried append must land on the very byte.
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(path)
+}
+
+/// The `seq` of the first line that has one.
+fn first_seq(path: &Path) -> io::Result<Option<u64>> {
+    let mut reader = BufReader::new(File::open(path)?);
+    let mut text = Vec::new();
+    let mut before = 0;
+    loop {
+        text.clear();
+        if io::Read::take(&mut reader, limits::LOG_LINE_BYTES_MAX as u64).read_until(b'\n', &mut text)? == 0 {
+            return Ok(None);
+        }
+        if line::is_header(&text) || text.last() != Some(&b'\n') {
+            continue;
+        }
+        match line::seq_of(&text[..text.len() - 1]) {
+            // Damaged lines before it had the numbers before its own.
+            Some(seq) => return Ok(Some(seq.saturating_sub(before).max(1))),
+            None => before += 1,
+        }
+    }
+}
+
+struct Tail {
+    /// Length after the repair.
+    bytes: u64,
+    /// `seq` of the last line; `None` if there is no line.
+    last: Option<u64>,
+}
+
+/// Cuts the file after its last whole line and finds that line's number.
+fn repair(file: &File) -> io::Result<Tail> {
+    let bytes = file.metadata()?.len();
+    let mut window = 512 * 1024;
+    loop {
+        let start = bytes.saturating_sub(window);
+        let mut content = vec![0; (bytes - start) as usize];
+        file.read_exact_at(&mut content, start)?;
+        let whole = content.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let last = last_seq(&content[..whole]);
+        if (whole > 0 && last.is_some()) || start == 0 {
+            let end = start + whole as u64;
+            if end < bytes {
+                tracing::warn!("extended.log ended in {} bytes of a torn line: cut away", bytes - end);
+                file.set_len(end)?;
+                file.sync_data()?;
+            }
+            return Ok(Tail { bytes: end, last });
+        }
+        window *= 8;
+    }
+}
+
+/// The number of the last of these whole lines (the first may be a piece); damaged ones after it count.
+fn last_seq(lines: &[u8]) -> Option<u64> {
+    let mut damaged = 0;
+    for text in lines.strip_suffix(b"\n")?.rsplit(|byte| *byte == b'\n') {
+        if line::is_header(text) {
+            return None;
+        }
+        match line::seq_of(text) {
+            Some(seq) => return Some(seq + damaged),
+            None => damaged += 1,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Draft;
+    use crate::record::Ended;
+    use crate::record::line::Entry;
+    use crate::record::line::LineWriter;
+    use jiff::tz::TimeZone;
+
+    fn lines(seqs: std::ops::RangeInclusive<u64>) -> Vec<u8> {
+        let mut writer = LineWriter::new("edge", TimeZone::UTC);
+        let mut out = Vec::new();
+        let entry = Entry::from(&Draft::default());
+        seqs.for_each(|seq| writer.write(&mut out, &entry, &Ended::default(), "bootbootbo", seq));
+        out
+    }
+
+    #[test]
+    fn a_tail_torn_at_any_byte_is_cut_to_the_last_whole_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(NAME);
+        let (mut log, last) = ExtendedLog::open(dir.path(), 1 << 30).unwrap();
+        assert_eq!(last, 0);
+        log.append(&lines(1..=2), 1).unwrap();
+        let two = fs::metadata(&path).unwrap().len() as usize;
+        log.append(&lines(3..=3), 3).unwrap();
+        drop(log);
+        let whole = fs::read(&path).unwrap();
+        for cut in 0..=whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let (mut log, last) = ExtendedLog::open(dir.path(), 1 << 30).unwrap();
+            let kept = fs::read(&path).unwrap();
+            assert_eq!(kept.last(), Some(&b'\n'));
+            let expected = if cut == whole.len() {
+                3
+            } else if cut >= two {
+                2
+            } else {
+                last
+            };
+            assert_eq!(last, expected, "cut at {cut}");
+            log.append(&lines(last + 1..=3), last + 1).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), whole, "cut at {cut}: the lost lines fit in again");
+        }
+    }
+
+    #[test]
+    fn files_rotate_by_size_and_go_when_acknowledged_and_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = ExtendedLog::open(dir.path(), 3000).unwrap();
+        for seq in 1..=20 {
+            log.append(&lines(seq..=seq), seq).unwrap();
+        }
+        let firsts: Vec<u64> = files(dir.path()).unwrap().iter().map(|(first, _)| *first).collect();
+        assert!(firsts.len() > 2 && firsts[0] == 1, "{firsts:?}");
+        for (_, path) in files(dir.path()).unwrap() {
+            assert!(line::is_header(&fs::read(&path).unwrap()) && fs::metadata(path).unwrap().len() <= 3000);
+        }
+        log.forget(20, Duration::from_secs(60)).unwrap();
+        assert_eq!(files(dir.path()).unwrap().len(), firsts.len(), "all are young");
+        log.forget(firsts[1] - 2, Duration::ZERO).unwrap();
+        assert_eq!(files(dir.path()).unwrap().len(), firsts.len(), "the first has an unacknowledged record");
+        log.forget(firsts[1] - 1, Duration::ZERO).unwrap();
+        assert_eq!(files(dir.path()).unwrap()[0].0, firsts[1]);
+        log.forget(20, Duration::ZERO).unwrap();
+        assert_eq!(files(dir.path()).unwrap().len(), 1, "the one that is written stays");
+        drop(log);
+        assert_eq!(ExtendedLog::open(dir.path(), 3000).unwrap().1, 20);
+        fs::remove_file(dir.path().join(NAME)).unwrap();
+        assert_eq!(ExtendedLog::open(dir.path(), 3000).unwrap().1, 0, "no line, no number");
+    }
+}

@@ -1,0 +1,214 @@
+//! What a killed predecessor left in its spools becomes lines of extended.log, each record once
+//! (`docs/formats/record-spool.md`, "Recovery").
+
+use crate::limits;
+use crate::log::LogError;
+use crate::log::extended;
+use crate::log::extended::ExtendedLog;
+use crate::log::slots;
+use crate::log::slots::BadSpool;
+use crate::log::slots::Spool;
+use crate::log::slots::State;
+use crate::record::By;
+use crate::record::Ended;
+use crate::record::Ending;
+use crate::record::Phase;
+use crate::record::line;
+use crate::record::line::LineWriter;
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Where the numbers stand when the predecessor's records are not yet counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// `seq` of the log's last line, 0 if there is none.
+    pub last: u64,
+    /// Up to where the master has the records.
+    pub acknowledged: u64,
+    /// This run's kernel boot id.
+    pub kernel_boot: [u8; 16],
+}
+
+/// Appends the records of all spools in `spool_dir` that are not in the log and removes the spools. Answers the highest
+/// `seq` given out.
+pub fn recover(
+    spool_dir: &Path,
+    log_dir: &Path,
+    log: &mut ExtendedLog,
+    writer: &mut LineWriter,
+    standing: Standing,
+) -> Result<u64, LogError> {
+    let spools = open_all(spool_dir)?;
+    let mut survivors = survivors(&spools, standing.last);
+    forget_logged(&mut survivors, &spools, log_dir, standing.kernel_boot)
+        .map_err(|error| failed("reading the end of extended.log in", log_dir, &error))?;
+    // In the order the predecessor had begun to write them, then by time.
+    survivors.sort_by_key(|one| (one.assigned == 0, one.assigned, one.ended.ended_us));
+    let mut seq = numbers_start(&spools, &survivors, standing);
+    let first = seq + 1;
+    append(log, writer, &spools, &survivors, &mut seq).map_err(|error| {
+        failed("appending the records that a killed predecessor left to extended.log in", log_dir, &error)
+    })?;
+    if !survivors.is_empty() {
+        tracing::info!("recovered {} records of a killed predecessor, seq {first} to {seq}", survivors.len());
+    }
+    for (path, _) in &spools {
+        fs::remove_file(path).map_err(|error| failed("removing the recovered spool", path, &error))?;
+    }
+    Ok(seq)
+}
+
+/// A record that is not in the log.
+struct Survivor {
+    spool: usize,
+    slot: u32,
+    /// The number the predecessor gave it, 0 if none.
+    assigned: u64,
+    ended: Ended,
+}
+
+fn open_all(spool_dir: &Path) -> Result<Vec<(PathBuf, Spool)>, LogError> {
+    let mut spools = Vec::new();
+    for path in spool_files(spool_dir).map_err(|error| failed("listing the spools in", spool_dir, &error))? {
+        match Spool::open(&path) {
+            Ok(spool) => spools.push((path, spool)),
+            Err(BadSpool::Empty) => {
+                fs::remove_file(&path).map_err(|error| failed("removing the empty spool", &path, &error))?;
+            }
+            Err(BadSpool::Unreadable(why)) => {
+                let aside = slots::set_aside(&path).map_err(|error| failed("setting aside", &path, &error))?;
+                tracing::error!(
+                    "recovering the record spool {}: {why}. It is kept as {}; records of exchanges that were under way \
+                     when its node was killed are in it. The version of Tidegate that wrote it can read it",
+                    path.display(),
+                    aside.display()
+                );
+            }
+            Err(BadSpool::Io(error)) => return Err(failed("opening the record spool", &path, &error)),
+        }
+    }
+    Ok(spools)
+}
+
+/// `core-N` for any N, and nothing else; in order of N.
+fn spool_files(spool_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(spool_dir)? {
+        let entry = entry?;
+        let core = entry.file_name().to_str().and_then(|name| name.strip_prefix("core-")?.parse::<u32>().ok());
+        files.extend(core.map(|core| (core, entry.path())));
+    }
+    files.sort();
+    files.truncate(limits::SPOOL_FILES_MAX);
+    Ok(files.into_iter().map(|(_, path)| path).collect())
+}
+
+fn survivors(spools: &[(PathBuf, Spool)], last: u64) -> Vec<Survivor> {
+    let mut survivors = Vec::new();
+    let mut body = Vec::new();
+    for (index, (_, spool)) in spools.iter().enumerate() {
+        for slot in 0..spool.size().slots() {
+            let (state, assigned) = (spool.state(slot), spool.seq(slot));
+            let logged = assigned != 0 && assigned <= last;
+            if state == State::Free || logged || !spool.copy_body(slot, &mut body) || slots::read_body(&body).is_none()
+            {
+                continue;
+            }
+            let mut ended = spool.numbers(slot);
+            if state == State::Open {
+                let phase = if ended.ending.phase == Phase::Complete { Phase::Data } else { ended.ending.phase };
+                ended.ending = Ending::new(By::Killed, phase);
+            }
+            survivors.push(Survivor { spool: index, slot, assigned, ended });
+        }
+    }
+    survivors
+}
+
+/// After the machine itself went down, pages of a spool may be older than the log: their records are known by their ids.
+fn forget_logged(
+    survivors: &mut Vec<Survivor>,
+    spools: &[(PathBuf, Spool)],
+    log_dir: &Path,
+    kernel_boot: [u8; 16],
+) -> io::Result<()> {
+    let doubtful = |one: &Survivor| kernel_boot == [0; 16] || spools[one.spool].1.kernel_boot() != kernel_boot;
+    let ids: Vec<Option<Vec<u8>>> =
+        survivors.iter().map(|one| doubtful(one).then(|| record_id(&spools[one.spool].1, one.slot))).collect();
+    let wanted: HashSet<&[u8]> = ids.iter().flatten().map(Vec::as_slice).collect();
+    let mut logged = HashSet::new();
+    if !wanted.is_empty() {
+        extended::tail_lines(log_dir, limits::LOG_RECOVERY_BYTES_MAX, |text| {
+            let id = text.split(|byte| *byte == b'\t').next().unwrap_or_default();
+            if let Some(known) =
+                wanted.get(id.trim_ascii().strip_prefix(b"\"").and_then(|id| id.strip_suffix(b"\"")).unwrap_or(id))
+            {
+                logged.insert(known.to_vec());
+            }
+        })?;
+    }
+    let mut ids = ids.into_iter();
+    survivors.retain(|_| ids.next().flatten().is_none_or(|id| !logged.contains(&id)));
+    Ok(())
+}
+
+fn record_id(spool: &Spool, slot: u32) -> Vec<u8> {
+    let (mut body, mut id) = (Vec::new(), Vec::new());
+    spool.copy_body(slot, &mut body);
+    if let Some(entry) = slots::read_body(&body) {
+        line::write_record_id(&mut id, entry.started_us, entry.client_id, entry.request_id, spool.boot());
+    }
+    id
+}
+
+/// The number before the first one to give. The log says it; only if its lines were taken away do others know better.
+fn numbers_start(spools: &[(PathBuf, Spool)], survivors: &[Survivor], standing: Standing) -> u64 {
+    let known = standing.last.max(standing.acknowledged);
+    if standing.last > 0 && standing.acknowledged <= standing.last {
+        return known;
+    }
+    let begun = survivors.iter().map(|one| one.assigned).filter(|assigned| *assigned > 0).min();
+    let high = spools.iter().map(|(_, spool)| spool.seq_high()).max().unwrap_or(0);
+    known.max(begun.map_or(high, |begun| begun - 1))
+}
+
+fn append(
+    log: &mut ExtendedLog,
+    writer: &mut LineWriter,
+    spools: &[(PathBuf, Spool)],
+    survivors: &[Survivor],
+    seq: &mut u64,
+) -> io::Result<()> {
+    let (mut body, mut lines, mut first) = (Vec::new(), Vec::new(), *seq + 1);
+    for one in survivors {
+        let spool = &spools[one.spool].1;
+        spool.copy_body(one.slot, &mut body);
+        let Some(entry) = slots::read_body(&body) else { continue };
+        *seq += 1;
+        // Before the line, so that a kill during this recovery is recovered like any other.
+        spool.set_seq(one.slot, *seq);
+        writer.write(&mut lines, &entry, &one.ended, spool.boot(), *seq);
+        if lines.len() >= CHUNK_BYTES {
+            log.append(&lines, first)?;
+            lines.clear();
+            first = *seq + 1;
+        }
+    }
+    if !lines.is_empty() {
+        log.append(&lines, first)?;
+    }
+    log.sync()
+}
+
+fn failed(doing: &str, path: &Path, error: &io::Error) -> LogError {
+    LogError(format!(
+        "{doing} {}: {error}. Nothing is lost: the records stay where they are. Free space or repair the permissions \
+         there and start again.",
+        path.display()
+    ))
+}

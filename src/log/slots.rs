@@ -1,0 +1,534 @@
+//! The record spool's file (`docs/formats/record-spool.md`): header and slots over shared memory. Who may touch a slot
+//! when is said by its state; this module only knows how.
+
+use crate::base::clock::Wall;
+use crate::limits;
+use crate::record::By;
+use crate::record::CacheCode;
+use crate::record::Ended;
+use crate::record::Ending;
+use crate::record::PeerCode;
+use crate::record::Phase;
+use crate::record::line::Entry;
+use crate::record::line::TEXTS;
+use crate::sys::map::SharedMap;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+/// What the fingerprint is made of: whoever changes the layout changes this.
+const LAYOUT: &str = "header 4096; slot: state|len<<32, checksum, seq, upload, download, ended, elapsed, connect|first<<32, \
+    status by phase cache peer bypassed, body: client_id started request_id cport iport caddr iaddr flags lens[24] texts[23]";
+const MAGIC: u64 = u64::from_le_bytes(*b"TGSPOOL\0");
+const FORMAT: u64 = 1;
+const HEADER_BYTES: usize = 4096;
+const HEADER_CHECKED_WORDS: usize = 8;
+const SEQ_HIGH_WORD: usize = 9;
+const NUMBER_WORDS: usize = 9;
+const BODY_FIXED_BYTES: usize = limits::SPOOL_SLOT_FIXED_BYTES - NUMBER_WORDS * 8;
+
+/// Number and size of the slots of a spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpoolSize {
+    /// Slots for ordinary records.
+    pub small_slots: u32,
+    /// Their size in bytes, a multiple of 8.
+    pub small_bytes: u32,
+    /// Slots for any record.
+    pub large_slots: u32,
+    /// Their size in bytes, a multiple of 8.
+    pub large_bytes: u32,
+}
+
+impl Default for SpoolSize {
+    fn default() -> Self {
+        SpoolSize {
+            small_slots: limits::SPOOL_SMALL_SLOTS,
+            small_bytes: limits::SPOOL_SMALL_SLOT_BYTES,
+            large_slots: limits::SPOOL_LARGE_SLOTS,
+            large_bytes: limits::SPOOL_LARGE_SLOT_BYTES,
+        }
+    }
+}
+
+impl SpoolSize {
+    /// Slots of both classes; their numbers are `0..slots()`, the small ones first.
+    pub fn slots(self) -> u32 {
+        self.small_slots + self.large_slots
+    }
+
+    fn bytes(self) -> usize {
+        let small = self.small_slots as usize * self.small_bytes as usize;
+        HEADER_BYTES + small + self.large_slots as usize * self.large_bytes as usize
+    }
+
+    /// Whether the sizes of a header are possible at all.
+    fn is_sane(self) -> bool {
+        let classes = [(self.small_slots, self.small_bytes), (self.large_slots, self.large_bytes)];
+        classes.iter().all(|(slots, bytes)| {
+            *slots <= 1 << 24
+                && bytes % 8 == 0
+                && *bytes as usize >= limits::SPOOL_SLOT_FIXED_BYTES
+                && *bytes <= 1 << 20
+        })
+    }
+}
+
+/// What a slot says of its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum State {
+    /// No record.
+    Free = 0,
+    /// A record whose exchange is under way.
+    Open = 1,
+    /// A record that waits for the writer.
+    Closed = 2,
+}
+
+/// Why a file is not taken for a spool.
+#[derive(Debug)]
+pub enum BadSpool {
+    /// Nothing was ever in it.
+    Empty,
+    /// In words, why it cannot be read.
+    Unreadable(String),
+    /// It could not be mapped.
+    Io(io::Error),
+}
+
+/// One core's spool: the mapped file.
+pub struct Spool {
+    map: SharedMap,
+    size: SpoolSize,
+    boot: String,
+    kernel_boot: [u8; 16],
+}
+
+impl Spool {
+    /// Makes the file at `path` (beside, then renamed over).
+    pub fn create(path: &Path, size: SpoolSize, boot: &str, kernel_boot: [u8; 16], seq_high: u64) -> io::Result<Spool> {
+        let beside = path.with_extension("new");
+        let _ = fs::remove_file(&beside); // a leftover of a killed predecessor
+        let map = SharedMap::create(&beside, size.bytes(), 0o600)?;
+        let words = map.words();
+        for (word, value) in words.iter().zip(header(size, boot, kernel_boot)) {
+            word.store(value, Ordering::Relaxed);
+        }
+        words[SEQ_HIGH_WORD].store(seq_high, Ordering::Release);
+        fs::rename(&beside, path)?;
+        Ok(Spool { map, size, boot: boot.to_string(), kernel_boot })
+    }
+
+    /// Opens a predecessor's file and checks its header.
+    pub fn open(path: &Path) -> Result<Spool, BadSpool> {
+        let unreadable = |words: &str| BadSpool::Unreadable(words.to_string());
+        let length = fs::metadata(path).map_err(BadSpool::Io)?.len();
+        if length < HEADER_BYTES as u64 {
+            return Err(if length == 0 { BadSpool::Empty } else { unreadable("it is shorter than its header") });
+        }
+        let map = SharedMap::open(path).map_err(BadSpool::Io)?;
+        let mut head = [0; HEADER_CHECKED_WORDS + 1];
+        head.iter_mut().zip(map.words()).for_each(|(value, word)| *value = word.load(Ordering::Acquire));
+        if head.iter().all(|word| *word == 0) && map.words().iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+            return Err(BadSpool::Empty);
+        }
+        if head[0] != MAGIC {
+            return Err(unreadable("it is not a record spool (wrong magic)"));
+        }
+        if head[1] != format_word() {
+            return Err(unreadable("it is a record spool of another version of Tidegate"));
+        }
+        if head[HEADER_CHECKED_WORDS] != header_checksum(&head[..HEADER_CHECKED_WORDS]) {
+            return Err(unreadable("its header is damaged"));
+        }
+        let (low, high) = (|word: u64| word as u32, |word: u64| (word >> 32) as u32);
+        let size = SpoolSize {
+            small_slots: low(head[2]),
+            small_bytes: high(head[2]),
+            large_slots: low(head[3]),
+            large_bytes: high(head[3]),
+        };
+        if !size.is_sane() || map.words().len() < size.bytes() / 8 {
+            return Err(unreadable("it is shorter than its header says"));
+        }
+        let tag = [head[4].to_le_bytes(), head[5].to_le_bytes()].concat();
+        let boot = String::from_utf8_lossy(&tag).trim_end_matches('\0').to_string();
+        let mut kernel_boot = [0; 16];
+        kernel_boot[..8].copy_from_slice(&head[6].to_le_bytes());
+        kernel_boot[8..].copy_from_slice(&head[7].to_le_bytes());
+        Ok(Spool { map, size, boot, kernel_boot })
+    }
+
+    /// Number and size of its slots.
+    pub fn size(&self) -> SpoolSize {
+        self.size
+    }
+
+    /// The last part of its records' ids.
+    pub fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    /// The kernel's boot id of the run that made it.
+    pub fn kernel_boot(&self) -> [u8; 16] {
+        self.kernel_boot
+    }
+
+    /// The highest `seq` given out, as noted here.
+    pub fn seq_high(&self) -> u64 {
+        self.map.words()[SEQ_HIGH_WORD].load(Ordering::Acquire)
+    }
+
+    /// Notes the highest `seq` given out.
+    pub fn set_seq_high(&self, seq: u64) {
+        self.map.words()[SEQ_HIGH_WORD].store(seq, Ordering::Release);
+    }
+
+    /// Whether a body of so many bytes fits a small slot.
+    pub fn fits_small(&self, body: &[u8]) -> bool {
+        NUMBER_WORDS * 8 + body.len() <= self.size.small_bytes as usize
+    }
+
+    /// Fills a free slot and opens it. `body` is what [`write_body`] wrote, at most as long as the slot.
+    pub fn fill(&self, slot: u32, body: &[u8], ended: &Ended) {
+        let words = self.slot(slot);
+        store_numbers(words, ended);
+        words[2].store(0, Ordering::Relaxed);
+        let mut sum = Checksum::of(body.len());
+        let (whole, rest) = body.as_chunks::<8>();
+        for (word, chunk) in words[NUMBER_WORDS..].iter().zip(whole) {
+            let value = u64::from_le_bytes(*chunk);
+            word.store(value, Ordering::Relaxed);
+            sum.add(value);
+        }
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            words[NUMBER_WORDS + whole.len()].store(u64::from_le_bytes(last), Ordering::Relaxed);
+            sum.add(u64::from_le_bytes(last));
+        }
+        words[1].store(sum.value(), Ordering::Relaxed);
+        words[0].store((body.len() as u64) << 32 | State::Open as u64, Ordering::Release);
+    }
+
+    /// Patches the numbers of an open slot.
+    pub fn patch(&self, slot: u32, ended: &Ended) {
+        store_numbers(self.slot(slot), ended);
+    }
+
+    /// The numbers of a slot.
+    pub fn numbers(&self, slot: u32) -> Ended {
+        let words = self.slot(slot);
+        let load = |index: usize| words[index].load(Ordering::Relaxed);
+        let (times, codes) = (load(7), load(8).to_le_bytes());
+        Ended {
+            upload: load(3),
+            download: load(4),
+            ended_us: load(5) as i64,
+            elapsed_us: load(6),
+            connect_us: times as u32,
+            first_byte_us: (times >> 32) as u32,
+            status: u16::from_le_bytes([codes[0], codes[1]]),
+            ending: Ending::new(By::from_byte(codes[2]), Phase::from_byte(codes[3])),
+            cachecode: CacheCode::from_byte(codes[4]),
+            peercode: PeerCode::from_byte(codes[5]),
+            bypassed: codes[6] != 0,
+        }
+    }
+
+    /// Moves a slot to `state`; what was stored before is seen by whoever sees the state.
+    pub fn set_state(&self, slot: u32, state: State) {
+        let word = &self.slot(slot)[0];
+        let length = word.load(Ordering::Relaxed) & !0xffff_ffff;
+        word.store(length | state as u64, Ordering::Release);
+    }
+
+    /// The state of a slot; a value no state has counts as free.
+    pub fn state(&self, slot: u32) -> State {
+        match self.slot(slot)[0].load(Ordering::Acquire) as u32 {
+            1 => State::Open,
+            2 => State::Closed,
+            _ => State::Free,
+        }
+    }
+
+    /// The `seq` that the writer gave the slot's record; 0 if none.
+    pub fn seq(&self, slot: u32) -> u64 {
+        self.slot(slot)[2].load(Ordering::Acquire)
+    }
+
+    /// Gives the slot's record its `seq`: before its line is appended.
+    pub fn set_seq(&self, slot: u32, seq: u64) {
+        self.slot(slot)[2].store(seq, Ordering::Release);
+    }
+
+    /// Copies the body of a slot to `body` and answers whether its checksum holds.
+    pub fn copy_body(&self, slot: u32, body: &mut Vec<u8>) -> bool {
+        let words = self.slot(slot);
+        let length = (words[0].load(Ordering::Acquire) >> 32) as usize;
+        body.clear();
+        if length > (words.len() - NUMBER_WORDS) * 8 {
+            return false;
+        }
+        let mut sum = Checksum::of(length);
+        for word in &words[NUMBER_WORDS..NUMBER_WORDS + length.div_ceil(8)] {
+            let value = word.load(Ordering::Relaxed);
+            body.extend_from_slice(&value.to_le_bytes());
+            sum.add(value);
+        }
+        body.truncate(length);
+        sum.value() == words[1].load(Ordering::Relaxed)
+    }
+
+    fn slot(&self, slot: u32) -> &[AtomicU64] {
+        let (size, slot) = (self.size, slot as usize);
+        let (small_slots, small_bytes) = (size.small_slots as usize, size.small_bytes as usize);
+        let (start, bytes) = if slot < small_slots {
+            (slot * small_bytes, small_bytes)
+        } else {
+            let large_bytes = size.large_bytes as usize;
+            (small_slots * small_bytes + (slot - small_slots) * large_bytes, large_bytes)
+        };
+        &self.map.words()[(HEADER_BYTES + start) / 8..(HEADER_BYTES + start + bytes) / 8]
+    }
+}
+
+/// Writes the unchanging part of a record to `body` (cleared first), each text cut to its bound.
+pub fn write_body(body: &mut Vec<u8>, entry: &Entry) {
+    body.clear();
+    body.extend_from_slice(&entry.client_id.to_le_bytes());
+    body.extend_from_slice(&entry.started_us.to_le_bytes());
+    body.extend_from_slice(&entry.request_id.to_le_bytes());
+    body.extend_from_slice(&entry.client.port().to_le_bytes());
+    body.extend_from_slice(&entry.interface.port().to_le_bytes());
+    let client_is_4 = write_address(body, entry.client.ip());
+    let interface_is_4 = write_address(body, entry.interface.ip());
+    let flags = u16::from(client_is_4) | u16::from(interface_is_4) << 1 | u16::from(entry.named) << 2;
+    body.extend_from_slice(&flags.to_le_bytes());
+    let lengths = body.len();
+    body.resize(BODY_FIXED_BYTES, 0);
+    for (index, text) in entry.texts.iter().enumerate() {
+        let start = body.len();
+        append_cut(body, text, limits::RECORD_TEXT_BYTES_MAX[index]);
+        let length = (body.len() - start) as u16; // every bound is below 64 KiB
+        body[lengths + 2 * index..lengths + 2 * index + 2].copy_from_slice(&length.to_le_bytes());
+    }
+}
+
+/// Reads what [`write_body`] wrote; `None` if the lengths do not agree.
+pub fn read_body(body: &[u8]) -> Option<Entry<'_>> {
+    let (fixed, mut rest) = body.split_at_checked(BODY_FIXED_BYTES)?;
+    let two = |at: usize| u16::from_le_bytes([fixed[at], fixed[at + 1]]);
+    let eight = |at: usize| fixed[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or_default();
+    let flags = two(56);
+    let mut texts: [&[u8]; TEXTS] = [b""; TEXTS];
+    for (index, text) in texts.iter_mut().enumerate() {
+        (*text, rest) = rest.split_at_checked(usize::from(two(58 + 2 * index)))?;
+    }
+    Some(Entry {
+        client_id: eight(0),
+        started_us: eight(8) as i64,
+        request_id: u32::from(two(16)) | u32::from(two(18)) << 16,
+        client: SocketAddr::new(read_address(&fixed[24..40], flags & 1 != 0)?, two(20)),
+        interface: SocketAddr::new(read_address(&fixed[40..56], flags & 2 != 0)?, two(22)),
+        named: flags & 4 != 0,
+        texts,
+    })
+}
+
+fn write_address(body: &mut Vec<u8>, ip: IpAddr) -> bool {
+    let mut bytes = [0; 16];
+    match ip {
+        IpAddr::V4(ip) => bytes[..4].copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => bytes = ip.octets(),
+    }
+    body.extend_from_slice(&bytes);
+    ip.is_ipv4()
+}
+
+fn read_address(bytes: &[u8], is_4: bool) -> Option<IpAddr> {
+    let bytes: [u8; 16] = bytes.try_into().ok()?;
+    let [a, b, c, d, ..] = bytes;
+    Some(if is_4 { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(bytes).into() })
+}
+
+/// Appends `text`, or as much of it as leaves room for `...`, ending between two characters if it is UTF-8.
+fn append_cut(body: &mut Vec<u8>, text: &[u8], bytes_max: usize) {
+    if text.len() <= bytes_max {
+        return body.extend_from_slice(text);
+    }
+    let mut end = bytes_max - 3;
+    while end > bytes_max - 6 && text[end] & 0xc0 == 0x80 {
+        end -= 1;
+    }
+    body.extend_from_slice(&text[..end]);
+    body.extend_from_slice(b"...");
+}
+
+fn store_numbers(words: &[AtomicU64], ended: &Ended) {
+    let status = ended.status.to_le_bytes();
+    let codes = [
+        status[0],
+        status[1],
+        ended.ending.by.byte(),
+        ended.ending.phase.byte(),
+        ended.cachecode.byte(),
+        ended.peercode.byte(),
+        u8::from(ended.bypassed),
+        0,
+    ];
+    let values = [
+        ended.upload,
+        ended.download,
+        ended.ended_us as u64,
+        ended.elapsed_us,
+        u64::from(ended.connect_us) | u64::from(ended.first_byte_us) << 32,
+        u64::from_le_bytes(codes),
+    ];
+    for (word, value) in words[3..NUMBER_WORDS].iter().zip(values) {
+        word.store(value, Ordering::Relaxed);
+    }
+}
+
+/// Tells a body from one that was written in part: not against malice, and so as quick as the stores beside it. Two lanes,
+/// so that a multiplication need not wait for the one before.
+struct Checksum([u64; 2]);
+
+impl Checksum {
+    fn of(length: usize) -> Checksum {
+        Checksum([0x9e37_79b9_7f4a_7c15 ^ length as u64, 0xc2b2_ae3d_27d4_eb4f])
+    }
+
+    fn add(&mut self, word: u64) {
+        let [first, second] = self.0;
+        self.0 = [second, (first ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31)];
+    }
+
+    fn value(&self) -> u64 {
+        // Never 0, so that a slot of zeros does not check.
+        (self.0[0].rotate_left(17) ^ self.0[1]) | 1
+    }
+}
+
+fn header(size: SpoolSize, boot: &str, kernel_boot: [u8; 16]) -> [u64; HEADER_CHECKED_WORDS + 1] {
+    let mut tag = [0; 16];
+    tag.iter_mut().zip(boot.bytes()).for_each(|(place, byte)| *place = byte);
+    let [tag_low, tag_high] = halves(tag);
+    let [kernel_low, kernel_high] = halves(kernel_boot);
+    let mut words = [
+        MAGIC,
+        format_word(),
+        u64::from(size.small_slots) | u64::from(size.small_bytes) << 32,
+        u64::from(size.large_slots) | u64::from(size.large_bytes) << 32,
+        tag_low,
+        tag_high,
+        kernel_low,
+        kernel_high,
+        0,
+    ];
+    words[HEADER_CHECKED_WORDS] = header_checksum(&words[..HEADER_CHECKED_WORDS]);
+    words
+}
+
+fn halves(bytes: [u8; 16]) -> [u64; 2] {
+    let value = u128::from_le_bytes(bytes);
+    [value as u64, (value >> 64) as u64]
+}
+
+fn format_word() -> u64 {
+    let hash = blake3::hash(LAYOUT.as_bytes());
+    let [a, b, c, d, ..] = *hash.as_bytes();
+    FORMAT | u64::from(u32::from_le_bytes([a, b, c, d])) << 32
+}
+
+fn header_checksum(words: &[u64]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    words.iter().for_each(|word| {
+        hasher.update(&word.to_le_bytes());
+    });
+    let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// Where a file goes that cannot be read: it is kept for whoever can.
+pub fn set_aside(path: &Path) -> io::Result<std::path::PathBuf> {
+    let aside = path.with_extension(format!("unreadable-{}", Wall::now().seconds()));
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Draft;
+    use proptest::prelude::*;
+
+    pub(crate) const TINY: SpoolSize =
+        SpoolSize { small_slots: 4, small_bytes: 1024, large_slots: 2, large_bytes: 32768 };
+
+    #[test]
+    fn a_slot_gives_back_what_was_put_in_also_to_a_successor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("core-0");
+        let spool = Spool::create(&path, TINY, "bootbootbo", [7; 16], 41).unwrap();
+        let agent = vec![b'a'; 5000];
+        let draft =
+            Draft { client_id: 3, request_id: 70_000, useragent: &agent, username: Some("ü"), ..Draft::default() };
+        let mut body = Vec::new();
+        write_body(&mut body, &Entry::from(&draft));
+        assert!(!spool.fits_small(&body));
+        let ended = Ended { upload: u64::MAX, status: 404, connect_us: 5, ending: Ending::DROPPED, ..Ended::default() };
+        spool.fill(5, &body, &ended);
+        drop(spool);
+        let spool = Spool::open(&path).unwrap();
+        assert_eq!((spool.boot(), spool.kernel_boot(), spool.seq_high()), ("bootbootbo", [7; 16], 41));
+        let states: Vec<State> = (0..6).map(|slot| spool.state(slot)).collect();
+        assert_eq!(states, [State::Free, State::Free, State::Free, State::Free, State::Free, State::Open]);
+        let mut again = Vec::new();
+        assert!(spool.copy_body(5, &mut again));
+        let entry = read_body(&again).unwrap();
+        assert_eq!((entry.client_id, entry.request_id, entry.named, entry.client), (3, 70_000, true, draft.client));
+        assert_eq!(entry.texts[4].len(), 2048, "a long text is cut");
+        assert!(entry.texts[4].ends_with(b"aaa..."));
+        assert_eq!(spool.numbers(5), ended);
+    }
+
+    #[test]
+    fn every_damaged_byte_of_the_header_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("core-0");
+        drop(Spool::create(&path, TINY, "bootbootbo", [7; 16], 0).unwrap());
+        let good = fs::read(&path).unwrap();
+        for at in 0..72 {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            fs::write(&path, &bad).unwrap();
+            assert!(matches!(Spool::open(&path), Err(BadSpool::Unreadable(_))), "byte {at}");
+        }
+        fs::write(&path, &good[..good.len() - 8]).unwrap();
+        assert!(matches!(Spool::open(&path), Err(BadSpool::Unreadable(_))));
+        fs::write(&path, vec![0; good.len()]).unwrap();
+        assert!(matches!(Spool::open(&path), Err(BadSpool::Empty)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_for_a_body_are_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = read_body(&body);
+        }
+
+        #[test]
+        fn a_text_is_cut_between_characters(text in "[a-zäöü日本]{1,60}", bytes_max in 8usize..40) {
+            let mut out = Vec::new();
+            append_cut(&mut out, text.as_bytes(), bytes_max);
+            prop_assert!(out.len() <= bytes_max && std::str::from_utf8(&out).is_ok());
+        }
+    }
+}

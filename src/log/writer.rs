@@ -1,0 +1,169 @@
+//! The writer: one thread that turns closed slots into lines of extended.log, in sequence, and gives the slots back.
+
+use crate::base::clock::Mono;
+use crate::limits;
+use crate::log::Progress;
+use crate::log::desk::Shared;
+use crate::log::extended::ExtendedLog;
+use crate::log::slots;
+use crate::log::slots::State;
+use crate::record::line::LineWriter;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// What others tell the writer.
+#[derive(Default)]
+pub struct Control {
+    /// Write what is closed, sync, end.
+    pub stop: AtomicBool,
+    /// Up to here the master has the records.
+    pub acknowledged: AtomicU64,
+    /// Numbers up to here are taken, though the writer did not give them out.
+    pub taken: AtomicU64,
+}
+
+/// The writer's state. `run` is its thread.
+pub struct Writer {
+    pub cores: Vec<Arc<Shared>>,
+    pub log: ExtendedLog,
+    pub line: LineWriter,
+    /// The highest `seq` given out.
+    pub seq: u64,
+    pub log_dir: PathBuf,
+    pub keep: Duration,
+    pub control: Arc<Control>,
+    pub progress: watch::Sender<Progress>,
+    pub batch: Batch,
+}
+
+/// Lines that are being appended, and the slots they came from.
+#[derive(Default)]
+pub struct Batch {
+    first: u64,
+    lines: Vec<u8>,
+    slots: Vec<(usize, u32)>,
+    body: Vec<u8>,
+}
+
+impl Writer {
+    /// Works until told to stop.
+    pub fn run(mut self) {
+        let mut nap_ms = 1;
+        let mut synced = Mono::now();
+        let mut looked = Mono::now();
+        loop {
+            let stopping = self.control.stop.load(Ordering::Acquire);
+            let appended = self.append_some();
+            let news = matches!(appended, Ok(true));
+            let due = Mono::now().micros_since(synced) >= limits::LOG_SYNC_MS * 1000;
+            let outcome = appended.and_then(|_| if due || (stopping && !news) { self.sync() } else { Ok(()) });
+            if due {
+                synced = Mono::now();
+            }
+            let well = outcome.is_ok();
+            self.tell(outcome.err());
+            if stopping && (!news || !well) {
+                return;
+            }
+            if Mono::now().micros_since(looked) >= limits::LOG_RETENTION_MS * 1000 {
+                looked = Mono::now();
+                self.forget();
+            }
+            // A poll instead of a wake-up: a core that closes a record makes no system call. Naps grow to 16 ms.
+            nap_ms = if news { 1 } else { (nap_ms * 2).min(limits::LOG_NAP_MS_MAX) };
+            std::thread::park_timeout(Duration::from_millis(if well { nap_ms } else { limits::LOG_RETRY_MS }));
+        }
+    }
+
+    /// Appends the records that wait, at most one batch. Answers whether there were any.
+    fn append_some(&mut self) -> io::Result<bool> {
+        if self.batch.slots.is_empty() {
+            self.collect();
+        }
+        if self.batch.slots.is_empty() {
+            return Ok(false);
+        }
+        self.log.append(&self.batch.lines, self.batch.first)?;
+        for (core, slot) in self.batch.slots.drain(..) {
+            let shared = &self.cores[core];
+            shared.spool.set_state(slot, State::Free);
+            shared.freed.push(slot);
+        }
+        self.batch.lines.clear();
+        let seq = self.seq;
+        self.progress.send_if_modified(|progress| {
+            progress.written = seq;
+            false // what is not durable interests nobody who waits
+        });
+        Ok(true)
+    }
+
+    /// Gives numbers to closed slots and writes their lines to the batch.
+    fn collect(&mut self) {
+        self.seq = self.seq.max(self.control.taken.load(Ordering::Acquire));
+        self.batch.first = self.seq + 1;
+        for (core, shared) in self.cores.iter().enumerate() {
+            while self.batch.slots.len() < limits::LOG_APPEND_RECORDS_MAX
+                && let Some(slot) = shared.closed.pop()
+            {
+                shared.spool.copy_body(slot, &mut self.batch.body);
+                self.batch.slots.push((core, slot));
+                let Some(entry) = slots::read_body(&self.batch.body) else {
+                    // Its core wrote it just now: only broken memory could come here.
+                    tracing::error!("a slot of core {core}'s record spool cannot be read: its record is lost");
+                    continue;
+                };
+                self.seq += 1;
+                shared.spool.set_seq(slot, self.seq);
+                let ended = shared.spool.numbers(slot);
+                self.line.write(&mut self.batch.lines, &entry, &ended, shared.spool.boot(), self.seq);
+            }
+        }
+        if let Some(shared) = self.cores.first() {
+            shared.spool.set_seq_high(self.seq);
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if !self.log.is_unsynced() {
+            return Ok(());
+        }
+        self.log.sync()?;
+        let seq = self.progress.borrow().written;
+        self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.durable, seq) != seq);
+        Ok(())
+    }
+
+    /// Shows trouble, or that it is gone.
+    fn tell(&self, error: Option<io::Error>) {
+        let words = error.map_or(String::new(), |error| {
+            format!(
+                "writing extended.log in {}: {error}. Records wait in the spool and clients get 503 when it is full; free \
+                 space or repair the file system, then it goes on by itself.",
+                self.log_dir.display()
+            )
+        });
+        self.progress.send_if_modified(|progress| {
+            let changed = progress.trouble != words;
+            if changed && words.is_empty() {
+                tracing::info!("extended.log is written again");
+            } else if changed {
+                tracing::error!("{words}");
+            }
+            progress.trouble = words;
+            changed
+        });
+    }
+
+    fn forget(&self) {
+        if let Err(error) = self.log.forget(self.control.acknowledged.load(Ordering::Acquire), self.keep) {
+            tracing::warn!("removing old files of extended.log in {}: {error}", self.log_dir.display());
+        }
+    }
+}
