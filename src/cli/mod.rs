@@ -1,8 +1,24 @@
 //! The command line: one mode a job, everything asked of a running node goes over its control socket.
 #![forbid(unsafe_code)]
 
+mod args;
+mod asking;
 pub mod control;
+mod local;
+mod manual;
+mod paper;
+mod show;
+mod times;
 
+use args::ActivationKey;
+use args::Cli;
+use args::Command;
+use args::Params;
+use args::Policy;
+use clap::Parser;
+use std::io;
+use std::io::IsTerminal;
+use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +45,52 @@ pub struct DemoOptions {
 
 /// Reads the arguments and runs the mode they name.
 pub fn main(modes: Modes) -> ExitCode {
-    let _ = modes;
-    ExitCode::SUCCESS
+    // Wrong usage, --help and --version end here, with 2, 0 and 0.
+    let Cli { ask, command } = Cli::parse();
+    match command {
+        // The two that are the product: they come from the floor above.
+        Command::Run { config } => (modes.run)(&config),
+        Command::Demo { dir, slaves } => (modes.demo)(DemoOptions { dir, slaves: slaves.into(), json: ask.json }),
+        // What needs no node.
+        Command::Completions { shell } => end(Ok(manual::completions(shell))),
+        Command::Man { output } => end(manual::pages(output.as_deref())),
+        Command::ActivationKey(ActivationKey::New { output }) => end(local::new_activation_key(output.as_deref())),
+        Command::Params(Params::Default) => {
+            end(Ok(crate::settings::render(&crate::settings::Said::default()).into_bytes()))
+        }
+        Command::Params(Params::Reference) => end(Ok(manual::startup_params().into_bytes())),
+        Command::Policy(Policy::Check { file, offline }) => asking::check(&ask, &file, offline),
+        // What a running node is asked.
+        other => asking::run(&ask, other),
+    }
+}
+
+/// Prints what was made, or what went wrong.
+fn end(made: Result<Vec<u8>, String>) -> ExitCode {
+    match made {
+        Ok(bytes) => put(&bytes),
+        Err(words) => fail(&words),
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head -1`) is no failure.
+fn put(bytes: &[u8]) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("writing to standard output failed: {error}")),
+    }
+}
+
+/// Says what went wrong on standard error.
+fn fail(words: &str) -> ExitCode {
+    // If even that fails there is nobody to tell.
+    let _ = writeln!(io::stderr(), "tidegate: {}", paper::tame(words));
+    ExitCode::FAILURE
+}
+
+/// Colour on a terminal whose user did not ask for none (no-color.org).
+fn colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

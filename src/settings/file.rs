@@ -18,6 +18,7 @@ use std::io;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::path::PathBuf;
 
 /// A file that was read without fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,12 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Fault>> {
         Some(settings) if faults.is_empty() => Ok(Loaded { said, settings }),
         _ => Err(in_order(path, faults)),
     }
+}
+
+/// The RUN_DIR that a file names, whatever else is wrong with it: enough to find the node and ask.
+pub fn run_dir(path: &Path) -> Option<PathBuf> {
+    let (said, _) = parse(&read_bounded(path).ok()?);
+    Some(PathBuf::from(said.value(key("RUN_DIR")?)))
 }
 
 /// Writes changed values to `path`, keeping all others, its mode and its owner. Everything is checked first; on any fault

@@ -17,6 +17,7 @@ pub use fault::Fault;
 pub use file::Loaded;
 pub use file::host_name;
 pub use file::load;
+pub use file::run_dir;
 pub use file::submit;
 pub use resolve::resolve;
 pub use said::Said;

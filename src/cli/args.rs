@@ -1,0 +1,311 @@
+//! The arguments, as clap reads them; the help, the completions and the manual pages come from here.
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use std::path::PathBuf;
+
+/// A secure web gateway: a cluster of forward proxies that enforces one policy and keeps one log
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidegate",
+    version,
+    after_help = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage.",
+    after_long_help = "Examples:
+  tidegate demo              a master, two slaves and an origin on loopback, to play with
+  tidegate status            how this host's node is
+  tidegate verify            walk the checklist; each line says passed or what to do
+  tidegate policy apply policy.toml -m 'Block gambling'
+  tidegate policy explain --client 10.0.0.7 --url http://example.com/
+  tidegate report --last 1h --blocked
+
+Commands that ask a running node use its control socket; root and members of the group that
+CONTROL_GROUP names may. With --json they print what the node answered, for programs.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+
+Files: /etc/tidegate/startup.ini (see tidegate-startup.ini(5)), /var/log/tidegate/extended.log."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub ask: Ask,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How to reach the node and how to print its answer.
+#[derive(Debug, Args)]
+pub struct Ask {
+    /// The control socket of the node to ask
+    ///
+    /// Default: control.sock in the RUN_DIR that /etc/tidegate/startup.ini names, or else /run/tidegate/control.sock.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+    /// Print the answer as one JSON object
+    ///
+    /// What the node answered, or its refusal ({"kind", "words", "complaints"}) with exit code 1.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Be a node: what systemd starts
+    ///
+    /// Reads the startup params, takes its role and runs until SIGTERM or SIGINT; on these it lets running exchanges finish.
+    Run {
+        /// The startup params
+        #[arg(long, value_name = "FILE", default_value = crate::settings::DEFAULT_FILE)]
+        config: PathBuf,
+    },
+    /// Start a whole cluster on loopback, to play with
+    ///
+    /// A master, slaves and a small origin, in one folder and on free ports. Prints what to open and what to try, and runs until
+    /// Ctrl-C. With --json it prints one JSON line once everything is ready.
+    #[command(after_long_help = "Examples:
+  tidegate demo
+  tidegate demo --slaves 3 --dir /tmp/cluster
+  tidegate demo --json | head -1")]
+    Demo {
+        /// Use this folder and keep it (default: a temporary one)
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// How many slaves
+        #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
+        slaves: u8,
+    },
+    /// Show how the node is: role, policy in force, records, and on a master its slaves
+    Status,
+    /// Look at, check, apply and roll back policy
+    #[command(subcommand, arg_required_else_help = true)]
+    Policy(Policy),
+    /// Show who went where and what was blocked
+    ///
+    /// On a master: the traffic of all its slaves. Times are RFC 3339 (2026-05-01T12:00:00Z), or local without a zone
+    /// (2026-05-01, "2026-05-01 12:00").
+    #[command(after_long_help = "Examples:
+  tidegate report --last 1h
+  tidegate report --from 2026-05-01 --to 2026-05-02 --user ann@10.0.0.7
+  tidegate report --last 7d --blocked --top 20
+  tidegate report --node slave-2 --host example.com --newest 100 --json")]
+    Report(Report),
+    /// Walk the checklist of a working node: each line says passed or what to do
+    ///
+    /// Exits with 1 if a check does not hold.
+    Verify,
+    /// Restart the daemon in place
+    Restart {
+        /// First keep a copy of startup params and policy in the state directory
+        #[arg(long)]
+        backup: bool,
+    },
+    /// Show or change startup params
+    #[command(subcommand, arg_required_else_help = true)]
+    Params(Params),
+    /// Make the key that admits nodes to a cluster
+    #[command(subcommand, name = "activation-key", arg_required_else_help = true)]
+    ActivationKey(ActivationKey),
+    /// Make administrators of the portal
+    #[command(subcommand, arg_required_else_help = true)]
+    Admin(Admin),
+    /// Print completions for a shell
+    #[command(after_long_help = "Example:
+  tidegate completions bash > /usr/share/bash-completion/completions/tidegate")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write all of them to a folder
+    Man {
+        /// Write every page to this folder
+        #[arg(short, long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Say everything that is wrong with a policy document; changes nothing
+    ///
+    /// Asks the node, because only it has the list files that the document names. Without a node, or with --offline, the
+    /// document is compiled here, and list files are looked for beside it.
+    Check {
+        /// The document; - reads standard input
+        file: PathBuf,
+        /// Compile here, without asking a node
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Print the policy document in force, or of an older version
+    Show {
+        /// A version of the history
+        #[arg(long, value_name = "N")]
+        version: Option<u64>,
+    },
+    /// Show what would change if a document were applied
+    Diff {
+        /// The document; - reads standard input
+        file: PathBuf,
+    },
+    /// Compile a document and enforce it on all nodes of the cluster
+    ///
+    /// Nothing changes if the document has a fault: the policy in force stays.
+    #[command(after_long_help = "Example:
+  tidegate policy show > policy.toml
+  editor policy.toml
+  tidegate policy diff policy.toml
+  tidegate policy apply policy.toml -m 'Open the payroll site' --base 12")]
+    Apply {
+        /// The document; - reads standard input
+        file: PathBuf,
+        /// Why, for the history
+        #[arg(short, long, value_name = "COMMENT")]
+        message: Option<String>,
+        /// The version you started from; refused if another came in between
+        #[arg(long, value_name = "N")]
+        base: Option<u64>,
+    },
+    /// List the versions of policy, newest first
+    Log {
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: u32,
+    },
+    /// Apply the document of an older version as a new version
+    Rollback {
+        /// The version to go back to
+        version: u64,
+        /// Why, for the history
+        #[arg(short, long, value_name = "COMMENT")]
+        message: Option<String>,
+    },
+    /// Write the policy document, byte for byte, to a file or to standard output
+    Export {
+        /// A version of the history; the one in force if absent
+        #[arg(long, value_name = "N")]
+        version: Option<u64>,
+        /// Write to this file
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Tell, step by step, how a request would be decided
+    #[command(after_long_help = "Examples:
+  tidegate policy explain --client 10.0.0.7 --url http://example.com/
+  tidegate policy explain --client 10.0.0.7 --method CONNECT --url example.com:443 --at '2026-05-04 12:30'
+  tidegate policy explain --client 10.0.0.7 --url http://example.com/ --document draft.toml")]
+    Explain {
+        /// The client's address
+        #[arg(long, value_name = "IP")]
+        client: std::net::IpAddr,
+        /// The URL, or host:port with --method CONNECT
+        #[arg(long)]
+        url: String,
+        /// The request's method
+        #[arg(long, default_value = "GET")]
+        method: String,
+        /// The authenticated user
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// When: RFC 3339, or local time without a zone; now if absent
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+        /// Explain by this document instead of the policy in force
+        #[arg(long, value_name = "FILE")]
+        document: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Records that ended at this time or later
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Records that ended before this time
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+    /// Records of the last while: 90s, 15m, 1h, 7d
+    #[arg(long, value_name = "SPAN", conflicts_with_all = ["from", "to"])]
+    pub last: Option<String>,
+    /// Only this node's
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// Only requests to this host
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Only this user's: name@address, or anonymous@address
+    #[arg(long)]
+    pub user: Option<String>,
+    /// Only this client address
+    #[arg(long, value_name = "IP")]
+    pub client: Option<String>,
+    /// Only requests in this category
+    #[arg(long, value_name = "NAME")]
+    pub category: Option<String>,
+    /// Only what this rule decided
+    #[arg(long)]
+    pub rule: Option<String>,
+    /// Only answers with this HTTP status
+    #[arg(long, value_name = "CODE")]
+    pub status: Option<u16>,
+    /// Only what policy blocked
+    #[arg(long)]
+    pub blocked: bool,
+    /// Rows of each ranking
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub top: u32,
+    /// How many of the newest records to list
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub newest: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Params {
+    /// Show every startup param of the node with its value
+    Show,
+    /// Change startup params: all of them, or none if one is bad
+    #[command(after_long_help = "Example:
+  tidegate params set LOG_LEVEL=debug KEEP_DATA=90")]
+    Set {
+        /// What to change
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = key_value)]
+        values: Vec<(String, String)>,
+    },
+    /// Print a startup.ini with every default, as the package installs it
+    Default,
+    /// Print the reference of all startup params (Markdown)
+    Reference,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ActivationKey {
+    /// Make a new activation key; every node of the cluster gets the same one
+    #[command(after_long_help = "Example, on the master, then copy the file to each slave:
+  tidegate activation-key new -o /etc/tidegate/activation.key")]
+    New {
+        /// Write it to this file (mode 0600), which must not exist yet
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Admin {
+    /// Add an administrator, or give one a new password
+    ///
+    /// The password is asked on the terminal, or read as the first line of standard input; it is never an argument, because
+    /// everybody on the host can read those.
+    #[command(after_long_help = "Examples:
+  tidegate admin add ann
+  pass show tidegate/ann | tidegate admin add ann")]
+    Add {
+        /// The administrator's name
+        name: String,
+    },
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
+        _ => Err("write it as KEY=VALUE, such as LOG_LEVEL=debug".to_string()),
+    }
+}

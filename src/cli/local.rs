@@ -1,0 +1,113 @@
+//! What the command line does by itself: reads documents and passwords, checks a document without a node, makes a key.
+
+use crate::cli::paper::tame;
+use crate::limits;
+use crate::policy;
+use crate::policy::Complaint;
+use crate::policy::Folder;
+use crate::sys::terminal;
+use crate::tls::activation::ActivationKey;
+use std::fs;
+use std::io;
+use std::io::BufRead;
+use std::io::IsTerminal;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// The text of a policy document; `-` is standard input.
+pub fn document(file: &Path) -> Result<String, String> {
+    let name = if file == Path::new("-") { "standard input".to_string() } else { file.display().to_string() };
+    let limit = limits::POLICY_DOCUMENT_BYTES_MAX;
+    let read = |from: &mut dyn Read| {
+        let mut bytes = Vec::new();
+        from.take(limit as u64 + 1).read_to_end(&mut bytes).map(|_| bytes)
+    };
+    let bytes = if file == Path::new("-") {
+        read(&mut io::stdin().lock())
+    } else {
+        fs::File::open(file).and_then(|mut file| read(&mut file))
+    };
+    let bytes = bytes.map_err(|error| format!("reading {name} failed: {error}"))?;
+    if bytes.len() > limit {
+        return Err(format!(
+            "{name} is longer than {limit} bytes; put long host lists into files that the document names"
+        ));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        format!("{name}, line {line}: this is not UTF-8 text; save the document as UTF-8")
+    })
+}
+
+/// Compiles a document here; list files are looked for beside it.
+pub fn check(file: &Path, document: &str) -> Vec<Complaint> {
+    policy::compile(document, 1, &Folder::of_document(file)).err().unwrap_or_default()
+}
+
+/// A new activation key, to a file that only its owner can read or to standard output.
+pub fn new_activation_key(output: Option<&Path>) -> Result<Vec<u8>, String> {
+    let key = ActivationKey::generate().map_err(|fault| format!("making an activation key failed: {fault}"))?;
+    let text = format!("{}\n", key.to_text().trim_end());
+    let Some(path) = output else { return Ok(text.into_bytes()) };
+    // Never over an existing key: every node of the cluster would have to get the new one.
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
+    match written {
+        Ok(()) => {
+            let words = format!(
+                "Wrote a new activation key ({}) to {}. Copy the file to every node of the cluster, owner the daemon's user, mode 0600.\n",
+                key.fingerprint(),
+                path.display()
+            );
+            Ok(tame_lines(&words))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(format!(
+            "{} exists already and is left as it is: nodes that hold its key would no longer know each other. Move it away first if you \
+             mean it.",
+            path.display()
+        )),
+        Err(error) => Err(format!("writing {} failed: {error}", path.display())),
+    }
+}
+
+/// A password: asked twice on a terminal, otherwise the first line of standard input.
+pub fn password(name: &str) -> Result<String, String> {
+    if io::stdin().is_terminal() {
+        return typed_password(name).map_err(|error| format!("reading the password from the terminal failed: {error}"));
+    }
+    let mut line = String::new();
+    let limit = limits::PASSWORD_BYTES_MAX as u64 + 3;
+    io::BufReader::new(io::stdin().lock().take(limit))
+        .read_line(&mut line)
+        .map_err(|error| format!("reading the password from standard input failed: {error}"))?;
+    let password = line.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(
+            "standard input has no password on its first line; write it there, or run the command on a terminal"
+                .to_string(),
+        );
+    }
+    Ok(password.to_string())
+}
+
+fn typed_password(name: &str) -> io::Result<String> {
+    let limit = limits::PASSWORD_BYTES_MAX + 2;
+    let prompt = format!("Password for {} (at least {} characters): ", tame(name), limits::PASSWORD_CHARS_MIN);
+    let first = terminal::read_secret(&prompt, limit)?;
+    let second = terminal::read_secret("The same again: ", limit)?;
+    if first != second {
+        return Err(io::Error::other("the two are not the same; run the command again"));
+    }
+    Ok(first)
+}
+
+fn tame_lines(words: &str) -> Vec<u8> {
+    format!("{}\n", tame(words.trim_end())).into_bytes()
+}
