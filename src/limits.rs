@@ -332,3 +332,31 @@ const _: () = assert!(
     "the longest record must fit a line: every byte may become four, and hosts stand twice"
 );
 const _: () = assert!(SPOOL_SMALL_SLOT_BYTES.is_multiple_of(8) && SPOOL_LARGE_SLOT_BYTES.is_multiple_of(8));
+/// The most entries of one list of a policy document (rules, addresses of an entry, hosts of a request type).
+pub const POLICY_LIST_ENTRIES_MAX: usize = 4096;
+/// The most hosts all categories of a policy hold together: their table and text stay well under the largest snapshot.
+pub const POLICY_CATEGORY_HOSTS_MAX: usize = 8 * 1024 * 1024;
+/// The largest file of hosts that a category may name, in bytes.
+pub const POLICY_CATEGORY_FILE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// The longest name in a policy (profile, group, category, rule), in bytes: it stands in every record.
+pub const POLICY_NAME_BYTES_MAX: usize = 64;
+/// The longest free text of a policy (comment, reason, title), in bytes.
+pub const POLICY_TEXT_BYTES_MAX: usize = 1024;
+/// The longest body of a template, in bytes.
+pub const POLICY_TEMPLATE_BYTES_MAX: usize = 64 * 1024;
+/// The longest regular expression, in bytes.
+pub const POLICY_REGEX_PATTERN_BYTES_MAX: usize = 1024;
+/// The most memory one regular expression may cost as an automaton, in bytes: what needs more is written differently.
+pub const POLICY_REGEX_DFA_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The most regular expressions in one policy: their automata are far smaller than the bound above as a rule, and the snapshot's own bound
+/// holds in any case.
+pub const POLICY_REGEXES_MAX: usize = 1024;
+/// The most faults told about one document; who has more starts with these.
+pub const POLICY_COMPLAINTS_MAX: usize = 100;
+/// The longest host name in bytes (RFC 1035 section 2.3.4, without the final dot).
+pub const HOST_BYTES_MAX: usize = 253;
+/// The longest walk through the host table of the categories. At half load a million hosts stay under 60.
+pub const HOST_PROBES_MAX: usize = 256;
+const _: () = assert!(HOST_BYTES_MAX <= u8::MAX as usize, "the host table keeps a name's length in one byte");
+const _: () = assert!(POLICY_CATEGORY_HOSTS_MAX * (HOST_BYTES_MAX / 8) < SNAPSHOT_BYTES_MAX);
+const _: () = assert!(POLICY_TEMPLATE_BYTES_MAX < POLICY_DOCUMENT_BYTES_MAX);

@@ -7,12 +7,17 @@
 //! that no Access Profile allows is denied, and a tunnel to a port not in `[network] connect_ports` (443) is denied.
 #![forbid(unsafe_code)]
 
+mod compile;
 mod decision;
 mod facts;
 mod files;
 pub mod page;
+mod patterns;
+mod sections;
 mod snapshot;
+mod walk;
 
+pub use compile::compile;
 pub use decision::Decision;
 pub use decision::Denial;
 pub use decision::ListKind;
@@ -33,6 +38,8 @@ pub use page::BlockFacts;
 pub use page::Page;
 pub use snapshot::Snapshot;
 pub use snapshot::SnapshotError;
+pub use walk::decide;
+pub use walk::explain;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -54,24 +61,6 @@ pub struct Complaint {
     pub what: String,
     /// What would be accepted.
     pub remedy: String,
-}
-
-/// Compiles a document to a snapshot file, or says everything that is wrong with it.
-pub fn compile(document: &str, version: u64, files: &dyn Files) -> Result<Vec<u8>, Vec<Complaint>> {
-    let _ = (document, version, files);
-    Ok(Snapshot::builtin().bytes())
-}
-
-/// May this request go out? Allocates nothing.
-pub fn decide(snapshot: &Snapshot, facts: &Facts) -> Decision {
-    let _ = (snapshot, facts);
-    let denial = Denial { rule: RuleId(0), why: decision::Why::Rule, template: TemplateId(0) };
-    Decision { verdict: Verdict::Deny(denial), tags: Tags::default(), do_not_bypass: false }
-}
-
-/// The same walk as [`decide`], told line by line.
-pub fn explain(snapshot: &Snapshot, facts: &Facts) -> (Decision, Vec<String>) {
-    (decide(snapshot, facts), Vec::new())
 }
 
 /// A unified diff of two documents; empty if they are equal.

@@ -1,0 +1,9 @@
+//! The sections of a policy: one file each, with what it reads from the document and how it matches.
+
+pub mod access_profiles;
+pub mod access_restriction;
+pub mod categories;
+pub mod network;
+pub mod request_types;
+pub mod templates;
+pub mod time_profiles;

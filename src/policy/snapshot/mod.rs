@@ -1,0 +1,215 @@
+//! The compiled, immutable form of a policy document: a header, then an archive that is read in place.
+
+pub mod body;
+pub mod header;
+pub mod hosts;
+
+use super::compile;
+use super::decision::Bits;
+use super::decision::ListKind;
+use super::decision::Rights;
+use super::decision::RuleId;
+use super::decision::Tags;
+use super::decision::TemplateId;
+use super::files::NoFiles;
+use super::page;
+use super::page::BlockFacts;
+use super::page::Page;
+use super::patterns::Pattern;
+use super::sections::time_profiles;
+use crate::base::archive::Verified;
+use crate::limits::SNAPSHOT_BYTES_MAX;
+use body::ArchivedBody;
+use body::ArchivedRule;
+use body::Body;
+pub use header::SnapshotError;
+use jiff::tz::TimeZone;
+use std::fmt;
+use std::net::IpAddr;
+
+/// What a node enforces before it has ever had a policy.
+const BUILTIN: &str =
+    "# The policy of a node that has none yet: every client is denied. Apply a policy to change that.\n";
+
+/// A policy, compiled and verified. Shared in an `Arc`; nothing in it changes.
+pub struct Snapshot {
+    archive: Verified<Body>,
+    version: u64,
+    hash: [u8; 32],
+    name: String,
+    patterns: Vec<Pattern>,
+    zones: Vec<TimeZone>,
+}
+
+/// A snapshot file of `body`.
+pub(super) fn write(version: u64, body: &Body) -> Result<Vec<u8>, String> {
+    let archive = rkyv::to_bytes::<rkyv::rancor::Error>(body).map_err(|error| error.to_string())?;
+    let bytes = header::HEADER_BYTES + archive.len();
+    if bytes > SNAPSHOT_BYTES_MAX {
+        return Err(format!("the snapshot would have {bytes} bytes; {SNAPSHOT_BYTES_MAX} are accepted"));
+    }
+    let mut file = Vec::with_capacity(bytes);
+    file.extend_from_slice(&header::write(version, &archive));
+    file.extend_from_slice(&archive);
+    Ok(file)
+}
+
+impl Snapshot {
+    /// Verifies `bytes` (header, hash, archive, invariants) and makes them ready for decisions.
+    pub fn open(bytes: &[u8]) -> Result<Snapshot, SnapshotError> {
+        let (header, body) = header::read(bytes)?;
+        let archive = Verified::<Body>::check(body).map_err(SnapshotError::BadArchive)?;
+        archive.get().check().map_err(SnapshotError::BadContent)?;
+        let regexes = archive.get().regexes.iter();
+        let patterns = regexes.map(|bytes| Pattern::load(bytes)).collect::<Result<_, _>>();
+        let zones = archive.get().zones.iter().map(|zone| {
+            let unknown = || SnapshotError::UnknownZone { zone: zone.to_string() };
+            time_profiles::load_zone(zone).ok_or_else(unknown)
+        });
+        let zones = zones.collect::<Result<_, _>>()?;
+        let name = format!("{}-{}", header.version, hex(&header.hash[..6]));
+        let patterns = patterns.map_err(SnapshotError::BadRegex)?;
+        Ok(Snapshot { archive, version: header.version, hash: header.hash, name, patterns, zones })
+    }
+
+    /// The policy of a node that has none yet: version 0, denies everything.
+    pub fn builtin() -> Snapshot {
+        let file = compile::compile(BUILTIN, 0, &NoFiles).unwrap_or_default();
+        Snapshot::open(&file).expect("the built-in document is a constant, and tests compile and open it")
+    }
+
+    /// The name for people: version and the first 12 hex digits of the hash, such as `12-3fa9c1d2e0b4`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The policy version; 0 is the built-in policy.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// BLAKE3 over version and archive: equal hashes are equal snapshots.
+    pub fn hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    /// The snapshot file, as it is stored and sent (copied together on each call).
+    pub fn bytes(&self) -> Vec<u8> {
+        let archive = self.archive.bytes();
+        let mut file = Vec::with_capacity(header::HEADER_BYTES + archive.len());
+        file.extend_from_slice(&header::write(self.version, archive));
+        file.extend_from_slice(archive);
+        file
+    }
+
+    /// The policy document this was compiled from.
+    pub fn document(&self) -> &str {
+        &self.body().document
+    }
+
+    /// `[policy] name`, or empty.
+    pub fn title(&self) -> &str {
+        &self.body().name
+    }
+
+    /// `[policy] block_contact`, or empty.
+    pub fn contact(&self) -> &str {
+        &self.body().contact
+    }
+
+    /// What the client's address may do, by Access Restriction.
+    pub fn rights(&self, client: IpAddr) -> Rights {
+        let admission = self.body().access.admit(client);
+        if admission.admitted { admission.rights } else { Rights::NONE }
+    }
+
+    /// Whether Access Restriction asks for authentication. Then a slave needs the right CLUSTER to join.
+    pub fn authentication_on(&self) -> bool {
+        self.body().access.authentication
+    }
+
+    /// Whether the policy allows this address and port although it is of a kind that is refused otherwise (loopback,
+    /// link-local, the node's own).
+    pub fn destination_allowed(&self, address: IpAddr, port: u16) -> bool {
+        self.body().network.allows_destination(address, port)
+    }
+
+    /// How many hosts the categories hold.
+    pub fn category_hosts(&self) -> usize {
+        self.body().hosts.count()
+    }
+
+    /// Appends the names of one list, joined by commas.
+    pub fn write_list(&self, tags: &Tags, kind: ListKind, out: &mut String) {
+        self.write_names(kind, tags.of(kind), out);
+    }
+
+    /// The page for a denied request.
+    pub fn block_page(&self, template: TemplateId, facts: &BlockFacts) -> Page {
+        let templates = &self.body().templates;
+        match templates.get(template.0 as usize).or(templates.first()) {
+            Some(t) => page::fill(t.status.to_native(), &t.title, &t.body, facts, self.contact(), &self.name),
+            None => page::render(403, page::BLOCKED_TITLE, &[facts.reason]),
+        }
+    }
+
+    pub(super) fn write_names(&self, kind: ListKind, bits: &Bits, out: &mut String) {
+        for (at, number) in bits.iter().enumerate() {
+            if at > 0 {
+                out.push(',');
+            }
+            out.push_str(self.list_name(kind, number));
+        }
+    }
+
+    fn list_name(&self, kind: ListKind, number: usize) -> &str {
+        let body = self.body();
+        let name = match kind {
+            ListKind::TimeProfiles => body.time_profiles.get(number).map(|profile| &profile.name),
+            ListKind::RequestTypes => body.request_types.get(number).map(|request_type| &request_type.name),
+            ListKind::UserGroups => body.names.user_groups.get(number),
+            ListKind::Categories => body.names.categories.get(number),
+            ListKind::Profiles => body.names.profiles.get(number),
+        };
+        name.map_or("", |name| name.as_str())
+    }
+
+    pub(super) fn rule_name(&self, rule: RuleId) -> &str {
+        self.rule(rule).map_or("", |rule| &rule.name)
+    }
+
+    pub(super) fn rule_section(&self, rule: RuleId) -> &str {
+        self.rule(rule).map_or("", |rule| &rule.section)
+    }
+
+    pub(super) fn rule_reason(&self, rule: RuleId) -> &str {
+        self.rule(rule).map_or("", |rule| &rule.reason)
+    }
+
+    /// A rule of another snapshot has no texts here.
+    pub(super) fn rule(&self, rule: RuleId) -> Option<&ArchivedRule> {
+        self.body().rules.get(rule.0 as usize)
+    }
+
+    pub(super) fn body(&self) -> &ArchivedBody {
+        self.archive.get()
+    }
+
+    pub(super) fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
+    pub(super) fn zones(&self) -> &[TimeZone] {
+        &self.zones
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Snapshot").field(&self.name).finish()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
