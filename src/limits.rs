@@ -353,8 +353,6 @@ pub const POLICY_REGEX_DFA_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const POLICY_REGEXES_MAX: usize = 1024;
 /// The most faults told about one document; who has more starts with these.
 pub const POLICY_COMPLAINTS_MAX: usize = 100;
-/// The longest host name in bytes (RFC 1035 section 2.3.4, without the final dot).
-pub const HOST_BYTES_MAX: usize = 253;
 /// The longest walk through the host table of the categories. At half load a million hosts stay under 60.
 pub const HOST_PROBES_MAX: usize = 256;
 const _: () = assert!(HOST_BYTES_MAX <= u8::MAX as usize, "the host table keeps a name's length in one byte");
