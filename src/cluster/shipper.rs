@@ -5,6 +5,7 @@
 //! its sequence number. One loop serves a slave (the store is behind the master) and a master or stand-alone node (it
 //! is in the same process): they differ in the [`Sink`].
 
+use crate::base::clock::Mono;
 use crate::cluster::backoff::Backoff;
 use crate::cluster::client::Connection;
 use crate::cluster::client::MasterAddress;
@@ -30,7 +31,6 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 /// How shipping is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl<S: Source> Shipping<S> {
                 batch = self.read().await?;
                 continue;
             }
-            let (began, busy) = (Instant::now(), batch.len() >= BATCH_RECORDS_MAX / 4);
+            let (began, busy) = (Mono::now(), batch.len() >= BATCH_RECORDS_MAX / 4);
             let last = batch.last().map_or(0, |record| record.seq);
             let written = self.progress.borrow().written;
             // With a backlog the next batch is read while this one travels. Without one, reading waits a moment, so that
@@ -136,7 +136,8 @@ impl<S: Source> Shipping<S> {
             backoff.worked();
             self.acknowledge(stored).await?;
             if !busy {
-                tokio::time::sleep_until(began + Duration::from_millis(SHIP_EVERY_MS)).await;
+                let took = Duration::from_micros(Mono::now().micros_since(began));
+                tokio::time::sleep(Duration::from_millis(SHIP_EVERY_MS).saturating_sub(took)).await;
                 batch = self.read().await?;
             }
         }
