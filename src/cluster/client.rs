@@ -140,7 +140,7 @@ fn broken(error: &hyper::Error) -> Trouble {
         Some(HandshakeFault::Clock) => Trouble::Refused(Refusal::ClocksApart),
         _ => {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            Trouble::Unreachable(format!("the connection to the master broke: {error}{cause}"))
+            Trouble::Unreachable(format!("the connection to the master broke: {error}{cause}. Connecting again"))
         }
     }
 }
