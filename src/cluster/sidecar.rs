@@ -6,6 +6,7 @@
 //!     backoff 0.2 - 5 s                         (a bad snapshot is fetched again after a growing wait)
 //! ```
 
+use crate::base::clock::Mono;
 use crate::base::clock::Wall;
 use crate::cluster::Counters;
 use crate::cluster::MasterLink;
@@ -170,13 +171,14 @@ impl Sidecar {
     }
 
     async fn hello(&mut self, connection: &mut Connection) -> Result<Welcome, Trouble> {
-        let sent = Wall::now();
+        // The round trip is measured on the clock that nobody sets: the other one may be set while we measure.
+        let began = Mono::now();
         let hello = Hello {
             build: self.config.build.clone(),
             node: self.config.master.identity.node().to_string(),
             role: "slave".to_string(),
             epoch: self.config.epoch.to_string(),
-            clock_us: sent.0,
+            clock_us: Wall::now().0,
             snapshot: self.current.name().to_string(),
             listen: self.config.listen.clone(),
             synctime_ms: self.config.synctime_ms,
@@ -185,10 +187,10 @@ impl Sidecar {
         let deadline = Duration::from_millis(CLUSTER_REQUEST_MS);
         let answer =
             connection.ask(Method::POST, protocol::HELLO_PATH, &[], body, CLUSTER_MESSAGE_BYTES_MAX, deadline).await?;
-        let received = Wall::now();
+        let (received, took_us) = (Wall::now(), Mono::now().micros_since(began));
         match checked(answer)? {
             HelloReply::Welcome(welcome) => {
-                self.round_trip_us = received.0.saturating_sub(sent.0).max(0);
+                self.round_trip_us = took_us.min(CLUSTER_REQUEST_MS * 1_000) as i64;
                 self.contact(received, welcome.clock_us);
                 Ok(welcome)
             }
