@@ -502,7 +502,7 @@ fn every_kind_of_fault_is_told_with_its_line() {
         (
             "[[request_types]]\nname = \"x\"\nmethods = [\"GET\"]\n[[request_types]]\nname = \"x\"\nmethods = [\"GET\"]",
             5,
-            "defined twice",
+            "the request type `x` is defined twice",
         ),
         ("[[categories]]\nname = \"x\"", 1, "the category names no hosts"),
         ("[[categories]]\nname = \"Unknown\"\nhosts = [\"x\"]", 2, "the category `Unknown` is defined twice"),
