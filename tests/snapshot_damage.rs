@@ -64,7 +64,7 @@ fn use_it(snapshot: &Snapshot) {
     snapshot.write_list(&decision.tags, policy::ListKind::Categories, &mut names);
     if let policy::Verdict::Deny(denial) = decision.verdict {
         snapshot.block_page(denial.template, &policy::BlockFacts::default());
-        (denial.rule(snapshot), denial.section(snapshot), denial.reason(snapshot));
+        let _ = (denial.rule(snapshot), denial.section(snapshot), denial.reason(snapshot));
     }
     snapshot.destination_allowed("127.0.0.1".parse().unwrap(), 80);
     snapshot.document();
