@@ -1,0 +1,222 @@
+//! Exactly-once ingest: what is stored of a node is `1..=highest` without its gaps, changed in the same transaction as
+//! the records themselves.
+
+use crate::base::clock::Wall;
+use crate::limits;
+use crate::record::Epoch;
+use crate::record::Record;
+use rusqlite::Connection;
+use rusqlite::OptionalExtension;
+use rusqlite::Transaction;
+use rusqlite::TransactionBehavior;
+use rusqlite::params;
+use std::collections::HashMap;
+
+const DAY_US: i64 = 86_400_000_000;
+
+/// The one connection that writes.
+pub struct Writer {
+    connection: Connection,
+    words: Words,
+}
+
+impl Writer {
+    /// A writer on an opened store.
+    pub fn new(connection: Connection) -> Writer {
+        Writer { connection, words: Words::default() }
+    }
+
+    /// See `RecordStore::ingest`.
+    pub fn ingest(&mut self, node: &str, epoch: Epoch, batch: &[Record]) -> rusqlite::Result<u64> {
+        let stored = self.ingest_in_transaction(node, epoch, batch);
+        if stored.is_err() {
+            // It may hold words of the transaction that was rolled back.
+            self.words = Words::default();
+        }
+        stored
+    }
+
+    /// Forgets at most `limit` records that ended before `before`, and when none is left, words not used since.
+    pub fn prune(&mut self, before: Wall, limit: u32) -> rusqlite::Result<u64> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute(
+            "DELETE FROM detail WHERE id IN (SELECT detail FROM fact WHERE ended_us < ?1 ORDER BY ended_us, detail LIMIT ?2)",
+            params![before.0, limit],
+        )?;
+        let forgotten = transaction.execute(
+            "DELETE FROM fact WHERE (ended_us, detail) IN
+                (SELECT ended_us, detail FROM fact WHERE ended_us < ?1 ORDER BY ended_us, detail LIMIT ?2)",
+            params![before.0, limit],
+        )?;
+        if forgotten < limit as usize {
+            transaction.execute("DELETE FROM word WHERE day < ?1", [before.0.div_euclid(DAY_US)])?;
+        }
+        transaction.commit()?;
+        self.words = Words::default();
+        Ok(forgotten as u64)
+    }
+
+    fn ingest_in_transaction(&mut self, node: &str, epoch: Epoch, batch: &[Record]) -> rusqlite::Result<u64> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let (source, mut highest) = match highest(&transaction, epoch)? {
+            Some(known) => known,
+            None => {
+                let sql = "INSERT INTO node (epoch, name, highest) VALUES (?1, ?2, 0)";
+                transaction.execute(sql, params![epoch.0.as_slice(), node])?;
+                (transaction.last_insert_rowid(), 0)
+            }
+        };
+        for record in batch {
+            let new = if record.seq > highest {
+                note_gap(&transaction, source, highest + 1, record.seq - 1)?;
+                highest = record.seq;
+                true
+            } else {
+                fill_gap(&transaction, source, record.seq)?
+            };
+            if new {
+                insert(&transaction, &mut self.words, source, record)?;
+            }
+        }
+        transaction.prepare_cached("UPDATE node SET name = ?2, highest = ?3 WHERE id = ?1")?.execute(params![
+            source,
+            node,
+            highest as i64
+        ])?;
+        transaction.commit()?;
+        Ok(highest)
+    }
+}
+
+/// A node's row and its highest stored number.
+pub fn highest(connection: &Connection, epoch: Epoch) -> rusqlite::Result<Option<(i64, u64)>> {
+    connection
+        .prepare_cached("SELECT id, highest FROM node WHERE epoch = ?1")?
+        .query_row([epoch.0.as_slice()], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))
+        .optional()
+}
+
+fn note_gap(transaction: &Transaction, source: i64, first: u64, last: u64) -> rusqlite::Result<()> {
+    if first <= last {
+        transaction.prepare_cached("INSERT INTO gap (node, first, last) VALUES (?1, ?2, ?3)")?.execute(params![
+            source,
+            first as i64,
+            last as i64
+        ])?;
+    }
+    Ok(())
+}
+
+/// Takes `seq` out of the gap it lies in; false if it lies in none, that is, is stored.
+fn fill_gap(transaction: &Transaction, source: i64, seq: u64) -> rusqlite::Result<bool> {
+    let gap = transaction
+        .prepare_cached("SELECT first, last FROM gap WHERE node = ?1 AND first <= ?2 ORDER BY first DESC LIMIT 1")?
+        .query_row(params![source, seq as i64], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)))
+        .optional()?;
+    let Some((first, last)) = gap.filter(|(_, last)| seq <= *last) else { return Ok(false) };
+    transaction
+        .prepare_cached("DELETE FROM gap WHERE node = ?1 AND first = ?2")?
+        .execute(params![source, first as i64])?;
+    note_gap(transaction, source, first, seq - 1)?;
+    note_gap(transaction, source, seq + 1, last)?;
+    Ok(true)
+}
+
+fn insert(transaction: &Transaction, words: &mut Words, source: i64, record: &Record) -> rusqlite::Result<()> {
+    let day = record.ended_us.div_euclid(DAY_US);
+    let mut word = |text: &str| words.number(transaction, text, day);
+    let detail = transaction
+        .prepare_cached(
+            "INSERT INTO detail (source, seq, record_id, client_id, request_id, offset_min, elapsed_ms, bypassed, method,
+                url, referer, useragent, mime, filtering_reason, interface, cachecode, peercode, peer, time_profiles,
+                user_groups, request_types, applications, response_profiles, upload_types, download_types, profiles,
+                snapshot, ending, connect_us, first_byte_us, sni, tls)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
+                ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32)",
+        )?
+        .insert(params![
+            source,
+            record.seq as i64,
+            record.record_id,
+            record.client_id as i64,
+            record.request_id,
+            record.offset_min,
+            record.elapsed_ms as i64,
+            record.bypassed,
+            word(&record.method)?,
+            record.url,
+            record.referer,
+            word(&record.useragent)?,
+            word(&record.mime)?,
+            record.filtering_reason,
+            word(&record.interface)?,
+            word(&record.cachecode)?,
+            word(&record.peercode)?,
+            word(&record.peer)?,
+            word(&record.time_profiles)?,
+            word(&record.user_groups)?,
+            word(&record.request_types)?,
+            word(&record.applications)?,
+            word(&record.response_profiles)?,
+            word(&record.upload_types)?,
+            word(&record.download_types)?,
+            word(&record.profiles)?,
+            word(&record.snapshot)?,
+            word(&record.ending)?,
+            record.connect_us,
+            record.first_byte_us,
+            word(&record.sni)?,
+            word(&record.tls)?,
+        ])?;
+    transaction
+        .prepare_cached(
+            "INSERT INTO fact (ended_us, detail, node, host, user, client, rule, status, filter, categories, upload, download)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        )?
+        .execute(params![
+            record.ended_us,
+            detail,
+            word(&record.node)?,
+            word(&record.request_host)?,
+            word(&record.username)?,
+            word(&record.client_ip)?,
+            word(&record.rule)?,
+            record.status,
+            word(&record.filter_name)?,
+            word(&record.categories)?,
+            record.upload.min(i64::MAX as u64) as i64,
+            record.download.min(i64::MAX as u64) as i64,
+        ])?;
+    Ok(())
+}
+
+/// Numbers of words, remembered between batches. A word carries the last day of a record that uses it, so that pruning
+/// knows without a search which words nobody uses.
+#[derive(Default)]
+struct Words {
+    known: HashMap<String, (i64, i64)>,
+}
+
+impl Words {
+    fn number(&mut self, transaction: &Transaction, text: &str, day: i64) -> rusqlite::Result<i64> {
+        if text.is_empty() {
+            return Ok(0);
+        }
+        if let Some((number, known_day)) = self.known.get(text)
+            && *known_day >= day
+        {
+            return Ok(*number);
+        }
+        let (number, day) = transaction
+            .prepare_cached(
+                "INSERT INTO word (text, day) VALUES (?1, ?2)
+                 ON CONFLICT (text) DO UPDATE SET day = max(day, excluded.day) RETURNING id, day",
+            )?
+            .query_row(params![text, day], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if self.known.len() >= limits::STORE_WORDS_KEPT_MAX {
+            self.known.clear();
+        }
+        self.known.insert(text.to_string(), (number, day));
+        Ok(number)
+    }
+}
