@@ -182,7 +182,7 @@ impl Failure {
                     "Changing the protocol is not allowed",
                     format!(
                         "The request asks to go on as {protocol}, and no rule of the policy allows that for it. An \
-                         administrator can allow upgrades in the Access Profile that permits this request."
+                         administrator can allow it in the policy ([network] allow_upgrade)."
                     ),
                 )
             },
