@@ -661,7 +661,7 @@ fn errors_say_what_and_whose() {
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_string(), 400, "CR", "NONE"),
         ("GET https://x/ HTTP/1.1\r\nHost: x\r\n\r\n".to_string(), 501, "CR", "NONE"),
         ("GET  http://x/ HTTP/1.1\r\n\r\n".to_string(), 400, "CR", "NONE"),
-        ("nonsense\r\n\r\n".to_string(), 505, "CR", "NONE"),
+        ("nonsense\r\n\r\n".to_string(), 400, "CR", "NONE"),
         (
             format!(
                 "GET {} HTTP/1.1\r\nHost: {}\r\nVia: 1.1 tidegate-test-node\r\n\r\n",

@@ -235,9 +235,13 @@ impl Entered {
         self.slot(|slot| slot.write.set(deadline));
     }
 
+    /// As [`Entered::read_by`], and says whether the wait is one that [`Deadlines::end_idle`] may end.
     #[inline]
-    pub(super) fn idle(&self, idle: bool) {
-        self.slot(|slot| slot.idle.set(idle));
+    pub(super) fn wait_to_read(&self, deadline: Deadline, idle: bool) {
+        self.slot(|slot| {
+            slot.read.set(deadline);
+            slot.idle.set(idle);
+        });
     }
 
     pub(super) fn on_write(&self, expiry: Expiry) {

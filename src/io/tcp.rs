@@ -78,10 +78,9 @@ impl TcpStream {
         let room = u32::try_from(free.len()).unwrap_or(u32::MAX);
         let entry = opcode::Recv::new(self.fd(), free.as_mut_ptr().cast(), room).build();
         let entry = if wait == Wait::Soon { entry } else { ring::poll_first(entry) };
-        self.socket.entered.read_by(deadline);
-        self.socket.entered.idle(wait == Wait::Idle);
+        self.socket.entered.wait_to_read(deadline, wait == Wait::Idle);
         let (result, (_, mut buf)) = ring::submit((Rc::clone(&self.socket), buf), entry).await;
-        self.socket.entered.read_by(Deadline::NEVER);
+        self.socket.entered.wait_to_read(Deadline::NEVER, false);
         match result {
             Ok(0) if self.socket.entered.read_expired() => (Err(io::ErrorKind::TimedOut.into()), buf),
             Ok(count) => {

@@ -34,6 +34,7 @@ pub(super) struct Account<'a> {
     pub(super) ended: Ended,
     record: Option<OpenRecord>,
     unrecorded: bool,
+    settled: bool,
     updated_by: Cell<crate::io::Deadline>,
 }
 
@@ -53,6 +54,7 @@ impl<'a> Account<'a> {
             ended: Ended { ending: Ending::running(Phase::Request), ..Ended::default() },
             record: None,
             unrecorded: false,
+            settled: false,
             updated_by: Cell::new(client.state.deadlines.after(TUNNEL_UPDATE_MS)),
         }
     }
@@ -107,6 +109,14 @@ impl<'a> Account<'a> {
 
     /// Ends the exchange: its record is closed, opened first if no answer was ever begun.
     pub(super) fn close(mut self, ending: Ending) {
+        self.settle(ending);
+    }
+
+    /// As [`Account::close`], where the connection outlives the exchange. What is said later is not heard.
+    pub(super) fn settle(&mut self, ending: Ending) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
         let state = self.client.state;
         self.ended.ending =
             if state.cutting.get() && ending.by != By::Nobody { Ending::new(By::Killed, ending.phase) } else { ending };

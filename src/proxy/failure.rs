@@ -48,8 +48,8 @@ pub(super) enum Failure {
     SlowBody,
     /// The request's body is not what its head says.
     BadBody(ChunkedError),
-    /// The client is gone: nobody is left to answer.
-    ClientGone,
+    /// The client went away in this phase: nobody is left to answer.
+    ClientGone(Phase),
     /// No record can be opened.
     NoRecord,
 }
@@ -79,7 +79,7 @@ impl From<OpenError> for Failure {
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Failure {
         match fault {
-            Fault::Gone => Failure::ClientGone,
+            Fault::Gone => Failure::ClientGone(Phase::Request),
             Fault::Slow => Failure::SlowHead,
             Fault::Malformed(error) => Failure::Malformed(error),
         }
@@ -252,9 +252,9 @@ impl Failure {
                 "Your request was not understood",
                 format!("{error}. The program that sent it has to be corrected."),
             ),
-            Failure::ClientGone => by_client(
+            Failure::ClientGone(phase) => by_client(
                 0,
-                Phase::Request,
+                *phase,
                 CacheCode::Aborted,
                 "connection_terminated",
                 "",

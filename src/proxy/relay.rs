@@ -75,7 +75,7 @@ pub(super) async fn forward<'a>(
             pooled = false;
             continue;
         }
-        account.ended.upload += gate.upload.get();
+        account.ended.upload += gate.upload.take();
         break match told {
             Ok(Delivered { switched: true, .. }) => {
                 break_off(state, room);
@@ -128,7 +128,7 @@ async fn give_up(client: &Client<'_>, mut account: Account<'_>, gate: &Gate, sto
     }
     let failure = match (cause, stop) {
         (Some(failure), _) | (None, Stop::Fail(failure) | Stop::Untouched(failure)) => failure,
-        (None, Stop::Cut(..)) => Failure::ClientGone,
+        (None, Stop::Cut(..)) => Failure::ClientGone(Phase::Data),
     };
     let reading = if gate.uploaded.get() && gate.behind.borrow().is_empty() && gate.upload.get() == 0 {
         Reading::Whole(used)
@@ -269,10 +269,10 @@ impl Delivery<'_> {
             let (received, back) = self.client.stream.recv(buf, state.deadlines.after(within), Wait::Soon).await;
             buf = back;
             match received {
-                Ok(0) => break Some(Failure::ClientGone),
+                Ok(0) => break Some(Failure::ClientGone(Phase::Data)),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => break Some(Failure::SlowBody),
-                Err(_) => break Some(Failure::ClientGone),
+                Err(_) => break Some(Failure::ClientGone(Phase::Data)),
             }
             let taken = match body.take(&buf) {
                 Ok(taken) => taken,
@@ -343,6 +343,11 @@ impl Delivery<'_> {
         if !body.is_whole() && !switched {
             clean &= self.stream(account, room, &mut body, plan.dechunk, by_close).await?;
         }
+        if !self.gate.uploaded.get() {
+            // The answer is out before the request is in: the exchange is over, only the connection lingers.
+            account.ended.upload += self.gate.upload.take();
+            account.settle(Ending::COMPLETE);
+        }
         Ok(Delivered { reusable: clean && room.head.keep_alive(), close: plan.close, switched })
     }
 
@@ -398,7 +403,7 @@ impl Delivery<'_> {
         forward_reply(&room.head, &room.replies, &how, &mut out);
         let (sent, out) = self.client.stream.send(out, 0, state.timeouts.body).await;
         state.heads.give(out);
-        sent.map_err(|_| Stop::Fail(Failure::ClientGone))
+        sent.map_err(|_| Stop::Fail(Failure::ClientGone(Phase::Headers)))
     }
 
     /// The rest of the answer's body. True if nothing came behind it.
