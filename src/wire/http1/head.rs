@@ -338,10 +338,10 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
 
 /// Some line ends in a lone LF. httparse takes those; a machine behind us might not.
 pub(super) fn has_bare_line_feed(head: &[u8]) -> bool {
-    let first = head.first() == Some(&b'\n');
+    let [first, rest @ ..] = head else { return false };
     // No early exit: branch-free, the compiler turns the walk into vector instructions.
-    let pairs = head.iter().zip(head.iter().skip(1));
-    first | pairs.fold(false, |bare, (before, byte)| bare | ((*before != b'\r') & (*byte == b'\n')))
+    let pairs = head.iter().zip(rest);
+    (*first == b'\n') | pairs.fold(false, |bare, (before, byte)| bare | ((*before != b'\r') & (*byte == b'\n')))
 }
 
 /// How many bytes of empty lines stand before the message, if that many are acceptable (RFC 9112 section 2.2).

@@ -105,12 +105,11 @@ pub(super) fn normalise_host(written: &[u8], out: &mut String) -> Result<Option<
         return Ok(Some(IpAddr::V6(address)));
     }
     let name = written.strip_suffix(b".").unwrap_or(written);
-    let labels_hold = name.split(|byte| *byte == b'.').all(is_label);
-    if name.is_empty() || name.len() > HOST_BYTES_MAX || !labels_hold {
+    if name.is_empty() || name.len() > HOST_BYTES_MAX || !labels_hold(name) {
         return Err(AuthorityFault::Host);
     }
-    // Only letters, digits, `-`, `_` and `.` are left: every byte is a character.
-    out.extend(name.iter().map(|byte| char::from(byte.to_ascii_lowercase())));
+    out.push_str(std::str::from_utf8(name).map_err(|_| AuthorityFault::Host)?);
+    out.make_ascii_lowercase();
     if !ends_in_number(out) {
         return Ok(None);
     }
@@ -118,15 +117,27 @@ pub(super) fn normalise_host(written: &[u8], out: &mut String) -> Result<Option<
     Ok(Some(IpAddr::V4(address)))
 }
 
-fn is_label(label: &[u8]) -> bool {
-    !label.is_empty()
-        && label.len() <= HOST_LABEL_BYTES_MAX
-        && label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+/// Letters, digits, `-` and `_` in labels that are neither empty nor too long.
+fn labels_hold(name: &[u8]) -> bool {
+    let mut label_bytes = 0;
+    for byte in name {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' if label_bytes < HOST_LABEL_BYTES_MAX => {
+                label_bytes += 1
+            }
+            b'.' if label_bytes > 0 => label_bytes = 0,
+            _ => return false,
+        }
+    }
+    label_bytes > 0
 }
 
 /// Resolvers of the old school read `127.1`, `017700000001` and `0x7f000001` as addresses.
 fn ends_in_number(host: &str) -> bool {
-    let last = host.rsplit('.').next().unwrap_or("");
+    let last = &host[host.bytes().rposition(|byte| byte == b'.').map_or(0, |dot| dot + 1)..];
+    if !last.starts_with(|first: char| first.is_ascii_digit()) {
+        return false;
+    }
     let hex = last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     hex || last.bytes().all(|byte| byte.is_ascii_digit())
 }
