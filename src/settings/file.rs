@@ -37,7 +37,7 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Fault>> {
     let settings = match resolve(&said, &host_name()) {
         Ok(settings) => Some(settings),
         Err(more) => {
-            add_unless_told(&mut faults, more);
+            add_unless_unread(&mut faults, more, &said);
             None
         }
     };
@@ -74,7 +74,7 @@ pub fn submit(path: &Path, changes: &BTreeMap<String, String>) -> Result<Loaded,
         Ok(settings) if faults.is_empty() => settings,
         Ok(_) => return Err(in_order(path, faults)),
         Err(more) => {
-            add_unless_told(&mut faults, more);
+            add_unless_unread(&mut faults, more, &said);
             return Err(in_order(path, faults));
         }
     };
@@ -103,8 +103,9 @@ fn rewrite(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// A key whose line could not be read stands at its default: what that default leads to is not the reader's mistake.
-fn add_unless_told(faults: &mut Vec<Fault>, more: Vec<Fault>) {
-    let told: Vec<String> = faults.iter().map(|fault| fault.key.clone()).collect();
+fn add_unless_unread(faults: &mut Vec<Fault>, more: Vec<Fault>, said: &Said) {
+    let unread = |fault: &Fault| key(&fault.key).is_some_and(|key| !said.says(key));
+    let told: Vec<String> = faults.iter().filter(|fault| unread(fault)).map(|fault| fault.key.clone()).collect();
     faults.extend(more.into_iter().filter(|fault| !told.contains(&fault.key)));
 }
 
