@@ -629,6 +629,20 @@ fn the_narration_names_every_rule_looked_at_and_why_it_did_not_hold() {
     }
 }
 
+#[test]
+fn the_walk_printed_in_the_guide_is_the_one_that_explain_tells() {
+    let file = policy::compile(&example("school.toml"), 1, &examples()).unwrap();
+    let snapshot = Snapshot::open(&file).unwrap();
+    let pupil = Facts { client: "10.20.1.1".parse().unwrap(), now: at("2026-06-15T10:00:00Z"), ..facts() };
+    let (_, lines) = policy::explain(&snapshot, &pupil);
+    let guide = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/policy.md")).unwrap();
+    let block = guide.split("```\nTime Profiles:").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    // The first line tells local time, which is the zone's of whoever runs this test.
+    for line in block.lines().skip(1) {
+        assert!(lines.iter().any(|told| told == line), "{line}\nis not among\n{}", lines.join("\n"));
+    }
+}
+
 fn examples() -> Folder {
     Folder::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples"))
 }
