@@ -358,3 +358,40 @@ pub const HOST_PROBES_MAX: usize = 256;
 const _: () = assert!(HOST_BYTES_MAX <= u8::MAX as usize, "the host table keeps a name's length in one byte");
 const _: () = assert!(POLICY_CATEGORY_HOSTS_MAX * (HOST_BYTES_MAX / 8) < SNAPSHOT_BYTES_MAX);
 const _: () = assert!(POLICY_TEMPLATE_BYTES_MAX < POLICY_DOCUMENT_BYTES_MAX);
+// --- the portal ----------------------------------------------------------------------------------------------------
+/// Sessions of the portal at once. The one unused for longest makes room: logging in needs a password, so only
+/// administrators can push each other out.
+pub const PORTAL_SESSIONS_MAX: usize = 256;
+/// Seconds after its last page view at which a session ends. Live updates do not count as views.
+pub const PORTAL_SESSION_IDLE_SECONDS_MAX: u64 = 30 * 60;
+/// Seconds after login at which a session ends, whatever it did.
+pub const PORTAL_SESSION_SECONDS_MAX: u64 = 12 * 60 * 60;
+/// Addresses, and names, whose failed logins are remembered. The one nearest to forgiven makes room.
+pub const PORTAL_LOGIN_TABLE_MAX: usize = 4096;
+/// Failed logins that one address (IPv4) or network (IPv6 /64) may make in a row.
+pub const PORTAL_LOGIN_ADDRESS_BURST: u32 = 10;
+/// Failed logins that one name may collect in a row, from all addresses that did not log in with it before.
+pub const PORTAL_LOGIN_USER_BURST: u32 = 20;
+/// Seconds after which one failed login is forgiven.
+pub const PORTAL_LOGIN_FORGIVE_SECONDS: u64 = 30;
+/// Passwords checked at the same time: the check is made to be slow and large in memory.
+pub const PORTAL_LOGIN_CHECKS_MAX: usize = 2;
+/// The longest administrator's name or password the login form takes, in bytes.
+pub const PORTAL_LOGIN_FIELD_BYTES_MAX: usize = 256;
+/// The largest form but the policy editor's, in bytes.
+pub const PORTAL_FORM_BYTES_MAX: usize = 256 * 1024;
+/// The largest form of the policy editor: a document of the largest size may triple when its bytes are percent-encoded.
+pub const PORTAL_POLICY_FORM_BYTES_MAX: usize = 3 * POLICY_DOCUMENT_BYTES_MAX + PORTAL_FORM_BYTES_MAX;
+/// Seconds that a request's body may take to arrive.
+pub const PORTAL_BODY_SECONDS_MAX: u64 = 60;
+/// Seconds that the node may take over an action before the page says that it is still at it.
+pub const PORTAL_ACTION_SECONDS_MAX: u64 = 60;
+/// Lines of a document or diff that get a number and a mark of their own; the rest follows as plain text.
+pub const PORTAL_LINES_NUMBERED_MAX: usize = 20_000;
+/// Complaints that a page lists; the rest is counted.
+pub const PORTAL_COMPLAINTS_MAX: usize = 200;
+/// Versions that the history page lists.
+pub const PORTAL_HISTORY_ROWS_MAX: u32 = 200;
+
+const _: () = assert!(PORTAL_SESSION_IDLE_SECONDS_MAX < PORTAL_SESSION_SECONDS_MAX);
+const _: () = assert!(PORTAL_POLICY_FORM_BYTES_MAX > 3 * POLICY_DOCUMENT_BYTES_MAX);

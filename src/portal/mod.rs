@@ -1,8 +1,44 @@
 //! The Configuration Portal: server-rendered pages over [`Desk`], for a browser with or without JavaScript.
+//!
+//! ```text
+//! browser --TLS--> router: headers -> same origin -> session -> page -> admin::Action -> Desk
+//!                  (guard.rs)                        (one file a page)
+//! ```
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `web` | who asks, the way to the desk, the frame around a page |
+//! | `guard` | what stands before every page |
+//! | `session`, `throttle` | who is logged in; how often a password may be tried (sans-IO) |
+//! | `login`, `nodes`, `policy`, `explain`, `report`, `support`, `verify` | the pages |
+//! | `filters`, `chart`, `lines`, `words` | what pages are made of, without I/O |
+//! | `templates/`, `assets/` | their HTML; style sheet and script |
 #![forbid(unsafe_code)]
 
+mod assets;
+mod chart;
+mod explain;
+mod filters;
+mod guard;
+mod lines;
+mod login;
+mod nodes;
+mod policy;
+mod report;
+mod session;
+mod support;
+mod throttle;
+mod verify;
+mod web;
+mod words;
+
 use crate::admin::Desk;
+use crate::limits::PORTAL_FORM_BYTES_MAX;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::get;
+use axum::routing::post;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -23,8 +59,57 @@ pub struct PortalConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
 
-/// The portal's routes, to be served over TLS.
+/// The portal's routes, to be served over TLS: the session's cookie is for HTTPS alone.
 pub fn router(config: PortalConfig) -> Router {
-    let _ = config;
+    let portal = web::Portal::new(config);
+    let session = middleware::from_fn_with_state(portal.clone(), guard::session);
+    let editor = Router::new()
+        .route("/policy/edit", get(policy::edit).post(policy::submit))
+        .route_layer(session.clone())
+        .layer(guard::editor_limit());
+    open_pages()
+        .merge(pages().route_layer(session))
+        .merge(editor)
+        .fallback(login::not_found)
+        .method_not_allowed_fallback(login::not_found)
+        .layer(DefaultBodyLimit::max(PORTAL_FORM_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(portal.clone(), guard::same_origin))
+        .layer(middleware::from_fn(guard::headers))
+        .with_state(portal)
+}
+
+/// What needs no session.
+fn open_pages() -> Router<Arc<web::Portal>> {
     Router::new()
+        .route("/login", get(login::form).post(login::submit))
+        .route("/assets/portal.css", get(assets::css))
+        .route("/assets/portal.js", get(assets::js))
+        .route("/assets/icon.svg", get(assets::icon))
+}
+
+/// What does.
+fn pages() -> Router<Arc<web::Portal>> {
+    Router::new()
+        .route("/", get(home))
+        .route("/logout", post(login::logout))
+        .route("/nodes", get(nodes::page))
+        .route("/nodes/rows", get(nodes::fragment))
+        .route("/policy", get(policy::page))
+        .route("/policy/history", get(policy::history))
+        .route("/policy/rollback", get(policy::confirm_rollback).post(policy::rollback))
+        .route("/explain", get(explain::page))
+        .route("/report", get(report::page))
+        .route("/report/newest", get(report::fragment))
+        .route("/support", get(support_home))
+        .route("/support/params", get(support::params).post(support::submit))
+        .route("/support/restart", get(support::restart).post(support::do_restart))
+        .route("/verify", get(verify::page))
+}
+
+async fn home() -> axum::response::Response {
+    web::see_other("/nodes")
+}
+
+async fn support_home() -> axum::response::Response {
+    web::see_other("/support/params")
 }

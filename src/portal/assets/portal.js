@@ -1,0 +1,153 @@
+// Everything here is a convenience: each page works without it.
+"use strict";
+
+const LIVE_MS = 2000;
+
+// Newest records and nodes: fetches the fragment that the server would have put there anyway.
+function live(box) {
+  const name = box.dataset.liveName;
+  const bar = document.createElement("p");
+  const dot = document.createElement("i");
+  const words = document.createElement("span");
+  const button = document.createElement("button");
+  bar.className = "live";
+  button.type = "button";
+  button.className = "quiet";
+  dot.setAttribute("aria-hidden", "true");
+  bar.append(dot, words, button);
+  box.before(bar);
+  let paused = false, ended = false, busy = false;
+  function show(text) {
+    bar.classList.toggle("off", paused || ended || text !== undefined);
+    button.textContent = (paused ? "Resume" : "Pause") + " live " + name;
+    words.textContent = text ?? (paused ? "Paused" : "Live");
+  }
+  // What somebody reads, selects or stands on with the keyboard is not swapped away under them.
+  function inUse() {
+    const selection = document.getSelection();
+    const selected = selection && !selection.isCollapsed && box.contains(selection.anchorNode);
+    const focused = box.contains(document.activeElement) && document.activeElement.matches("a");
+    return selected || focused;
+  }
+  async function poll() {
+    if (paused || ended || busy || document.hidden || inUse()) return;
+    busy = true;
+    try {
+      const answer = await fetch(box.dataset.live, { signal: AbortSignal.timeout(10000), redirect: "error" });
+      if (answer.status === 401) {
+        ended = true;
+        button.remove();
+        show("Your session has ended. ");
+        const link = document.createElement("a");
+        link.href = "/login?next=" + encodeURIComponent(location.pathname + location.search);
+        link.textContent = "Log in again";
+        words.append(link);
+      } else if (answer.ok) {
+        const text = await answer.text();
+        if (!paused && !inUse()) swap(box, text);
+        show();
+      } else {
+        show("The node answered " + answer.status + "; trying again");
+      }
+    } catch {
+      show("The node does not answer; trying again");
+    }
+    busy = false;
+  }
+  button.addEventListener("click", () => { paused = !paused; show(); poll(); });
+  show();
+  setInterval(poll, LIVE_MS);
+}
+
+function swap(box, html) {
+  const left = box.querySelector(".wide")?.scrollLeft ?? 0;
+  const stood = document.activeElement === box.querySelector(".wide");
+  box.innerHTML = html;
+  const wide = box.querySelector(".wide");
+  if (wide) { wide.scrollLeft = left; if (stood) wide.focus({ preventScroll: true }); }
+  localTimes(box);
+}
+
+// The pages say UTC; the reader's own time is a hover away.
+function localTimes(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    const date = new Date(time.dateTime);
+    if (!isNaN(date)) time.title = date.toLocaleString() + " your time" + (time.title ? " · " + time.title : "");
+  }
+}
+
+// Line numbers beside the policy document, those complained of marked; a complaint's link goes to its line in the text.
+function editor(pad) {
+  const text = pad.querySelector("textarea");
+  const gutter = document.createElement("pre");
+  const marks = new Set(pad.dataset.marks.split(" ").filter(Boolean).map(Number));
+  gutter.className = "gutter code";
+  gutter.setAttribute("aria-hidden", "true");
+  pad.prepend(gutter);
+  let shown = 0;
+  function number() {
+    let lines = 1;
+    for (let at = text.value.indexOf("\n"); at >= 0; at = text.value.indexOf("\n", at + 1)) lines++;
+    if (lines === shown) return;
+    shown = lines;
+    const parts = [];
+    let plain = "";
+    for (let line = 1; line <= lines; line++) {
+      if (!marks.has(line)) { plain += line + "\n"; continue; }
+      const mark = document.createElement("b");
+      mark.textContent = line;
+      parts.push(plain, mark);
+      plain = "";
+    }
+    gutter.replaceChildren(...parts, plain + "\n\n");
+    gutter.scrollTop = text.scrollTop;
+  }
+  function goTo(line) {
+    let start = 0;
+    for (let n = 1; n < line; n++) {
+      const end = text.value.indexOf("\n", start);
+      if (end < 0) break;
+      start = end + 1;
+    }
+    const end = text.value.indexOf("\n", start);
+    text.focus();
+    text.setSelectionRange(start, end < 0 ? text.value.length : end);
+    text.scrollTop = Math.max(0, (line - 5) * parseFloat(getComputedStyle(text).lineHeight));
+    pad.scrollIntoView({ block: "nearest" });
+  }
+  text.addEventListener("input", number);
+  text.addEventListener("scroll", () => { gutter.scrollTop = text.scrollTop; });
+  for (const link of document.querySelectorAll("a[data-line]")) {
+    link.addEventListener("click", (event) => { event.preventDefault(); goTo(Number(link.dataset.line)); });
+  }
+  for (const excerpt of document.querySelectorAll(".nojs")) excerpt.hidden = true;
+  number();
+  // Leaving with a changed text asks first; pressing a button of the form does not.
+  const before = text.defaultValue;
+  let sending = false;
+  text.form.addEventListener("submit", () => { sending = true; });
+  addEventListener("beforeunload", (event) => { if (!sending && text.value !== before) event.preventDefault(); });
+}
+
+// After Restart: wait until the node answers again, then go to the login.
+function awaitNode(box) {
+  const words = box.querySelector("[data-await-words]");
+  const started = Date.now();
+  let wasAway = false;
+  setInterval(async () => {
+    try {
+      await fetch(box.dataset.await, { signal: AbortSignal.timeout(3000) });
+      // It may answer a moment more before it goes.
+      if (wasAway || Date.now() - started > 8000) location.assign(box.dataset.await);
+    } catch {
+      wasAway = true;
+    }
+    words.textContent = "Waiting for the node: " + Math.round((Date.now() - started) / 1000) + " s.";
+  }, 1000);
+}
+
+localTimes(document);
+document.querySelectorAll("[data-live]").forEach(live);
+document.querySelectorAll("[data-editor]").forEach(editor);
+document.querySelectorAll("[data-await]").forEach(awaitNode);
+document.getElementById("result")?.focus();

@@ -1,0 +1,391 @@
+//! The Policy pages: what is in force, the editor with Check, Diff and Apply, the history and the way back.
+
+use crate::admin::Action;
+use crate::admin::Complaint;
+use crate::admin::Outcome;
+use crate::admin::PolicyText;
+use crate::admin::PolicyVersion;
+use crate::admin::Refused;
+use crate::admin::RefusedKind;
+use crate::base::clock::Wall;
+use crate::limits::PORTAL_HISTORY_ROWS_MAX;
+use crate::portal::lines;
+use crate::portal::lines::Diff;
+use crate::portal::lines::Document;
+use crate::portal::lines::Line;
+use crate::portal::web;
+use crate::portal::web::Cx;
+use crate::portal::web::Fields;
+use crate::portal::web::STALE;
+use crate::portal::web::Shell;
+use crate::portal::words;
+use crate::portal::words::Moment;
+use askama::Template;
+use axum::Extension;
+use axum::extract::Query;
+use axum::http::StatusCode;
+use axum::response::Response;
+use std::collections::BTreeMap;
+
+type Params = Query<BTreeMap<String, String>>;
+
+#[derive(Template)]
+#[template(path = "policy.html")]
+struct PolicyPage {
+    shell: Shell,
+    slave: bool,
+    /// An older version than the one in force is shown.
+    older: bool,
+    version: u64,
+    snapshot: String,
+    origin: String,
+    synced: Option<Moment>,
+    document: Document,
+}
+
+#[derive(Template)]
+#[template(path = "policy_edit.html")]
+struct EditPage {
+    shell: Shell,
+    document: String,
+    comment: String,
+    base: String,
+    /// What was found, in a sentence; empty before anything was asked.
+    verdict: String,
+    /// `good` or `bad`.
+    tone: &'static str,
+    complaints: Vec<Complaint>,
+    more: usize,
+    excerpts: Vec<Vec<Line>>,
+    marks: String,
+    diff: Option<Diff>,
+    /// The version that somebody else applied meanwhile.
+    conflict: Option<u64>,
+}
+
+#[derive(Template)]
+#[template(path = "policy_history.html")]
+struct HistoryPage {
+    shell: Shell,
+    slave: bool,
+    versions: Vec<VersionView>,
+}
+
+struct VersionView {
+    version: u64,
+    snapshot: String,
+    applied: Moment,
+    author: String,
+    comment: String,
+    current: bool,
+}
+
+#[derive(Template)]
+#[template(path = "policy_rollback.html")]
+struct RollbackPage {
+    shell: Shell,
+    to: u64,
+    comment: String,
+    error: String,
+    diff: Diff,
+}
+
+/// GET /policy
+pub async fn page(Extension(cx): Extension<Cx>, query: Params) -> Response {
+    let version = query.get("version").and_then(|text| text.parse().ok());
+    let (shown, in_force) = match (show(&cx, version).await, version) {
+        (Ok(shown), None) => (shown.clone(), shown.version),
+        (Ok(shown), Some(_)) => match show(&cx, None).await {
+            Ok(current) => (shown, current.version),
+            Err(refused) => return cx.problem("Policy", "policy", refused).await,
+        },
+        (Err(refused), _) => return cx.problem("Policy", "policy", refused).await,
+    };
+    let slave = cx.portal.is_slave();
+    let master = cx.status().await.ok().and_then(|status| status.master);
+    let synced = master.map(|link| words::moment(link.synced_us, Wall::now()));
+    let page = PolicyPage {
+        shell: cx.shell("Policy", "policy").await,
+        slave,
+        older: shown.version != in_force,
+        version: shown.version,
+        snapshot: shown.snapshot,
+        origin: shown.origin,
+        synced,
+        document: lines::document(&shown.document),
+    };
+    web::render(StatusCode::OK, &page)
+}
+
+/// GET /policy/edit
+pub async fn edit(Extension(cx): Extension<Cx>, query: Params) -> Response {
+    if let Some(refused) = only_on_master(&cx) {
+        return cx.problem("Edit policy", "edit", refused).await;
+    }
+    let current = match show(&cx, None).await {
+        Ok(current) => current,
+        Err(refused) => return cx.problem("Edit policy", "edit", refused).await,
+    };
+    // An older version may be the text to start from; the base stays the version in force.
+    let document = match query.get("from").and_then(|text| text.parse().ok()) {
+        None => current.document,
+        Some(from) => match show(&cx, Some(from)).await {
+            Ok(older) => older.document,
+            Err(refused) => return cx.problem("Edit policy", "edit", refused).await,
+        },
+    };
+    let draft = Draft { document, comment: String::new(), base: current.version.to_string() };
+    draft.page(&cx, StatusCode::OK, Finding::default()).await
+}
+
+/// POST /policy/edit: Check, Diff or Apply, as the pressed button says.
+pub async fn submit(Extension(cx): Extension<Cx>, fields: Fields) -> Response {
+    if let Some(refused) = only_on_master(&cx) {
+        return cx.problem("Edit policy", "edit", refused).await;
+    }
+    let draft = Draft::read(&fields);
+    if !cx.is_genuine(&fields) {
+        return draft.page(&cx, StatusCode::FORBIDDEN, Finding::bad(STALE.to_string())).await;
+    }
+    match fields.get("act") {
+        "apply" => draft.apply(&cx).await,
+        "diff" => draft.diff(&cx).await,
+        _ => draft.check(&cx).await,
+    }
+}
+
+/// GET /policy/history
+pub async fn history(Extension(cx): Extension<Cx>) -> Response {
+    match cx.ask(Action::PolicyLog { limit: PORTAL_HISTORY_ROWS_MAX }).await {
+        Ok(Outcome::History { versions }) => {
+            let now = Wall::now();
+            let versions = versions.into_iter().map(|version| version_view(version, now)).collect();
+            let slave = cx.portal.is_slave();
+            let page = HistoryPage { shell: cx.shell("Policy history", "history").await, slave, versions };
+            web::render(StatusCode::OK, &page)
+        }
+        Ok(other) => cx.problem("Policy history", "history", web::unexpected("PolicyLog", &other)).await,
+        Err(refused) => cx.problem("Policy history", "history", refused).await,
+    }
+}
+
+/// GET /policy/rollback?to=N: what would change, before it does.
+pub async fn confirm_rollback(Extension(cx): Extension<Cx>, query: Params) -> Response {
+    rollback_page(&cx, query.get("to").map_or("", String::as_str), "", None).await
+}
+
+/// POST /policy/rollback
+pub async fn rollback(Extension(cx): Extension<Cx>, fields: Fields) -> Response {
+    let (to, comment) = (fields.get("to"), fields.get("comment").trim());
+    if !cx.is_genuine(&fields) {
+        let refused = Refused { kind: RefusedKind::NotAllowed, words: STALE.to_string(), complaints: vec![] };
+        return rollback_page(&cx, to, comment, Some(refused)).await;
+    }
+    let Ok(version) = to.parse() else { return rollback_page(&cx, to, comment, None).await };
+    let action = Action::PolicyRollback { to: version, comment: comment.to_string() };
+    match cx.ask(action).await {
+        Ok(outcome) => match applied(&outcome) {
+            Some(words) => cx.done(format!("Rolled back to the document of version {version}. {words}"), "/policy"),
+            None => rollback_page(&cx, to, comment, Some(web::unexpected("PolicyRollback", &outcome))).await,
+        },
+        Err(refused) => rollback_page(&cx, to, comment, Some(refused)).await,
+    }
+}
+
+async fn rollback_page(cx: &Cx, to: &str, comment: &str, error: Option<Refused>) -> Response {
+    if let Some(refused) = only_on_master(cx) {
+        return cx.problem("Roll back", "history", refused).await;
+    }
+    let Ok(version) = to.parse::<u64>() else {
+        let words = "Which version to roll back to is not said. Choose one in the history.".to_string();
+        let refused = Refused { kind: RefusedKind::Invalid, words, complaints: vec![] };
+        return cx.problem("Roll back", "history", refused).await;
+    };
+    let diff = match show(cx, Some(version)).await {
+        Ok(older) => diff_of(cx, older.document).await,
+        Err(refused) => Err(refused),
+    };
+    match diff {
+        Ok((diff, _)) => {
+            let status = error.as_ref().map_or(StatusCode::OK, web::status_of);
+            let page = RollbackPage {
+                shell: cx.shell("Roll back", "history").await,
+                to: version,
+                comment: comment.to_string(),
+                error: error.map(|refused| refused.words).unwrap_or_default(),
+                diff: lines::diff(&diff),
+            };
+            web::render(status, &page)
+        }
+        Err(refused) => cx.problem("Roll back", "history", refused).await,
+    }
+}
+
+/// What stands in the editor.
+struct Draft {
+    document: String,
+    comment: String,
+    base: String,
+}
+
+/// What was found out about a draft.
+#[derive(Default)]
+struct Finding {
+    verdict: String,
+    tone: &'static str,
+    complaints: Vec<Complaint>,
+    diff: Option<Diff>,
+    conflict: Option<u64>,
+}
+
+impl Finding {
+    fn bad(verdict: String) -> Finding {
+        Finding { verdict, tone: "bad", ..Finding::default() }
+    }
+
+    fn complaints(complaints: Vec<Complaint>) -> Finding {
+        if complaints.is_empty() {
+            let verdict = "The document compiles. Nothing is applied yet.".to_string();
+            return Finding { verdict, tone: "good", ..Finding::default() };
+        }
+        let plural = if complaints.len() == 1 { "" } else { "s" };
+        let verdict = format!("The document does not compile: {} complaint{plural}.", complaints.len());
+        Finding { complaints, ..Finding::bad(verdict) }
+    }
+}
+
+impl Draft {
+    fn read(fields: &Fields) -> Draft {
+        // The conflict page offers to start from the version that came in between.
+        let rebase = fields.get("rebase");
+        let base = if rebase.is_empty() { fields.get("base") } else { rebase };
+        Draft {
+            document: lines::from_form(fields.get("document")),
+            comment: fields.get("comment").trim().to_string(),
+            base: base.to_string(),
+        }
+    }
+
+    async fn check(self, cx: &Cx) -> Response {
+        match cx.ask(Action::PolicyCheck { document: self.document.clone() }).await {
+            Ok(Outcome::Checked { complaints }) => self.found(cx, Finding::complaints(complaints)).await,
+            Ok(other) => self.refused(cx, web::unexpected("PolicyCheck", &other)).await,
+            Err(refused) => self.refused(cx, refused).await,
+        }
+    }
+
+    async fn diff(self, cx: &Cx) -> Response {
+        match diff_of(cx, self.document.clone()).await {
+            Ok((text, complaints)) => {
+                let diff = lines::diff(&text);
+                let mut finding = Finding::complaints(complaints);
+                if diff.lines.is_empty() {
+                    finding.verdict.push_str(" It equals the one in force.");
+                }
+                finding.diff = Some(diff);
+                self.found(cx, finding).await
+            }
+            Err(refused) => self.refused(cx, refused).await,
+        }
+    }
+
+    async fn apply(self, cx: &Cx) -> Response {
+        if self.comment.is_empty() {
+            let words = "Say in a few words why, for the history; then apply again. Nothing was applied.";
+            return self.page(cx, StatusCode::UNPROCESSABLE_ENTITY, Finding::bad(words.to_string())).await;
+        }
+        let Ok(base) = self.base.parse::<u64>() else {
+            let words =
+                "The form does not say which version it started from. Open the editor afresh and put the text in.";
+            return self.page(cx, StatusCode::UNPROCESSABLE_ENTITY, Finding::bad(words.to_string())).await;
+        };
+        let (document, comment) = (self.document.clone(), self.comment.clone());
+        match cx.ask(Action::PolicyApply { document, comment, base: Some(base) }).await {
+            Ok(outcome) => match applied(&outcome) {
+                Some(words) => cx.done(words, "/policy"),
+                None => self.refused(cx, web::unexpected("PolicyApply", &outcome)).await,
+            },
+            Err(refused) => self.refused(cx, refused).await,
+        }
+    }
+
+    async fn found(self, cx: &Cx, finding: Finding) -> Response {
+        // A document with complaints is a good answer to "check": the page is the answer, not an error.
+        self.page(cx, StatusCode::OK, finding).await
+    }
+
+    async fn refused(self, cx: &Cx, refused: Refused) -> Response {
+        let status = web::status_of(&refused);
+        let mut finding = Finding { complaints: refused.complaints, ..Finding::bad(refused.words) };
+        if refused.kind == RefusedKind::Conflict {
+            finding.conflict = show(cx, None).await.ok().map(|current| current.version);
+        }
+        self.page(cx, status, finding).await
+    }
+
+    async fn page(self, cx: &Cx, status: StatusCode, finding: Finding) -> Response {
+        let excerpts = lines::excerpts(&self.document, &finding.complaints);
+        let marked = excerpts.iter().flatten().filter(|line| line.marked);
+        let marks: Vec<String> = marked.map(|line| line.number.to_string()).collect();
+        let (complaints, more) = lines::listed(finding.complaints);
+        let page = EditPage {
+            shell: cx.shell("Edit policy", "edit").await,
+            document: self.document,
+            comment: self.comment,
+            base: self.base,
+            verdict: finding.verdict,
+            tone: finding.tone,
+            complaints,
+            more,
+            excerpts,
+            marks: marks.join(" "),
+            diff: finding.diff,
+            conflict: finding.conflict,
+        };
+        web::render(status, &page)
+    }
+}
+
+async fn show(cx: &Cx, version: Option<u64>) -> Result<PolicyText, Refused> {
+    match cx.ask(Action::PolicyShow { version }).await? {
+        Outcome::Policy(text) => Ok(text),
+        other => Err(web::unexpected("PolicyShow", &other)),
+    }
+}
+
+async fn diff_of(cx: &Cx, document: String) -> Result<(String, Vec<Complaint>), Refused> {
+    match cx.ask(Action::PolicyDiff { document }).await? {
+        Outcome::Diff { text, complaints } => Ok((text, complaints)),
+        other => Err(web::unexpected("PolicyDiff", &other)),
+    }
+}
+
+/// What to say after an apply.
+fn applied(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Applied { version, snapshot, changed: true } => {
+            Some(format!("Version {version} is in force (snapshot {snapshot})."))
+        }
+        Outcome::Applied { version, changed: false, .. } => {
+            Some(format!("The document equals version {version}, which is in force already: nothing was changed."))
+        }
+        _ => None,
+    }
+}
+
+/// A slave's policy is its master's: no form here changes it, whatever the desk would say.
+fn only_on_master(cx: &Cx) -> Option<Refused> {
+    let words = "This node is a slave: its policy comes from the master and is changed there.".to_string();
+    cx.portal.is_slave().then_some(Refused { kind: RefusedKind::WrongRole, words, complaints: vec![] })
+}
+
+fn version_view(version: PolicyVersion, now: Wall) -> VersionView {
+    VersionView {
+        version: version.version,
+        snapshot: version.snapshot,
+        applied: words::moment(version.applied_us, now),
+        author: version.author,
+        comment: version.comment,
+        current: version.current,
+    }
+}
