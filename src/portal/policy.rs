@@ -176,6 +176,9 @@ pub async fn confirm_rollback(Extension(cx): Extension<Cx>, query: Params) -> Re
 
 /// POST /policy/rollback
 pub async fn rollback(Extension(cx): Extension<Cx>, fields: Fields) -> Response {
+    if let Some(refused) = only_on_master(&cx) {
+        return cx.problem("Roll back", "history", refused).await;
+    }
     let (to, comment) = (fields.get("to"), fields.get("comment").trim());
     if !cx.is_genuine(&fields) {
         let refused = Refused { kind: RefusedKind::NotAllowed, words: STALE.to_string(), complaints: vec![] };

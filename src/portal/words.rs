@@ -13,6 +13,8 @@ pub struct Moment {
     pub iso: String,
     /// `2026-11-20 19:26:25 UTC`, or `never`.
     pub text: String,
+    /// The same without the zone, for a column that names it.
+    pub short: String,
     /// `3 s ago`.
     pub ago: String,
 }
@@ -23,6 +25,7 @@ pub fn moment(us: i64, now: Wall) -> Moment {
         Ok(time) if us > 0 => Moment {
             iso: time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             text: time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+            short: time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
             ago: ago(now.0 - us),
         },
         _ => Moment { text: "never".to_string(), ..Moment::default() },

@@ -349,7 +349,7 @@ fn record(n: u64) -> RecordRow {
     RecordRow {
         record_id: format!("e1-{}", 991_204 - n),
         ended_us: Wall::now().0 - n as i64 * 431_000,
-        node: if n % 3 == 0 { "edge-2" } else { "edge-1" }.into(),
+        node: if n.is_multiple_of(3) { "edge-2" } else { "edge-1" }.into(),
         seq: 991_204 - n,
         user: ["ada@192.0.2.7", "anonymous@192.0.2.31"][n as usize % 2].into(),
         method: if n % 4 == 1 { "CONNECT" } else { "GET" }.into(),

@@ -1,0 +1,434 @@
+//! The portal driven request by request over a stand-in desk: who gets in, what every role sees, what is refused.
+
+#[path = "portal/desk.rs"]
+mod desk;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use desk::{FakeDesk, HOSTILE, refused};
+use http_body_util::BodyExt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tidegate::admin::{Action, Actor, Complaint, RefusedKind};
+use tidegate::limits::{PORTAL_FORM_BYTES_MAX, PORTAL_LOGIN_ADDRESS_BURST};
+use tidegate::portal::{PeerAddress, PortalConfig, router};
+use tower::ServiceExt;
+
+/// A portal, and a browser that keeps its cookie and the token of the last form it saw.
+struct Browser {
+    app: Router,
+    desk: Arc<FakeDesk>,
+    peer: SocketAddr,
+    cookie: String,
+    csrf: String,
+}
+
+struct Page {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Page {
+    fn header(&self, name: header::HeaderName) -> &str {
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn says(&self, words: &str) -> &Page {
+        assert!(self.text.contains(words), "no {words:?} in:\n{}", self.text);
+        self
+    }
+
+    #[track_caller]
+    fn does_not_say(&self, words: &str) -> &Page {
+        assert!(!self.text.contains(words), "{words:?} in:\n{}", self.text);
+        self
+    }
+}
+
+impl Browser {
+    fn visit(desk: FakeDesk) -> Browser {
+        let desk = Arc::new(desk);
+        let (node_name, role, version) = ("harbour".to_string(), desk.role.to_string(), "0.1.0".to_string());
+        let app = router(PortalConfig { desk: desk.clone(), node_name, role, version });
+        let peer = SocketAddr::from(([192, 0, 2, 50], 4711));
+        Browser { app, desk, peer, cookie: String::new(), csrf: String::new() }
+    }
+
+    async fn logged_in(role: &'static str) -> Browser {
+        let mut browser = Browser::visit(FakeDesk::new(role));
+        let page = browser.log_in("ada", "correct horse").await;
+        assert_eq!((page.status, page.header(header::LOCATION)), (StatusCode::SEE_OTHER, "/"));
+        browser.get("/nodes").await;
+        browser
+    }
+
+    async fn log_in(&mut self, user: &str, password: &str) -> Page {
+        self.post("/login", &[("user", user), ("password", password)]).await
+    }
+
+    async fn get(&mut self, path: &str) -> Page {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    /// Sends a form as it is, without the token.
+    async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
+        self.post_from(path, fields, &[]).await
+    }
+
+    async fn post_from(&mut self, path: &str, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> Page {
+        let pairs: Vec<String> = fields.iter().map(|(name, value)| format!("{}={}", enc(name), enc(value))).collect();
+        let mut request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Body::from(pairs.join("&"))).unwrap()).await
+    }
+
+    /// Sends a form with its token, as the page would.
+    async fn submit(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
+        let csrf = self.csrf.clone();
+        let fields: Vec<(&str, &str)> = fields.iter().copied().chain([("csrf", csrf.as_str())]).collect();
+        self.post(path, &fields).await
+    }
+
+    async fn send(&mut self, mut request: Request<Body>) -> Page {
+        request.headers_mut().insert(header::HOST, "harbour:8888".parse().unwrap());
+        if !self.cookie.is_empty() {
+            request.headers_mut().insert(header::COOKIE, self.cookie.parse().unwrap());
+        }
+        request.extensions_mut().insert(PeerAddress(self.peer));
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        let page = Page { status: parts.status, headers: parts.headers, text };
+        if let Some(cookie) = page.header(header::SET_COOKIE).split(';').next().filter(|cookie| !cookie.is_empty()) {
+            self.cookie = cookie.to_string();
+        }
+        if let Some((_, rest)) = page.text.split_once("name=\"csrf\" value=\"") {
+            self.csrf = rest.split('"').next().unwrap().to_string();
+        }
+        page
+    }
+
+    /// What the desk was asked, but for the Status that every page asks.
+    fn asked(&self) -> Vec<Action> {
+        let asked = self.desk.asked.lock().unwrap();
+        asked.iter().map(|(_, action)| action.clone()).filter(|action| !matches!(action, Action::Status)).collect()
+    }
+}
+
+fn enc(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+const PAGES: [(&str, &str); 12] = [
+    ("/nodes", "edge-1"),
+    ("/policy", "access_restriction"),
+    ("/explain", "Client address"),
+    ("/explain?client=192.0.2.7&url=http://casino.test/", "no-gambling"),
+    ("/report", "Report"),
+    ("/support/params", "LISTEN_PORT"),
+    ("/support/restart", "Back the configuration up first?"),
+    ("/verify", "timedatectl"),
+    ("/nodes/rows", "12-3fa9c1d2e0b4"),
+    ("/policy/history", "Let accounting reach the bank"),
+    ("/policy/edit", "Edit policy"),
+    ("/policy/rollback?to=11", "Roll back"),
+];
+
+#[tokio::test]
+async fn every_page_is_there_for_every_role() {
+    for role in ["standalone", "master", "slave"] {
+        let mut browser = Browser::logged_in(role).await;
+        for (path, words) in PAGES {
+            let page = browser.get(path).await;
+            let masters_alone = path.starts_with("/policy/edit") || path.starts_with("/policy/rollback");
+            let expected = if role == "slave" && masters_alone { StatusCode::FORBIDDEN } else { StatusCode::OK };
+            assert_eq!(page.status, expected, "{role} {path}");
+            page.says(words);
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_session_pages_lead_to_the_login_and_back() {
+    let mut browser = Browser::visit(FakeDesk::new("master"));
+    for (path, _) in PAGES.iter().filter(|(path, _)| *path != "/nodes/rows") {
+        let page = browser.get(path).await;
+        assert_eq!(page.status, StatusCode::SEE_OTHER, "{path}");
+        assert!(page.header(header::LOCATION).starts_with("/login?next=%2F"), "{path}");
+    }
+    assert_eq!(browser.get("/nodes/rows").await.status, StatusCode::UNAUTHORIZED);
+    browser.cookie = "__Host-tidegate=0123".to_string();
+    assert_eq!(browser.get("/nodes").await.status, StatusCode::SEE_OTHER);
+    assert_eq!(browser.asked(), [], "the desk was asked for a stranger");
+    let next = [("user", "ada"), ("password", "correct horse"), ("next", "/report?node=edge-1")];
+    assert_eq!(browser.post("/login", &next).await.header(header::LOCATION), "/report?node=edge-1");
+}
+
+#[tokio::test]
+async fn the_cookie_and_every_answer_keep_browsers_strict() {
+    let mut browser = Browser::visit(FakeDesk::new("master"));
+    let page = browser.log_in("ada", "correct horse").await;
+    let cookie = page.header(header::SET_COOKIE).to_string();
+    assert!(cookie.starts_with("__Host-tidegate="), "{cookie}");
+    for flag in ["Path=/", "Secure", "HttpOnly", "SameSite=Strict"] {
+        assert!(cookie.split("; ").any(|part| part == flag), "{flag} is not in {cookie}");
+    }
+    for path in ["/login", "/nodes", "/nowhere", "/assets/portal.css", "/policy/edit"] {
+        let page = browser.get(path).await;
+        let policy = page.header(header::CONTENT_SECURITY_POLICY);
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{path}: {policy}");
+        assert_eq!(page.header(header::X_FRAME_OPTIONS), "DENY", "{path}");
+        assert_eq!(page.header(header::X_CONTENT_TYPE_OPTIONS), "nosniff", "{path}");
+        assert_eq!(page.header(header::REFERRER_POLICY), "same-origin", "{path}");
+        let kept = if path.starts_with("/assets") { "private, max-age=86400" } else { "no-store" };
+        assert_eq!(page.header(header::CACHE_CONTROL), kept, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_login_has_a_new_token_and_logout_ends_it() {
+    let mut browser = Browser::logged_in("master").await;
+    let first = browser.cookie.clone();
+    browser.log_in("ada", "correct horse").await;
+    assert_ne!(browser.cookie, first);
+    let second = std::mem::replace(&mut browser.cookie, first);
+    assert_eq!(browser.get("/nodes").await.status, StatusCode::SEE_OTHER, "the old session is still open");
+    browser.cookie = second.clone();
+    browser.get("/nodes").await;
+    assert_eq!(browser.submit("/logout", &[]).await.header(header::LOCATION), "/login");
+    browser.cookie = second;
+    assert_eq!(browser.get("/nodes").await.status, StatusCode::SEE_OTHER, "the session outlived its logout");
+}
+
+#[tokio::test]
+async fn unknown_names_and_wrong_passwords_get_the_same_answer() {
+    let mut browser = Browser::visit(FakeDesk::new("master"));
+    let wrong = browser.log_in("ada", "wrong").await;
+    let unknown = browser.log_in("eve", "wrong").await;
+    assert_eq!((wrong.status, unknown.status), (StatusCode::FORBIDDEN, StatusCode::FORBIDDEN));
+    assert_eq!(wrong.text.replace("ada", "NAME"), unknown.text.replace("eve", "NAME"));
+    wrong.says("Name or password is wrong.").says("value=\"ada\"");
+}
+
+#[tokio::test]
+async fn login_is_limited_by_address_with_words_and_retry_after() {
+    let mut browser = Browser::visit(FakeDesk::new("master"));
+    for _ in 0..PORTAL_LOGIN_ADDRESS_BURST {
+        assert_eq!(browser.log_in("ada", "wrong").await.status, StatusCode::FORBIDDEN);
+    }
+    let page = browser.log_in("ada", "correct horse").await;
+    assert_eq!(page.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(page.header(header::RETRY_AFTER).parse::<u32>().unwrap() <= 30);
+    page.says("Try again in");
+    browser.peer = SocketAddr::from(([192, 0, 2, 51], 1));
+    assert_eq!(browser.log_in("ada", "correct horse").await.status, StatusCode::SEE_OTHER, "others are held up");
+}
+
+#[tokio::test]
+async fn a_node_without_administrators_says_how_to_make_one() {
+    let mut browser = Browser::visit(FakeDesk { nobody: true, ..FakeDesk::new("master") });
+    browser.get("/login").await.says("tidegate admin add NAME");
+    for _ in 0..2 * PORTAL_LOGIN_ADDRESS_BURST {
+        browser.log_in("ada", "x").await.says("tidegate admin add NAME");
+    }
+    let mut browser = Browser::visit(FakeDesk::new("master"));
+    browser.get("/login").await.does_not_say("tidegate admin add");
+}
+
+#[tokio::test]
+async fn no_form_is_obeyed_without_its_token_or_from_another_site() {
+    let forms: [(&str, &[(&str, &str)]); 5] = [
+        ("/policy/edit", &[("act", "apply"), ("document", "x"), ("comment", "y"), ("base", "12")]),
+        ("/policy/rollback", &[("to", "11"), ("comment", "y")]),
+        ("/support/params", &[("was.CORES", "2"), ("param.CORES", "4")]),
+        ("/support/restart", &[("backup", "no")]),
+        ("/logout", &[]),
+    ];
+    let mut browser = Browser::logged_in("master").await;
+    let good = browser.csrf.clone();
+    for (path, fields) in forms {
+        for token in ["", "0000", &good[1..]] {
+            let fields: Vec<(&str, &str)> = fields.iter().copied().chain([("csrf", token)]).collect();
+            assert_eq!(browser.post(path, &fields).await.status, StatusCode::FORBIDDEN, "{path} with {token:?}");
+        }
+        let fields: Vec<(&str, &str)> = fields.iter().copied().chain([("csrf", good.as_str())]).collect();
+        for headers in [[("origin", "https://evil.test")], [("origin", "null")], [("sec-fetch-site", "cross-site")]] {
+            let page = browser.post_from(path, &fields, &headers).await;
+            assert_eq!(page.status, StatusCode::FORBIDDEN, "{path} with {headers:?}");
+            page.says("came from another site");
+        }
+    }
+    assert!(!browser.asked().iter().any(Action::changes), "{:?}", browser.asked());
+    let page = browser.post_from("/login", &[("user", "ada")], &[("origin", "https://evil.test")]).await;
+    assert_eq!(page.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn the_editor_checks_diffs_and_applies_and_keeps_what_was_typed() {
+    let mut browser = Browser::logged_in("master").await;
+    let document = "fine\r\nthis is wrong\r\n";
+    let typed = |act| [("act", act), ("document", document), ("comment", "why & how"), ("base", "12")];
+    let page = browser.submit("/policy/edit", &typed("check")).await;
+    page.says("1 complaint").says("href=\"#L2\" data-line=\"2\"").says("id=\"L2\"").says("data-marks=\"2\"");
+    page.says("this is wrong\n").says("value=\"why &#38; how\"").says("Use ALLOW, DENY");
+    let page = browser.submit("/policy/edit", &typed("diff")).await;
+    page.says("<span class=\"add\">+days").says("<span class=\"del\">-days").does_not_say("<b>Saturdays");
+    let page = browser.submit("/policy/edit", &typed("apply")).await;
+    assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
+    page.says("this is wrong");
+    let bare = [("act", "apply"), ("document", "fine"), ("comment", " "), ("base", "12")];
+    browser.submit("/policy/edit", &bare).await.says("Nothing was applied").says("fine");
+
+    let stale = [("act", "apply"), ("document", "fine\r\n"), ("comment", "late"), ("base", "11")];
+    let page = browser.submit("/policy/edit", &stale).await;
+    assert_eq!(page.status, StatusCode::CONFLICT);
+    page.says("applied by grace").says("name=\"rebase\" value=\"12\"").says("/policy?version=12");
+    let rebased: Vec<(&str, &str)> = stale.iter().copied().chain([("rebase", "12")]).collect();
+    let page = browser.submit("/policy/edit", &rebased).await;
+    assert_eq!((page.status, page.header(header::LOCATION)), (StatusCode::SEE_OTHER, "/policy"));
+    let applied = browser.asked().into_iter().rev().find(|action| matches!(action, Action::PolicyApply { .. }));
+    let expected = Action::PolicyApply { document: "fine\n".into(), comment: "late".into(), base: Some(12) };
+    assert_eq!(applied, Some(expected), "line ends, comment or base changed on the way");
+    browser.get("/policy").await.says("Version 13 is in force");
+    browser.get("/policy").await.does_not_say("Version 13 is in force");
+    let asked = browser.desk.asked.lock().unwrap();
+    let actor = Actor::Administrator { user: "ada".into(), address: "192.0.2.50".into() };
+    assert!(asked.iter().filter(|(_, action)| action.changes()).all(|(by, _)| *by == actor));
+}
+
+#[tokio::test]
+async fn an_edit_sent_after_its_session_ended_is_not_lost() {
+    let mut browser = Browser::visit(FakeDesk::new("master"));
+    let page = browser.post("/policy/edit", &[("act", "apply"), ("document", "an hour's <work>")]).await;
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+    page.says("an hour&#39;s &#60;work&#62;").says("/login?next=%2Fpolicy%2Fedit");
+}
+
+#[tokio::test]
+async fn a_slaves_policy_is_read_only_and_says_whose_it_is() {
+    let mut browser = Browser::logged_in("slave").await;
+    let page = browser.get("/policy").await;
+    page.says("Read-only: this policy comes from the master")
+        .says("Version 12, last synced")
+        .says("https://192.0.2.10:8888/policy");
+    page.does_not_say("/policy/edit").does_not_say("/policy/rollback");
+    let fields = [("act", "apply"), ("document", "x"), ("comment", "y"), ("base", "12"), ("to", "11")];
+    for path in ["/policy/edit", "/policy/rollback"] {
+        let page = browser.submit(path, &fields).await;
+        if path == "/policy/edit" {
+            assert_eq!(page.status, StatusCode::FORBIDDEN, "{path}");
+        }
+    }
+    assert!(!browser.asked().iter().any(Action::changes), "a slave's portal asked for {:?}", browser.asked());
+    let page = browser.get("/report").await;
+    page.says("kept by the master").says("https://192.0.2.10:8888/report");
+    assert!(!browser.asked().iter().any(|action| matches!(action, Action::Report(_))));
+}
+
+#[tokio::test]
+async fn what_clients_and_authors_wrote_is_shown_and_never_obeyed() {
+    let mut browser = Browser::logged_in("master").await;
+    for path in ["/report", "/report/newest", "/policy", "/policy/history", "/policy/edit", "/nodes"] {
+        let page = browser.get(path).await;
+        page.does_not_say("<script>alert").does_not_say("<b>bold").does_not_say("<script>not").does_not_say("\u{202e}");
+    }
+    browser.get("/report").await.says("&#60;script&#62;alert(1)&#60;/script&#62;").says("\\u{202e}");
+    assert!(HOSTILE.contains('\u{202e}'));
+    let query = format!("/report?host={}&client={}", enc("\"><script>alert(1)</script>"), enc("'x"));
+    browser.get(&query).await.does_not_say("<script>alert").says("Remove filter");
+    let page = browser.get(&format!("/explain?client={0}&url={0}", enc("\"><script>alert(1)</script>"))).await;
+    page.does_not_say("<script>alert");
+    let refusal = refused(RefusedKind::Failed, "<img src=x onerror=alert(1)>");
+    browser.desk.refusals.lock().unwrap().push_back(refusal);
+    let page = browser.get("/verify").await;
+    assert_eq!(page.status, StatusCode::INTERNAL_SERVER_ERROR);
+    page.does_not_say("<img").says("&#60;img src=x onerror");
+}
+
+#[tokio::test]
+async fn a_reports_rows_narrow_and_its_filters_reach_the_desk() {
+    let mut browser = Browser::logged_in("master").await;
+    let page = browser.get("/report?node=edge-1&range=7d").await;
+    page.says("/report?host=casino.test&#38;node=edge-1&#38;range=7d")
+        .says("records 88120 to 88131")
+        .says("aria-label=\"Requests from");
+    page.says("blocked=yes&#38;host=casino.test&#38;node=edge-1");
+    page.says("data-live=\"/report/newest?node=edge-1&#38;range=7d\"");
+    let Some(Action::Report(question)) = browser.asked().pop() else { panic!("no report was asked for") };
+    assert_eq!(question.node.as_deref(), Some("edge-1"));
+    let page = browser.get("/report?status=many&from=never").await;
+    assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
+    page.says("accepted is an HTTP status such as 403").says("value=\"many\"");
+}
+
+#[tokio::test]
+async fn bad_startup_params_are_told_beside_their_fields_and_kept() {
+    let mut browser = Browser::logged_in("standalone").await;
+    let complaint = |place: &str| Complaint {
+        line: 0,
+        place: place.into(),
+        what: "read \"<many>\"".into(),
+        remedy: "Accepted is 0 to 1024.".into(),
+    };
+    let mut refusal = refused(RefusedKind::Invalid, "Nothing was written.");
+    refusal.complaints = vec![complaint("CORES"), complaint("NO_FIELD")];
+    browser.desk.refusals.lock().unwrap().extend([refused(RefusedKind::Invalid, "unused")]);
+    browser.desk.refusals.lock().unwrap()[0] = refusal;
+    let typed = [("was.CORES", "4"), ("param.CORES", "<many>"), ("was.LOG_LEVEL", "info"), ("param.LOG_LEVEL", "info")];
+    let page = browser.submit("/support/params", &typed).await;
+    assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
+    page.says("value=\"&#60;many&#62;\"")
+        .says("id=\"e-CORES\"")
+        .says("aria-invalid")
+        .says("NO_FIELD")
+        .says("1 of the fields");
+    let Some(Action::ParamsSubmit { values }) =
+        browser.asked().into_iter().find(|action| matches!(action, Action::ParamsSubmit { .. }))
+    else {
+        panic!("nothing was submitted")
+    };
+    assert_eq!(values.into_iter().collect::<Vec<_>>(), [("CORES".to_string(), "<many>".to_string())]);
+    let page = browser.submit("/support/params", &[("was.CORES", "4"), ("param.CORES", "2")]).await;
+    assert_eq!(page.header(header::LOCATION), "/support/params");
+    browser.get("/support/params").await.says("In force after a restart: CORES");
+}
+
+#[tokio::test]
+async fn restart_asks_about_the_backup_and_does_as_told() {
+    let mut browser = Browser::logged_in("slave").await;
+    let page = browser.submit("/support/restart", &[]).await;
+    assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(!browser.asked().iter().any(Action::changes));
+    for (answer, backup) in [("yes", true), ("no", false)] {
+        browser.get("/support/restart").await;
+        browser.submit("/support/restart", &[("backup", answer)]).await.says("The node restarts now");
+        assert_eq!(browser.asked().pop(), Some(Action::Restart { backup }));
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_page_or_no_form_is_refused_in_style() {
+    let mut browser = Browser::logged_in("master").await;
+    for path in ["/nowhere", "/policy/..%2f", "/assets/../Cargo.toml"] {
+        let page = browser.get(path).await;
+        assert_eq!(page.status, StatusCode::NOT_FOUND, "{path}");
+        page.says("There is no such page").says("portal.css");
+    }
+    let large = "x".repeat(PORTAL_FORM_BYTES_MAX);
+    let page = browser.submit("/support/params", &[("param.A", &large)]).await;
+    assert_eq!(page.status, StatusCode::PAYLOAD_TOO_LARGE);
+    page.says("larger than this page accepts");
+    let page = browser.submit("/policy/edit", &[("act", "check"), ("document", &large)]).await;
+    assert_eq!(page.status, StatusCode::OK, "the editor takes more");
+    for (body, kind) in [("a=%zz&=&&&=%00", "application/x-www-form-urlencoded"), ("{}", "application/json")] {
+        let request = Request::post("/support/restart").header("content-type", kind).body(Body::from(body)).unwrap();
+        let page = browser.send(request).await;
+        assert!(page.status.is_client_error(), "{kind}");
+        page.says("portal.css");
+    }
+}
