@@ -99,10 +99,14 @@ impl Node {
     }
 
     /// Drains the core, ends the log and reads what it says.
-    fn records(mut self) -> Vec<Record> {
+    fn records(self) -> Vec<Record> {
+        self.records_within(Duration::from_secs(10))
+    }
+
+    fn records_within(mut self, within: Duration) -> Vec<Record> {
         let core = self.core.take().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(core.drain(Duration::from_secs(10))).unwrap();
+        runtime.block_on(core.drain(within)).unwrap();
         core.join();
         self.log.take().unwrap().stop();
         read_log(&self.dir.path().join("log/extended.log"))
@@ -832,6 +836,35 @@ fn who_is_slow_meets_a_deadline() {
     until("the deaf client is given up", || node.core().totals().connections_open == 0);
     let endings: Vec<String> = node.records().into_iter().map(|r| r.ending).collect();
     assert_eq!(endings, ["cR", "--", "cD", "sH", "sD", "cD", "cD"]);
+}
+
+#[test]
+fn too_many_clients_are_told_so_and_the_rest_are_served() {
+    let (node, origin) = (Node::start(|config| config.connections_max = 2), Origin::start());
+    let (mut first, mut second) = (node.client(), node.client());
+    assert_eq!(first.get(&origin.url("/204")).status, 204);
+    assert_eq!(second.get(&origin.url("/204")).status, 204);
+    assert_eq!(node.client().response(false).status, 503);
+    assert_eq!(first.get(&origin.url("/204")).status, 204);
+    drop(second);
+    until("there is room again", || node.core().totals().connections_open == 1);
+    assert_eq!(node.client().get(&origin.url("/204")).status, 204);
+    assert_eq!(node.core().totals().shed, 1);
+    assert_eq!(node.records().len(), 4);
+}
+
+#[test]
+fn what_does_not_end_in_time_is_cut_and_recorded_as_such() {
+    let node = Node::start(|_| ());
+    let server = tunnel_server();
+    let mut tunnel = node.client();
+    tunnel.say(&format!("CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n\r\nsome"));
+    assert_eq!(tunnel.head().unwrap().status, 200);
+    let begun = Instant::now();
+    let record = &node.records_within(Duration::from_millis(300))[0];
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert_eq!((record.ending.as_str(), record.upload), ("KD", 4));
+    assert!(tunnel.closed());
 }
 
 #[test]

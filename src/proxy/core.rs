@@ -5,6 +5,7 @@ use super::connection;
 use super::counters::CoreCounters;
 use super::counters::CoreTotals;
 use super::upstream::Upstreams;
+use crate::base::clock::Mono;
 use crate::base::clock::Wall;
 use crate::io;
 use crate::io::Buffers;
@@ -339,6 +340,9 @@ async fn live(
         state.deadlines.end_all();
         wait_until_empty(&state, Duration::from_secs(2)).await;
     }
+    // What nobody waits for any more (a connect given up by a faster one) must end too: the ring is left when it is empty.
+    state.deadlines.end_all();
+    wait_until(Duration::from_secs(2), || state.deadlines.entered() == 0).await;
     state.deadlines.stop();
     if let Some(ack) = ack {
         let _ = ack.send(Ok(()));
@@ -400,8 +404,12 @@ async fn obey(state: &Rc<CoreState>, mailbox: &mut mpsc::Receiver<Order>) -> (Du
 }
 
 async fn wait_until_empty(state: &CoreState, within: Duration) {
-    let until = tokio::time::Instant::now() + within;
-    while state.counters.connections_open.get() > 0 && tokio::time::Instant::now() < until {
+    wait_until(within, || state.counters.connections_open.get() == 0).await;
+}
+
+async fn wait_until(within: Duration, holds: impl Fn() -> bool) {
+    let begun = Mono::now();
+    while !holds() && Mono::now().0.saturating_duration_since(begun.0) < within {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

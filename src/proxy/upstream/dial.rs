@@ -52,18 +52,18 @@ async fn attempt(address: SocketAddr, deadlines: Rc<Deadlines>, within: u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Mono;
     use crate::io;
     use crate::sys::sockets;
     use std::net::TcpListener;
-    use std::time::Instant;
 
     fn dialled(addresses: &[&str], port: u16) -> (Attempt, Duration) {
         let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
         io::run(64, async {
             let deadlines = Deadlines::new();
             io::spawn(Rc::clone(&deadlines).sweep(|_| ()));
-            let begun = Instant::now();
-            (dial(&addresses, port, &deadlines, 1_500).await, begun.elapsed())
+            let begun = Mono::now();
+            (dial(&addresses, port, &deadlines, 1_500).await, begun.0.elapsed())
         })
         .unwrap()
     }
