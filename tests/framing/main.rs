@@ -92,7 +92,9 @@ fn an_upgrade_counts_only_when_connection_names_it() {
         protocols
     };
     assert_eq!(asked("Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"), ["websocket"]);
-    assert_eq!(asked("Connection: upgrade\r\nUpgrade: h2c, websocket\r\n"), ["h2c", "websocket"]);
+    assert_eq!(asked("Connection: upgrade\r\nUpgrade: h2c, websocket\r\n"), ["websocket"]);
+    // HTTP/2 in a tunnel that policy opened for a WebSocket would carry requests nobody decided about.
+    assert!(asked("Connection: upgrade, HTTP2-Settings\r\nUpgrade: H2C\r\nHTTP2-Settings: AA\r\n").is_empty());
     assert!(asked("Upgrade: websocket\r\n").is_empty());
     assert!(asked("Connection: upgrade\r\n").is_empty());
 }
@@ -199,8 +201,8 @@ fn forwarded_requests() -> Vec<(&'static str, &'static str, ForwardRequest<'stat
             "GET / HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\nConnection: TE\r\nVia: 1.1 tide-1\r\n\r\n",
         ),
         (
-            "9110 7.8: an upgrade goes on only where policy allows it",
-            "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            "9110 7.8: an upgrade goes on only where policy allows it, and h2c never",
+            "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nUpgrade: h2c,websocket\r\nConnection: Upgrade\r\n\r\n",
             ForwardRequest { keep_upgrade: true, ..plain },
             "GET / HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nVia: 1.1 tide-1\r\n\r\n",
         ),

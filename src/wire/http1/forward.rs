@@ -6,6 +6,7 @@ use super::body::BodyFraming;
 use super::head::Fields;
 use super::head::Known;
 use super::head::Version;
+use super::head::protocols;
 use super::reply::ReplyHead;
 use super::request::MethodKind;
 use super::request::RequestHead;
@@ -77,7 +78,7 @@ pub fn forward_request(head: &RequestHead, buf: &[u8], how: &ForwardRequest<'_>,
     let upgrade = head.fields.said.upgrade.filter(|_| how.keep_upgrade && head.wants_upgrade());
     let trailers = head.fields.said.trailers;
     if let Some(upgrade) = upgrade {
-        raw_field(out, b"Upgrade", upgrade.of_buf(buf));
+        write_upgrade(upgrade.of_buf(buf), out);
     }
     if trailers {
         raw_field(out, b"TE", b"trailers");
@@ -113,7 +114,7 @@ pub fn forward_reply(head: &ReplyHead, buf: &[u8], how: &ForwardReply<'_>, out: 
     }
     let upgrade = head.fields.said.upgrade.filter(|_| how.keep_upgrade);
     if let Some(upgrade) = upgrade {
-        raw_field(out, b"Upgrade", upgrade.of_buf(buf));
+        write_upgrade(upgrade.of_buf(buf), out);
     }
     write_connection(plan.close && upgrade.is_none(), upgrade.is_some(), false, out);
     write_via(head.version, how.via, out);
@@ -228,6 +229,15 @@ fn write_connection(close: bool, upgrade: bool, te: bool, out: &mut Vec<u8>) {
         (true, true, true) => b"close, Upgrade, TE",
     };
     raw_field(out, b"Connection", said);
+}
+
+fn write_upgrade(value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Upgrade: ");
+    for (index, protocol) in protocols(value).enumerate() {
+        out.extend_from_slice(if index > 0 { b", " } else { b"" });
+        out.extend_from_slice(protocol);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 fn write_via(received: Version, pseudonym: &str, out: &mut Vec<u8>) {

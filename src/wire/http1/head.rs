@@ -153,7 +153,7 @@ pub(super) struct Said {
     pub expect: ExpectSaid,
     pub close: bool,
     pub keep_alive: bool,
-    /// Connection names Upgrade and an Upgrade field is there.
+    /// Connection names Upgrade, and an Upgrade field names a protocol we may let through.
     pub upgrade: Option<Span>,
     connection_upgrade: bool,
     /// Connection names fields that are not always of this hop.
@@ -210,9 +210,8 @@ impl Fields {
             self.said.hear(buf, &field);
             self.list.push(field);
         }
-        if !self.said.connection_upgrade {
-            self.said.upgrade = None;
-        }
+        let named = self.said.connection_upgrade;
+        self.said.upgrade = self.said.upgrade.filter(|span| named && protocols(span.of_buf(buf)).next().is_some());
     }
 
     /// The first value of a field, by name without regard to case.
@@ -312,6 +311,12 @@ fn hear_coding(before: CodingSaid, value: &[u8]) -> CodingSaid {
 /// The non-empty elements of a comma-separated list.
 pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(trim).filter(|element| !element.is_empty())
+}
+
+/// The protocols an Upgrade field names, but for `h2c`: HTTP/2 inside a tunnel that policy opened for something else would
+/// carry requests nobody decided about. RFC 9113 section 3.1 has withdrawn it; clients that offer it do well without.
+pub(super) fn protocols(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    elements(value).filter(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"))
 }
 
 /// Without optional whitespace at both ends.

@@ -11,10 +11,10 @@ use super::head::Fields;
 use super::head::Parsed;
 use super::head::Span;
 use super::head::Version;
-use super::head::elements;
 use super::head::field_fault;
 use super::head::has_bare_line_feed;
 use super::head::leading_empty;
+use super::head::protocols;
 use super::head::raw_fields;
 use super::head::window;
 use crate::limits::HEAD_BYTES_MAX;
@@ -198,7 +198,7 @@ impl ReplyHead {
     /// The protocols the origin switches to or asks for.
     pub fn upgrades<'b>(&self, buf: &'b [u8]) -> impl Iterator<Item = &'b str> {
         let value = self.fields.said.upgrade.map_or(&[][..], |span| span.of_buf(buf));
-        elements(value).map(|token| std::str::from_utf8(token).unwrap_or(""))
+        protocols(value).map(|token| std::str::from_utf8(token).unwrap_or(""))
     }
 }
 

@@ -13,11 +13,11 @@ use super::head::Parsed;
 use super::head::Span;
 use super::head::Version;
 use super::head::decimal;
-use super::head::elements;
 use super::head::field_fault;
 use super::head::has_bare_line_feed;
 use super::head::is_token_byte;
 use super::head::leading_empty;
+use super::head::protocols;
 use super::head::raw_fields;
 use super::head::window;
 use super::reply::ReplyTo;
@@ -381,11 +381,11 @@ impl RequestHead {
         self.version == Version::Http11 && self.fields.said.expect == ExpectSaid::Continue && self.framing.has_body()
     }
 
-    /// The protocols the client would rather speak, in its order; empty when it asks for none.
+    /// The protocols the client would rather speak, in its order; empty when it asks for none. `h2c` is never among them.
     pub fn upgrades<'b>(&self, buf: &'b [u8]) -> impl Iterator<Item = &'b str> {
         let asked = self.fields.said.upgrade.filter(|_| self.version == Version::Http11 && !self.is_connect());
         let value = asked.map_or(&[][..], |span| span.of_buf(buf));
-        elements(value).map(|token| std::str::from_utf8(token).unwrap_or(""))
+        protocols(value).map(|token| std::str::from_utf8(token).unwrap_or(""))
     }
 
     /// The client asks for another protocol.
