@@ -6,6 +6,7 @@ mod world;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -258,6 +259,36 @@ fn plain_http_is_sent_to_https_and_proxy_requests_are_refused_with_the_reason() 
         assert!(answer.split(' ').nth(1) == Some(status), "{request:?} was answered {answer:?}");
         assert!(answer.contains(&expected.replace("PORT", &port.to_string())), "{request:?}: {answer:?}");
     }
+}
+
+#[test]
+fn browsers_get_the_portal_on_the_same_port_and_proxy_requests_over_tls_are_refused_too() {
+    let master = Master::start(&key(), open_policy(1), store());
+    let url = format!("https://{}/", master.address);
+    for (target, expected) in [("/", "the portal"), ("http://example.com/", REFUSAL_TO_PROXY)] {
+        let mut curl = Command::new("curl");
+        curl.args(["-sk", "--max-time", "10", "--request-target", target, &url]);
+        let answer = curl.output().expect("curl runs: tests/run installs it");
+        assert_eq!(String::from_utf8_lossy(&answer.stdout), expected, "{target}");
+    }
+}
+
+#[test]
+fn noise_at_the_door_harms_nobody() {
+    let (key, dir) = (key(), TempDir::new().unwrap());
+    let master = Master::start(&key, open_policy(1), store());
+    let noise: Vec<u8> = (0..2_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    for start in
+        [&[][..], &[0x16], &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3], b"GET / HTTP/1.1\r\n", b"PRI * HTTP/2.0\r\n"]
+    {
+        for length in [0, 1, 50, 2_000] {
+            let mut client = TcpStream::connect(master.address).unwrap();
+            let _ = client.write_all(&[start, &noise[..length]].concat());
+        }
+    }
+    let slave = Slave::start(SlaveSpec::new("s1", &key, dir.path()), master.address);
+    until("the slave to be in", || slave.up());
+    assert_eq!(master.service.nodes().len(), 1, "noise is no refused node");
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! A master and slaves on loopback, with real TLS, real policy and a store of records: what the tests of the cluster
 //! drive. A master has a runtime of its own, so that it can vanish with all its connections.
 
+use http_body_util::Full;
+use hyper::Response;
+use hyper::body::Bytes;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,9 +30,11 @@ use tidegate::tls::activation::ActivationKey;
 use tidegate::tls::front::{Accepted, Front};
 use tidegate::tls::identity::NodeIdentity;
 use tidegate::tls::portal::{PortalNames, load_or_make};
+use tidegate::tls::serve::{Patience, serve};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tower::service_fn;
 
 pub const REFUSAL_TO_PROXY: &str = "This is the master. It carries no client traffic: use a slave.\n";
 
@@ -77,7 +83,12 @@ impl Master {
                 match accepted {
                     Accepted::Cluster { stream, peer, from } => service.serve(stream, peer, from).await,
                     Accepted::Fault { fault, from } => service.handshake_failed(&fault, from),
-                    Accepted::Portal { stream, .. } => drop(stream),
+                    Accepted::Portal { stream, .. } => {
+                        let portal = service_fn(async |_| {
+                            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"the portal"))))
+                        });
+                        serve(stream, portal, Patience::PORTAL, Arc::from(REFUSAL_TO_PROXY), |_| ()).await;
+                    }
                 }
             }
         });
