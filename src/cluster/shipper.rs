@@ -72,6 +72,10 @@ impl Source for LogReader {
 pub trait Sink: Send {
     /// (Re)establishes contact; answers the highest sequence number that is stored.
     fn resume(&mut self) -> impl Future<Output = Result<u64, Trouble>> + Send;
+    /// Whether the contact that [`Sink::resume`] made has been replaced since.
+    fn is_stale(&self) -> bool {
+        false
+    }
     /// Stores a batch durably; answers the highest sequence number that is stored. `written` is how far the log is.
     fn store(&mut self, batch: Vec<Record>, written: u64) -> impl Future<Output = Result<u64, Trouble>> + Send;
 }
@@ -115,6 +119,10 @@ impl<S: Source> Shipping<S> {
         loop {
             if batch.is_empty() {
                 self.wait_for_more().await;
+                // A master that was restored from a backup may lack what it had: it is asked even if nothing is new.
+                if sink.is_stale() {
+                    return Err(Trouble::NoSession);
+                }
                 batch = self.read().await?;
                 continue;
             }
@@ -229,6 +237,11 @@ impl Sink for RemoteSink {
     async fn resume(&mut self) -> Result<u64, Trouble> {
         self.open = None;
         self.connect().await
+    }
+
+    fn is_stale(&self) -> bool {
+        let ours = self.open.as_ref().map(|(_, session)| session);
+        self.session.borrow().as_ref() != ours
     }
 
     /// After any failure the connection is gone: its next user resumes.
