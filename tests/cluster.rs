@@ -1,0 +1,494 @@
+//! The main job, end to end, with real processes: one policy enforced on every slave, one log at the master.
+
+mod harness;
+
+use harness::Cluster;
+use harness::client::Answer;
+use harness::client::Client;
+use harness::client::host;
+use harness::tidegate;
+use harness::wait_until;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+use tidegate::admin::Action;
+use tidegate::admin::Outcome;
+use tidegate::cluster::NodeRow;
+use tidegate::daemon::origin::pattern;
+use tidegate::report::Question;
+use tidegate::report::RecordRow;
+
+/// Requests through each slave in the test of the main job.
+const MIXED_REQUESTS: usize = 10_000;
+
+#[test]
+fn both_slaves_serve_ten_thousand_mixed_requests_and_the_master_counts_each_once() {
+    let cluster = Cluster::start(2);
+    let with_curl = 500;
+    thread::scope(|scope| {
+        for slave in &cluster.slaves {
+            for worker in 0..4 {
+                let (proxy, cluster) = (slave.layout.proxy, &cluster);
+                let count = (MIXED_REQUESTS - with_curl) / 4;
+                scope.spawn(move || mixed_requests(cluster, proxy, worker, count));
+            }
+            let (proxy, cluster) = (slave.layout.proxy, &cluster);
+            scope.spawn(move || curl_requests(cluster, proxy, with_curl));
+        }
+    });
+    cluster.wait_for_records();
+    let report = cluster.report(&Question::default());
+    // A tunnel is one exchange; what was asked inside it is the tunnel's business.
+    let expected = 2 * MIXED_REQUESTS as u64;
+    let by_node: BTreeMap<_, _> = report.nodes.iter().map(|rank| (rank.name.as_str(), rank.requests)).collect();
+    assert_eq!(by_node, BTreeMap::from([("slave-1", expected / 2), ("slave-2", expected / 2)]));
+    assert_eq!(report.requests, expected);
+    assert_eq!(report.gaps, []);
+}
+
+/// GET with length and chunked, POST with a chunked body, HEAD, CONNECT: every body is what the origin has.
+fn mixed_requests(cluster: &Cluster, proxy: SocketAddr, worker: usize, count: usize) {
+    let mut client = Client::connect(proxy).unwrap();
+    for number in 0..count {
+        let size = (number * 37 + worker * 101) % 9_000;
+        let answer = match number % 10 {
+            0..=3 => client.get(&cluster.url(&format!("/bytes/{size}"))),
+            4..=5 => client.get(&cluster.url(&format!("/chunked/{size}"))),
+            6..=7 => client.post_chunked(&cluster.url("/echo"), &pattern(size)),
+            8 => client.head(&cluster.url(&format!("/bytes/{size}"))),
+            _ => through_tunnel(cluster, proxy, size),
+        };
+        let answer = answer.unwrap_or_else(|error| panic!("request {number} of worker {worker}: {error}"));
+        assert_eq!(answer.status, 200, "{}", answer.head);
+        let body = if number % 10 == 8 { Vec::new() } else { pattern(size) };
+        assert!(answer.body == body, "request {number} of worker {worker}: another body");
+    }
+}
+
+fn through_tunnel(cluster: &Cluster, proxy: SocketAddr, size: usize) -> io::Result<Answer> {
+    let target = cluster.origin.address.to_string();
+    let mut tunnel = Client::connect(proxy)?.tunnel(&target)?.expect("the policy allows the tunnel");
+    tunnel.send(format!("GET /bytes/{size} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    tunnel.receive(false)
+}
+
+/// A real client that users have: curl, many transfers on few connections.
+fn curl_requests(cluster: &Cluster, proxy: SocketAddr, count: usize) {
+    let folder = cluster.dir().join(format!("curl-{}", proxy.port()));
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--fail", "--create-dirs", "--proxy", &format!("http://{proxy}")])
+        .args(["--output", &format!("{}/#1", folder.display())])
+        .arg(cluster.url(&format!("/bytes/[1-{count}]")))
+        .output()
+        .expect("curl is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for size in 1..=count {
+        assert!(std::fs::read(folder.join(size.to_string())).unwrap() == pattern(size), "curl's body {size}");
+    }
+}
+
+#[test]
+fn fifty_applies_under_traffic_are_enforced_on_both_slaves_within_a_second() {
+    let cluster = Cluster::start(2);
+    let block_news = "\n[[request_types]]\nname = \"news\"\npath_prefixes = [\"/news\"]\n";
+    let with_news = cluster.policy(block_news);
+    let without_news = with_news.replace("request_types = [\"social\"]", "request_types = [\"social\", \"news\"]");
+    let stop = AtomicBool::new(false);
+    let served = AtomicUsize::new(0);
+    let mut delays_ms: Vec<u128> = Vec::new();
+    let mut snapshots = BTreeSet::from([cluster.master.status().unwrap().snapshot]);
+    thread::scope(|scope| {
+        for slave in &cluster.slaves {
+            for _ in 0..2 {
+                let (proxy, stop, served, cluster) = (slave.layout.proxy, &stop, &served, &cluster);
+                scope.spawn(move || steady_traffic(cluster, proxy, stop, served));
+            }
+        }
+        let mut probes: Vec<_> =
+            cluster.slaves.iter().map(|slave| Client::connect(slave.layout.proxy).unwrap()).collect();
+        for apply in 0..50 {
+            let (document, expected) = if apply % 2 == 0 { (&without_news, 403) } else { (&with_news, 200) };
+            snapshots.insert(cluster.apply(document));
+            let applied = Instant::now();
+            for probe in &mut probes {
+                wait_until("the slave enforces the apply", || {
+                    probe.get(&cluster.url("/news")).unwrap().status == expected
+                });
+                delays_ms.push(applied.elapsed().as_millis());
+            }
+            // Once enforced, it stays enforced.
+            for probe in &mut probes {
+                assert_eq!(probe.get(&cluster.url("/news")).unwrap().status, expected);
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    delays_ms.sort_unstable();
+    let at = |percent: usize| delays_ms[(delays_ms.len() - 1) * percent / 100];
+    println!(
+        "enforced on a slave after Apply's answer, ms: min {} p50 {} p90 {} p99 {} max {} (n={}); {} requests meanwhile",
+        delays_ms[0],
+        at(50),
+        at(90),
+        at(99),
+        at(100),
+        delays_ms.len(),
+        served.load(Ordering::Relaxed)
+    );
+    assert!(at(100) < 1_000, "an apply took {} ms to be enforced", at(100));
+    cluster.wait_for_records();
+    for record in all_records(&cluster) {
+        assert!(snapshots.contains(&record.snapshot), "a record names {:?}, which was never applied", record.snapshot);
+    }
+}
+
+/// Requests without pause on one connection: `/` always works, `/news` is answered or blocked by policy, nothing else.
+fn steady_traffic(cluster: &Cluster, proxy: SocketAddr, stop: &AtomicBool, served: &AtomicUsize) {
+    let mut client = Client::connect(proxy).unwrap();
+    while !stop.load(Ordering::Relaxed) {
+        let page = client.get(&cluster.url("/")).expect("a page nobody blocks");
+        assert_eq!(page.status, 200, "{}", page.head);
+        let news = client.get(&cluster.url("/news")).expect("an answer, allowed or blocked");
+        assert!(news.status == 200 || news.status == 403, "{}", news.head);
+        assert!(news.keeps, "a block page must not cost the connection: {}", news.head);
+        served.fetch_add(2, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_slave_killed_twenty_times_under_load_loses_and_repeats_no_record() {
+    let cluster = Cluster::start(1);
+    let slave = &cluster.slaves[0];
+    let load = Load::start(&cluster, &[slave.layout.proxy]);
+    for _ in 0..20 {
+        load.wait_for_more(200);
+        slave.kill();
+        slave.start();
+    }
+    load.wait_for_more(50);
+    let whole = load.stop();
+    cluster.wait_for_records();
+    assert_each_once(&cluster, &whole);
+}
+
+#[test]
+fn a_master_killed_twenty_times_under_load_loses_and_repeats_no_record() {
+    let cluster = Cluster::start(2);
+    let load = Load::start(&cluster, &cluster.slaves.iter().map(|slave| slave.layout.proxy).collect::<Vec<_>>());
+    for round in 0..20 {
+        load.wait_for_more(100);
+        cluster.master.kill();
+        load.wait_for_more(20 + 20 * (round % 5));
+        cluster.master.start();
+        if round % 2 == 0 {
+            // Let it take records before the next kill, so that kills fall into ingest too.
+            let highest = || cluster.slaves[0].status().map_or(0, |status| status.records_acknowledged);
+            let before = highest();
+            wait_until("the master takes records again", || highest() > before);
+        }
+    }
+    let whole = load.stop();
+    cluster.wait_for_records();
+    assert_each_once(&cluster, &whole);
+}
+
+#[test]
+fn a_slave_restarted_while_the_master_is_away_serves_by_its_last_policy_and_catches_up() {
+    let cluster = Cluster::start(1);
+    let slave = &cluster.slaves[0];
+    let before = slave.status().unwrap().snapshot;
+    cluster.master.kill();
+    slave.stop();
+    slave.start();
+    let mut client = Client::connect(slave.layout.proxy).unwrap();
+    for _ in 0..100 {
+        assert_eq!(client.get(&cluster.url("/")).unwrap().status, 200);
+        assert_eq!(client.get(&cluster.url("/social")).unwrap().status, 403);
+    }
+    let status = slave.status().unwrap();
+    assert_eq!(status.snapshot, before);
+    let link = status.master.expect("a slave has a master");
+    assert!(!link.up && !link.trouble.is_empty(), "{link:?}");
+    // And again, with nothing but what it holds.
+    slave.kill();
+    slave.start();
+    assert_eq!(Client::connect(slave.layout.proxy).unwrap().get(&cluster.url("/")).unwrap().status, 200);
+
+    cluster.master.start();
+    let changed = cluster.apply(&cluster.policy("\n# changed while the slave was alone\n"));
+    wait_until("the slave has the new policy", || slave.status().is_some_and(|status| status.snapshot == changed));
+    cluster.wait_for_records();
+    assert_eq!(cluster.report(&Question::default()).requests, 201);
+}
+
+#[test]
+fn refused_slaves_and_the_master_say_why_and_what_to_do() {
+    let cluster = Cluster::lay_out(3, &[]);
+    cluster.master.start();
+    let guarded = cluster.policy("").replace("[access_restriction]", "[access_restriction]\nauthentication = true");
+    let no_right = guarded.replace(", \"CLUSTER\"", "");
+    cluster.apply(&no_right);
+    let trouble =
+        |slave: usize| cluster.slaves[slave].status().and_then(|status| status.master).map(|link| link.trouble);
+    let says = |slave: usize, word: &str| {
+        wait_until(&format!("slave {slave} says {word}"), || trouble(slave).is_some_and(|words| words.contains(word)));
+        wait_until(&format!("the master says {word}"), || nodes(&cluster).iter().any(|row| row.refusal.contains(word)));
+    };
+    cluster.slaves[0].start();
+    says(0, "NotOnAllowList");
+    assert!(trouble(0).unwrap().contains("allow list"), "the remedy is missing: {:?}", trouble(0));
+    // The remedy works, without a restart.
+    cluster.apply(&guarded);
+    wait_until("the slave is let in", || cluster.slaves[0].status().unwrap().policy_version == 2);
+
+    let key = cluster.dir().join("other.key");
+    let (code, _, error) = tidegate(&["activation-key", "new", "-o", key.to_str().unwrap()]);
+    assert_eq!(code, 0, "{error}");
+    change_param(&cluster.slaves[1].layout.config, "ACTIVATION_KEY_FILE", key.to_str().unwrap());
+    cluster.slaves[1].start();
+    says(1, "KeyMismatch");
+
+    change_param(&cluster.slaves[2].layout.config, "NODE_NAME", "slave-1");
+    cluster.slaves[2].start();
+    says(2, "NameTaken");
+}
+
+fn nodes(cluster: &Cluster) -> Vec<NodeRow> {
+    match cluster.master.ask(Action::Nodes) {
+        Ok(Outcome::Nodes { nodes }) => nodes,
+        other => panic!("nodes: {other:?}"),
+    }
+}
+
+fn change_param(config: &std::path::Path, key: &str, value: &str) {
+    let text = std::fs::read_to_string(config).unwrap();
+    let others = text.lines().filter(|line| !line.starts_with(&format!("{key}=")));
+    let text: String = others.map(|line| format!("{line}\n")).collect();
+    std::fs::write(config, format!("{text}{key}=\"{value}\"\n")).unwrap();
+}
+
+#[test]
+fn the_master_refuses_to_proxy_and_says_that_it_is_the_master() {
+    let cluster = Cluster::start(1);
+    for port in [cluster.master.layout.proxy, cluster.master.layout.portal] {
+        let answer = Client::connect(port).unwrap().get(&cluster.url("/")).unwrap();
+        assert_eq!(answer.status, 403, "{}", answer.head);
+        let page = String::from_utf8_lossy(&answer.body).to_lowercase();
+        assert!(page.contains("master") && page.contains("no client traffic"), "{page}");
+        let refused = Client::connect(port).unwrap().tunnel(&cluster.origin.address.to_string()).unwrap();
+        assert_eq!(refused.err().expect("no tunnel through the master").status, 403);
+    }
+}
+
+#[test]
+fn no_client_can_forge_a_record() {
+    let cluster = Cluster::start(1);
+    let proxy = cluster.slaves[0].layout.proxy;
+    let url = cluster.url("/bytes/3?q=%22%09%0A\"'\\|end");
+    let agents = [
+        "quote\" tab\there",
+        "back\\slash \\n \\x41",
+        "\u{e9}\u{4e16}\u{1f30a}",
+        "\"\t\"200\"\t\"forged\"",
+        "'; DROP TABLE records; --",
+    ];
+    for agent in agents {
+        assert_eq!(Client::connect(proxy).unwrap().get_as(&url, agent).unwrap().status, 200);
+    }
+    // Bytes no header may carry are refused, and the refusal is a record too.
+    for bad in ["nul\0", "bare\rreturn", "bell\x07"] {
+        assert_eq!(Client::connect(proxy).unwrap().get_as(&url, bad).unwrap().status, 400);
+    }
+    cluster.wait_for_records();
+    let log = std::fs::read(&cluster.slaves[0].layout.log).unwrap();
+    let lines: Vec<&[u8]> = log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    assert_eq!(lines.len(), 1 + agents.len() + 3, "a header and a line for each exchange");
+    for line in &lines {
+        assert_eq!(line.split(|byte| *byte == b'\t').count(), 47, "{}", String::from_utf8_lossy(line));
+        assert!(line.iter().all(|byte| *byte >= b' ' || *byte == b'\t') && !line.contains(&0x7f));
+    }
+    let report = cluster.report(&Question::default());
+    assert_eq!(report.requests, (agents.len() + 3) as u64);
+    assert!(report.newest.iter().any(|row| row.url == url), "{:?}", report.newest);
+}
+
+#[test]
+fn a_full_disk_stops_service_and_loses_nothing() {
+    let cluster = Cluster::lay_out(1, &[]);
+    let slave = &cluster.slaves[0];
+    let log_dir = slave.layout.log.parent().unwrap();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(log_dir).status();
+    if !mount.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: mounting a small file system needs root");
+        return;
+    }
+    let _unmount = Unmount(log_dir);
+    std::fs::write(log_dir.join("filler"), vec![0u8; 900 * 1024]).unwrap();
+    cluster.master.start();
+    cluster.apply(&cluster.policy(""));
+    slave.start();
+    cluster.wait_for_policy();
+
+    let mut client = Client::connect(slave.layout.proxy).unwrap();
+    let mut whole = BTreeSet::new();
+    let mut refused = None;
+    for number in 0..60_000 {
+        let id = format!("full-{number}");
+        match client.get(&cluster.url(&format!("/bytes/10?id={id}"))) {
+            Ok(answer) if answer.status == 200 => drop(whole.insert(id)),
+            Ok(answer) if answer.status == 503 => {
+                refused = Some(String::from_utf8_lossy(&answer.body).into_owned());
+                break;
+            }
+            other => panic!("request {number}: {other:?}"),
+        }
+    }
+    let refused = refused.expect("a node that cannot log must not serve");
+    assert!(refused.contains("log"), "{refused}");
+    wait_until("the status names the full disk", || !slave.status().unwrap().log_trouble.is_empty());
+
+    // Killed while full, started while full: nothing is forgotten.
+    slave.kill();
+    std::fs::remove_file(log_dir.join("filler")).unwrap();
+    slave.start();
+    wait_until("service is back", || {
+        Client::connect(slave.layout.proxy)
+            .and_then(|mut client| client.get(&cluster.url("/")))
+            .is_ok_and(|answer| answer.status == 200)
+    });
+    cluster.wait_for_records();
+    let found = ids_in_report(&cluster);
+    let lost: Vec<_> = whole.iter().filter(|id| !found.contains_key(*id)).take(5).collect();
+    assert!(lost.is_empty(), "served and not recorded: {lost:?} of {}", whole.len());
+}
+
+struct Unmount<'a>(&'a std::path::Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+/// Traffic that knows which answers it received whole.
+struct Load {
+    whole: Arc<Mutex<BTreeSet<String>>>,
+    stop: Arc<AtomicBool>,
+    workers: Vec<thread::JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(cluster: &Cluster, proxies: &[SocketAddr]) -> Load {
+        let mut load = Load { whole: Arc::default(), stop: Arc::default(), workers: Vec::new() };
+        for (at, proxy) in proxies.iter().copied().cycle().take(4).enumerate() {
+            let (whole, stop) = (load.whole.clone(), load.stop.clone());
+            let base = cluster.url("");
+            load.workers.push(thread::spawn(move || load_worker(at, proxy, &base, &whole, &stop)));
+        }
+        load
+    }
+
+    /// Until so many more answers have been received whole.
+    fn wait_for_more(&self, count: usize) {
+        let target = self.whole.lock().unwrap().len() + count;
+        wait_until(&format!("{count} more answers"), || self.whole.lock().unwrap().len() >= target);
+    }
+
+    fn stop(self) -> BTreeSet<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        for worker in self.workers {
+            worker.join().expect("a load worker saw something it must not see");
+        }
+        std::mem::take(&mut *self.whole.lock().unwrap())
+    }
+}
+
+fn load_worker(at: usize, proxy: SocketAddr, base: &str, whole: &Mutex<BTreeSet<String>>, stop: &AtomicBool) {
+    let mut client = None;
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let id = format!("w{at}-{number}");
+        let exchange = |client: &mut Option<Client>| -> io::Result<Answer> {
+            if client.is_none() {
+                *client = Some(Client::connect(proxy)?);
+            }
+            let client = client.as_mut().expect("just connected");
+            match number % 4 {
+                0 => client.get(&format!("{base}/chunked/3000?id={id}")),
+                1 => client.post_chunked(&format!("{base}/echo?id={id}"), &pattern(2_000)),
+                2 => client.get(&format!("{base}/social?id={id}")),
+                _ => client.get(&format!("{base}/bytes/1024?id={id}")),
+            }
+        };
+        match exchange(&mut client) {
+            Ok(answer) => {
+                let expected = if number % 4 == 2 { 403 } else { 200 };
+                assert_eq!(answer.status, expected, "{} via {proxy}: {}", host(base), answer.head);
+                whole.lock().unwrap().insert(id);
+            }
+            // The node was killed: the client cannot tell more, and tries again.
+            Err(_) => {
+                client = None;
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
+
+fn assert_each_once(cluster: &Cluster, whole: &BTreeSet<String>) {
+    let found = ids_in_report(cluster);
+    let lost: Vec<_> = whole.iter().filter(|id| !found.contains_key(*id)).collect();
+    let twice: Vec<_> = found.iter().filter(|(_, count)| **count != 1).collect();
+    println!("{} answers received whole, {} records", whole.len(), found.len());
+    assert!(
+        lost.is_empty(),
+        "{} answers received whole are not in the report: {:?}",
+        lost.len(),
+        &lost[..lost.len().min(5)]
+    );
+    assert!(twice.is_empty(), "in the report more than once: {:?}", &twice[..twice.len().min(5)]);
+    assert_eq!(cluster.report(&Question::default()).gaps, []);
+}
+
+/// How often each `id=` of a URL stands in the master's report.
+fn ids_in_report(cluster: &Cluster) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for record in all_records(cluster) {
+        if let Some((_, id)) = record.url.split_once("id=") {
+            *found.entry(id.to_string()).or_default() += 1;
+        }
+    }
+    found
+}
+
+/// Every record of the master's report, page by page; the same record on two pages counts once, two records twice.
+fn all_records(cluster: &Cluster) -> Vec<RecordRow> {
+    let mut records: BTreeMap<(String, u64), RecordRow> = BTreeMap::new();
+    let mut to_us = None;
+    loop {
+        let question = Question { to_us, newest: Some(tidegate::limits::REPORT_ROWS_MAX), ..Question::default() };
+        let page = cluster.report(&question).newest;
+        let before = records.len();
+        let oldest = page.last().map(|record| record.ended_us);
+        records.extend(page.into_iter().map(|record| ((record.node.clone(), record.seq), record)));
+        if records.len() == before {
+            break;
+        }
+        // `to_us` is exclusive: records of the same microsecond as the oldest must not be skipped.
+        to_us = oldest.map(|oldest| oldest + 1);
+    }
+    assert_eq!(records.len() as u64, cluster.report(&Question::default()).requests, "the pages and the total differ");
+    records.into_values().collect()
+}
