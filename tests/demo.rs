@@ -32,7 +32,11 @@ impl Demo {
     }
 
     fn text(&self, pointer: &str) -> String {
-        self.says.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("{pointer} in {}", self.says)).to_string()
+        self.says
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_else(|| panic!("{pointer} in {}", self.says))
+            .to_string()
     }
 
     fn master(&self, arguments: &[&str]) -> (i32, String, String) {
@@ -49,7 +53,8 @@ impl Drop for Demo {
 }
 
 fn curl(arguments: &[&str]) -> (String, String) {
-    let output = Command::new("curl").args(["--silent", "--show-error", "--max-time", "20"]).args(arguments).output().unwrap();
+    let output =
+        Command::new("curl").args(["--silent", "--show-error", "--max-time", "20"]).args(arguments).output().unwrap();
     (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -77,7 +82,9 @@ fn a_stranger_starts_the_demo_and_sees_policy_and_report_work_through_both_slave
     assert_eq!(code, 0, "{output}{error}");
     for slave in ["/slaves/0/proxy", "/slaves/1/proxy"] {
         let proxy = format!("http://{}", demo.text(slave));
-        wait_until("the slave blocks the news", || curl(&["--proxy", &proxy, &format!("{origin}news")]).0.contains("Block social"));
+        wait_until("the slave blocks the news", || {
+            curl(&["--proxy", &proxy, &format!("{origin}news")]).0.contains("Block social")
+        });
         assert!(curl(&["--proxy", &proxy, &format!("{origin}social")]).0.contains("A page the demo"));
     }
     // The report of both.
@@ -92,7 +99,10 @@ fn a_stranger_starts_the_demo_and_sees_policy_and_report_work_through_both_slave
     let pid = demo.child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     wait_until("the demo ends after SIGTERM", || demo.child.try_wait().unwrap().is_some());
-    let left = Command::new("pgrep").args(["-f", &demo.text("/master/control").replace("/run/control.sock", "")]).output().unwrap();
+    let left = Command::new("pgrep")
+        .args(["-f", &demo.text("/master/control").replace("/run/control.sock", "")])
+        .output()
+        .unwrap();
     assert!(left.stdout.is_empty(), "processes are left: {}", String::from_utf8_lossy(&left.stdout));
 }
 

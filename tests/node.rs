@@ -109,7 +109,8 @@ fn a_startup_ini_with_five_errors_is_told_in_one_breath_and_starts_nothing() {
     assert_eq!((code, output.as_str()), (1, ""));
     for (line, key) in [1, 2, 3, 4, 6].into_iter().zip(keys) {
         let place = format!("startup.ini:{line}: {key}: ");
-        let told = error.lines().find(|told| told.contains(&place)).unwrap_or_else(|| panic!("{place:?} is not in\n{error}"));
+        let told =
+            error.lines().find(|told| told.contains(&place)).unwrap_or_else(|| panic!("{place:?} is not in\n{error}"));
         assert!(told.contains("read") && told.contains("accepted"), "{told}");
     }
     assert!(error.contains("5 fault"), "{error}");
@@ -141,7 +142,9 @@ fn a_changed_startup_ini_is_taken_over_live_or_said_to_wait() {
     let Ok(Outcome::Done { words }) = outcome else { panic!("{outcome:?}") };
     assert!(words.contains("backups"), "{words}");
     wait_until("the node serves on its new port", || {
-        Client::connect(moved).and_then(|mut client| client.get(&alone.url("/"))).is_ok_and(|answer| answer.status == 200)
+        Client::connect(moved)
+            .and_then(|mut client| client.get(&alone.url("/")))
+            .is_ok_and(|answer| answer.status == 200)
     });
     wait_until("the node answers again", || alone.node.status().is_some());
     let status = alone.node.status().unwrap();
@@ -203,7 +206,10 @@ fn history_diff_rollback_and_conflict_work_from_the_command_line() {
     let path = file.to_str().unwrap();
     fs::write(&file, test_policy(alone.origin.address, "").replace("/social", "/news")).unwrap();
     let (code, diff, _) = run(&["policy", "diff", path]);
-    assert!(code == 0 && diff.contains("-path_prefixes = [\"/social\"]") && diff.contains("+path_prefixes = [\"/news\"]"), "{diff}");
+    assert!(
+        code == 0 && diff.contains("-path_prefixes = [\"/social\"]") && diff.contains("+path_prefixes = [\"/news\"]"),
+        "{diff}"
+    );
     assert_eq!(run(&["policy", "apply", path, "-m", "news off", "--base", "1"]).0, 0);
     assert_eq!(alone.client().get(&alone.url("/news")).unwrap().status, 403);
     let (code, _, error) = run(&["policy", "apply", path, "--base", "1"]);
