@@ -27,6 +27,9 @@ pub struct Params {
     /// Live params reach their users through this.
     in_force: watch::Sender<Settings>,
     state: Mutex<State>,
+    /// One reader or writer of the file at a time: who submits is told what the submission changed, though the watcher
+    /// notices the same change.
+    turn: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -39,7 +42,7 @@ impl Params {
     /// `settings` is what the node was started with.
     pub fn new(file: &Path, settings: Settings, journal: Journal) -> Self {
         let in_force = watch::Sender::new(settings);
-        Params { file: file.to_path_buf(), journal, in_force, state: Mutex::default() }
+        Params { file: file.to_path_buf(), journal, in_force, state: Mutex::default(), turn: Mutex::default() }
     }
 
     /// startup.ini.
@@ -64,6 +67,7 @@ impl Params {
 
     /// Reads the file again and takes over what may change live; answers which keys. A file with faults changes nothing.
     pub fn reload(&self) -> Vec<String> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         match settings::load(&self.file) {
             Ok(loaded) => self.take_over(loaded.settings),
             Err(faults) => {
@@ -128,6 +132,7 @@ impl Params {
 
     /// Writes `values` to the file, all or none, and takes over what may change live.
     pub fn submit(&self, values: &BTreeMap<String, String>) -> Result<Outcome, Refused> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         match settings::submit(&self.file, values) {
             Ok(loaded) => {
                 let live = self.take_over(loaded.settings);
