@@ -88,9 +88,9 @@ fn words_stay_at_home() {
         if line.trim_start().starts_with("//") {
             return None;
         }
-        let found = AT_HOME.iter().find(|(word, homes, _)| {
-            names(line, word) && !homes.split_whitespace().any(|home| file.starts_with(home))
-        });
+        let found = AT_HOME
+            .iter()
+            .find(|(word, homes, _)| names(line, word) && !homes.split_whitespace().any(|home| file.starts_with(home)));
         found.map(|(word, _, remedy)| format!("`{word}` here: {remedy}"))
     });
     assert_none(complaints);
