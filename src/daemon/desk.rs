@@ -90,7 +90,29 @@ pub struct NodeDesk {
     pub restart: Arc<Notify>,
 }
 
-impl Desk for NodeDesk {
+/// The desk as faces hold it. What changes something runs to its end as a task of its own: a browser that goes away or a
+/// control connection that ends must not leave a policy half applied.
+pub struct FrontDesk(pub Arc<NodeDesk>);
+
+impl Desk for FrontDesk {
+    fn perform<'a>(
+        &'a self,
+        actor: Actor,
+        action: Action,
+    ) -> Pin<Box<dyn Future<Output = Result<Outcome, Refused>> + Send + 'a>> {
+        if !action.changes() {
+            return self.0.perform(actor, action);
+        }
+        let desk = self.0.clone();
+        let doing = tokio::spawn(async move { desk.perform(actor, action).await });
+        Box::pin(async move {
+            doing.await.unwrap_or_else(|error| Err(failed(&format!("doing it: {error}; this is a bug of Tidegate's"))))
+        })
+    }
+}
+
+impl NodeDesk {
+    /// Does `action` for `actor` if they may ask it, and notes it.
     fn perform<'a>(
         &'a self,
         actor: Actor,

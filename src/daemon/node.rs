@@ -1,6 +1,7 @@
 //! One node, from its startup.ini to its end: load, bind, announce, serve, drain. `run` reads as the story of it.
 
 use super::audit::Audit;
+use super::desk::FrontDesk;
 use super::desk::NodeDesk;
 use super::desk::NodeFacts;
 use super::desk::Views;
@@ -154,6 +155,7 @@ impl Node {
         cluster.serve_portal(portal, desk.clone(), &settings)?;
         serve_control(&settings, desk.clone())?;
         services::watch_params(config, desk.params.clone());
+        services::follow_log_limits(log.limits(), &desk.params);
         services::prune(desk.clone());
         drop(_inside);
         let notify = Notify::from_environment();
@@ -389,7 +391,7 @@ fn serve_control(settings: &Settings, desk: Arc<NodeDesk>) -> Result<(), String>
     let group = peer::group_id(&settings.control_group);
     let listener = control::bind(&path, group)
         .map_err(|error| format!("opening the control socket {}: {error}", path.display()))?;
-    tokio::spawn(control::serve(listener, desk, group));
+    tokio::spawn(control::serve(listener, Arc::new(FrontDesk(desk)), group));
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! What runs beside the data path on ordinary tokio: port 8888, the sidecar or the cluster service, shipping, watching.
 
 use super::desk;
+use super::desk::FrontDesk;
 use super::desk::NodeDesk;
 use super::desk::NodeFacts;
 use super::params::Params;
@@ -25,6 +26,7 @@ use crate::limits::PARAMS_LOOK_S;
 use crate::limits::PRUNE_EVERY_S;
 use crate::limits::SHIP_LAST_MS_MAX;
 use crate::log::Log;
+use crate::log::LogLimits;
 use crate::portal;
 use crate::portal::PortalConfig;
 use crate::record::Epoch;
@@ -163,7 +165,7 @@ impl Cluster {
         let not_a_proxy = if settings.role == Role::Master { NO_TRAFFIC } else { NOT_THE_PROXY_PORT };
         let cluster = self.master.as_ref().and(self.identity.clone());
         let router = portal::router(PortalConfig {
-            desk,
+            desk: Arc::new(FrontDesk(desk)),
             node_name: settings.node_name.clone(),
             role: settings.role.to_string(),
             version: env!("CARGO_PKG_VERSION").to_string(),
@@ -290,6 +292,17 @@ pub fn watch_params(config: &Path, params: Arc<Params>) {
             let params = params.clone();
             // Reading a file blocks: not on a thread that serves.
             let _ = tokio::task::spawn_blocking(move || params.reload()).await;
+        }
+    });
+}
+
+/// Brings LOG_SIZE_LIMIT and KEEP_DATA to the log whenever they change.
+pub fn follow_log_limits(limits: LogLimits, params: &Params) {
+    let mut settings = params.watch();
+    tokio::spawn(async move {
+        while settings.changed().await.is_ok() {
+            let now = settings.borrow_and_update();
+            limits.set(now.log_size_limit, now.keep_data_days);
         }
     });
 }

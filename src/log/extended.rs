@@ -68,6 +68,11 @@ impl ExtendedLog {
         Ok((log, last.unwrap_or(0)))
     }
 
+    /// From now on the file is rotated at this size.
+    pub fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
     /// Appends whole lines, the first of them numbered `first`. After an error call again with the same lines: it goes on
     /// at the very byte.
     pub fn append(&mut self, lines: &[u8], first: u64) -> io::Result<()> {

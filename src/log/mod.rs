@@ -51,7 +51,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
 use tokio::sync::watch;
 
 /// What the log needs to know.
@@ -138,6 +137,8 @@ impl Log {
         }
         let control = Arc::new(Control::default());
         control.acknowledged.store(acknowledged, Ordering::Release);
+        control.file_bytes_max.store(config.file_bytes_max, Ordering::Relaxed);
+        control.keep_days.store(u64::from(config.keep_days), Ordering::Relaxed);
         let (sender, progress) = watch::channel(Progress { written: seq, durable: seq, trouble: String::new() });
         let writer = Writer {
             cores,
@@ -145,7 +146,6 @@ impl Log {
             line,
             seq,
             log_dir: config.log_dir.clone(),
-            keep: Duration::from_secs(u64::from(config.keep_days) * 86_400),
             control: control.clone(),
             progress: sender,
             batch: Batch::default(),
@@ -155,6 +155,11 @@ impl Log {
             .spawn(|| writer.run())
             .map_err(|error| failed("starting the writer of", &config.log_dir, error))?;
         Ok((Log { config, progress, control, writer: Some(writer), _lock: lock }, desks))
+    }
+
+    /// Changes LOG_SIZE_LIMIT and KEEP_DATA while the log runs.
+    pub fn limits(&self) -> LogLimits {
+        LogLimits(self.control.clone())
     }
 
     /// How far the log is, and a way to wait for more.
@@ -177,6 +182,17 @@ impl Log {
     /// then is recovered by the next start.
     pub fn stop(self) {
         drop(self);
+    }
+}
+
+/// The limits of a running log that change live.
+pub struct LogLimits(Arc<Control>);
+
+impl LogLimits {
+    /// From now on: a file larger than `file_bytes_max` is rotated, a rotated one kept at least `keep_days` days.
+    pub fn set(&self, file_bytes_max: u64, keep_days: u32) {
+        self.0.file_bytes_max.store(file_bytes_max, Ordering::Relaxed);
+        self.0.keep_days.store(u64::from(keep_days), Ordering::Relaxed);
     }
 }
 

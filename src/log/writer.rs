@@ -26,6 +26,10 @@ pub struct Control {
     pub acknowledged: AtomicU64,
     /// Numbers up to here are taken, though the writer did not give them out.
     pub taken: AtomicU64,
+    /// extended.log is rotated at this size. Changes live.
+    pub file_bytes_max: AtomicU64,
+    /// A rotated file is kept this many days. Changes live.
+    pub keep_days: AtomicU64,
 }
 
 /// The writer's state. `run` is its thread.
@@ -36,7 +40,6 @@ pub struct Writer {
     /// The highest `seq` given out.
     pub seq: u64,
     pub log_dir: PathBuf,
-    pub keep: Duration,
     pub control: Arc<Control>,
     pub progress: watch::Sender<Progress>,
     pub batch: Batch,
@@ -89,6 +92,7 @@ impl Writer {
         if self.batch.slots.is_empty() {
             return Ok(false);
         }
+        self.log.set_bytes_max(self.control.file_bytes_max.load(Ordering::Relaxed));
         self.log.append(&self.batch.lines, self.batch.first)?;
         for (core, slot) in self.batch.slots.drain(..) {
             let shared = &self.cores[core];
@@ -162,7 +166,8 @@ impl Writer {
     }
 
     fn forget(&self) {
-        if let Err(error) = self.log.forget(self.control.acknowledged.load(Ordering::Acquire), self.keep) {
+        let keep = Duration::from_secs(self.control.keep_days.load(Ordering::Relaxed) * 86_400);
+        if let Err(error) = self.log.forget(self.control.acknowledged.load(Ordering::Acquire), keep) {
             tracing::warn!("removing old files of extended.log in {}: {error}", self.log_dir.display());
         }
     }

@@ -71,7 +71,8 @@ p,dd{overflow-wrap:anywhere}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.3rem 1rem;margin:1.5rem 0;padding:1rem 0;border:solid var(--line);border-width:1px 0}
 dt{color:var(--soft)}dd{margin:0}
 footer{margin-top:1.5rem;color:var(--soft);font-size:.85rem}
-@media (max-width:44rem){main{margin:0;min-height:100vh;border-width:4px 0 0;border-radius:0;padding:1.25rem}dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}}
+@media (max-width:44rem){main{margin:0;min-height:100vh;border-width:4px 0 0;border-radius:0;padding:1.25rem}}
+@media (max-width:44rem){dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}}
 </style>
 "#;
 

@@ -24,8 +24,10 @@ pub struct SharedMap {
     bytes: usize,
 }
 
+// JUSTIFICATION: a core and the log's writer share the spool; a raw pointer alone would tie it to one thread.
 // SAFETY: the memory is reached only as atomics, and the pointer is not tied to a thread.
 unsafe impl Send for SharedMap {}
+// JUSTIFICATION: as above.
 // SAFETY: as above; `words` hands out shared references to atomics.
 unsafe impl Sync for SharedMap {}
 
