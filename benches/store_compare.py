@@ -79,9 +79,9 @@ def duck(table, folder, end):
     base.execute("CREATE TABLE records AS SELECT * FROM shape")
     spent = 0.0
     for start in range(0, len(table), BATCH):
-        base.register("some", table.slice(start, BATCH))
+        base.register("portion", table.slice(start, BATCH))
         started = time.perf_counter()
-        base.execute("INSERT INTO records SELECT * FROM some")
+        base.execute("INSERT INTO records SELECT * FROM portion")
         spent += time.perf_counter() - started
     base.execute("CHECKPOINT")
     print(f"duckdb: ingest {len(table) / spent:.0f} records/s, {os.path.getsize(path) / len(table):.0f} bytes a record")
