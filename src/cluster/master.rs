@@ -215,6 +215,7 @@ async fn hello(State(master): Service, Extension(visitor): Who, body: Body) -> R
         master: master.config.node.clone(),
         clock_us: Wall::now().0,
         synctime_ms: protocol::synctime(hello.synctime_ms),
+        snapshot: master.config.current.borrow().name().to_string(),
     })))
 }
 

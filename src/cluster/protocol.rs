@@ -98,6 +98,8 @@ pub struct Welcome {
     pub clock_us: i64,
     /// How long a poll is held.
     pub synctime_ms: u64,
+    /// Name of the master's own snapshot.
+    pub snapshot: String,
 }
 
 /// The answer to a hello, and to any request whose session the master no longer honours.

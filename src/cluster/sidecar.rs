@@ -42,6 +42,8 @@ use crate::tls::activation::SnapshotSigner;
 use hyper::{Method, StatusCode};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -56,8 +58,8 @@ pub struct SlaveConfig {
     pub epoch: Epoch,
     /// STATE_DIR.
     pub state_dir: PathBuf,
-    /// SYNCTIME, in milliseconds.
-    pub synctime_ms: u64,
+    /// SYNCTIME, in milliseconds. It may change at any time: the next poll is held by it.
+    pub synctime_ms: Arc<AtomicU64>,
     /// The proxy listeners, for the master's page.
     pub listen: Vec<String>,
     /// Checks what the master signed.
@@ -152,8 +154,9 @@ impl Sidecar {
         tracing::info!("joined the master {} at {}", welcome.master, self.config.master.address);
         self.session.send_replace(Some(welcome.session.clone()));
         backoff.worked();
-        let hold_ms = welcome.synctime_ms.min(CLUSTER_HOLD_MS_MAX);
         loop {
+            let own_ms = self.config.synctime_ms.load(Ordering::Relaxed);
+            let hold_ms = welcome.synctime_ms.min(own_ms).min(CLUSTER_HOLD_MS_MAX);
             let reply = self.poll(&mut connection, &welcome.session, hold_ms).await?;
             let in_force = hash_text(self.current.hash());
             if reply.hash == in_force {
@@ -181,7 +184,7 @@ impl Sidecar {
             clock_us: Wall::now().0,
             snapshot: self.current.name().to_string(),
             listen: self.config.listen.clone(),
-            synctime_ms: self.config.synctime_ms,
+            synctime_ms: self.config.synctime_ms.load(Ordering::Relaxed),
         };
         let body = protocol::encode(&hello);
         let deadline = Duration::from_millis(CLUSTER_REQUEST_MS);
@@ -191,7 +194,7 @@ impl Sidecar {
         match checked(answer)? {
             HelloReply::Welcome(welcome) => {
                 self.round_trip_us = took_us.min(CLUSTER_REQUEST_MS * 1_000) as i64;
-                self.contact(received, welcome.clock_us);
+                self.contact(received, welcome.clock_us, &welcome.snapshot);
                 Ok(welcome)
             }
             HelloReply::Refused { why } => Err(Trouble::Refused(why)),
@@ -217,7 +220,7 @@ impl Sidecar {
         let path = protocol::POLL_PATH;
         let answer = connection.ask(Method::POST, path, &fields, body, CLUSTER_MESSAGE_BYTES_MAX, deadline).await?;
         let reply: PollReply = checked(answer)?;
-        self.contact(Wall::now(), reply.clock_us);
+        self.contact(Wall::now(), reply.clock_us, &reply.snapshot);
         Ok(reply)
     }
 
@@ -278,7 +281,7 @@ impl Sidecar {
         Ok(())
     }
 
-    fn contact(&mut self, received: Wall, master_us: i64) {
+    fn contact(&mut self, received: Wall, master_us: i64, master_snapshot: &str) {
         let before = skew_words(self.skew_us / 1_000);
         self.skew_us = skew_us(received.0, self.round_trip_us, master_us);
         let skew_ms = self.skew_us / 1_000;
@@ -291,6 +294,7 @@ impl Sidecar {
             link.up = true;
             link.last_contact_us = received.0;
             link.clock_skew_ms = skew_ms;
+            link.master_snapshot = master_snapshot.to_string();
             link.trouble = trouble;
         });
     }

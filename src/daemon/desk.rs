@@ -123,12 +123,17 @@ impl NodeDesk {
                 Ok(()) => self.do_it(&actor, &action).await,
                 Err(refused) => Err(refused),
             };
-            if action.changes() || (matches!(action, Action::Login { .. }) && result.is_err()) {
+            if action.changes() || (is_an_attempt(&action) && result.is_err()) {
                 self.audit.note(&actor, &action, result.as_ref().map(drop));
             }
             result
         })
     }
+}
+
+/// A login that somebody typed; with empty fields the login page asks whether there is any administrator.
+fn is_an_attempt(action: &Action) -> bool {
+    matches!(action, Action::Login { user, .. } if !user.is_empty())
 }
 
 /// Who may ask what: the control socket everything, an administrator everything but making administrators and asking for
@@ -261,7 +266,13 @@ impl NodeDesk {
     async fn login(&self, user: String, password: String) -> Result<Outcome, Refused> {
         let admins = self.admins.clone();
         let name = user.clone();
-        let looked = tokio::task::spawn_blocking(move || Ok((admins.count()?, admins.verify(&name, &password)?))).await;
+        let look = move || match admins.count()? {
+            // Nobody to compare with: the login page asks this way, with empty fields, and it must cost nothing.
+            0 => Ok((0, false)),
+            count if name.is_empty() => Ok((count, false)),
+            count => Ok((count, admins.verify(&name, &password)?)),
+        };
+        let looked = tokio::task::spawn_blocking(look).await;
         match looked.unwrap_or_else(|error| Err(DatabaseError(error.to_string()))) {
             Ok((_, true)) => Ok(Outcome::Done { words: format!("{user} is an administrator") }),
             Ok((0, false)) => Err(Refused {

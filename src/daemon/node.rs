@@ -134,6 +134,7 @@ impl Node {
         let cluster = Cluster::start(services::Needs {
             settings: &settings,
             facts: &facts,
+            params: params.clone(),
             log: &log,
             epoch,
             publisher: publisher.clone(),

@@ -46,6 +46,8 @@ use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
@@ -63,6 +65,8 @@ pub struct Needs<'a> {
     pub settings: &'a Settings,
     /// What the node is.
     pub facts: &'a NodeFacts,
+    /// Live params.
+    pub params: Arc<Params>,
     /// extended.log.
     pub log: &'a Log,
     /// The node's epoch.
@@ -128,7 +132,7 @@ impl Cluster {
             build: Build::this(),
             epoch: needs.epoch,
             state_dir: needs.settings.state_dir.clone(),
-            synctime_ms: needs.settings.sync_time.as_millis() as u64,
+            synctime_ms: follow_sync_time(&needs.params),
             listen: needs.facts.listen.iter().map(SocketAddr::to_string).collect(),
             signer: Arc::new(key.signer().map_err(|fault| fault.to_string())?),
         };
@@ -294,6 +298,20 @@ pub fn watch_params(config: &Path, params: Arc<Params>) {
             let _ = tokio::task::spawn_blocking(move || params.reload()).await;
         }
     });
+}
+
+/// SYNCTIME in milliseconds, kept up to date.
+fn follow_sync_time(params: &Params) -> Arc<AtomicU64> {
+    let mut settings = params.watch();
+    let millis = |settings: &Settings| settings.sync_time.as_millis() as u64;
+    let sync_time_ms = Arc::new(AtomicU64::new(millis(&settings.borrow_and_update())));
+    let following = sync_time_ms.clone();
+    tokio::spawn(async move {
+        while settings.changed().await.is_ok() {
+            following.store(millis(&settings.borrow_and_update()), Ordering::Relaxed);
+        }
+    });
+    sync_time_ms
 }
 
 /// Brings LOG_SIZE_LIMIT and KEEP_DATA to the log whenever they change.

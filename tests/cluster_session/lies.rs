@@ -167,6 +167,7 @@ impl Liar {
                 master: "m".into(),
                 clock_us: Wall::now().0,
                 synctime_ms: 60_000,
+                snapshot: String::new(),
             }))),
             protocol::POLL_PATH => {
                 let poll: Poll = protocol::decode(&body).unwrap();

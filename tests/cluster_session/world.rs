@@ -188,7 +188,7 @@ impl Slave {
             build: spec.build,
             epoch: spec.epoch,
             state_dir: spec.state_dir.to_path_buf(),
-            synctime_ms: 60_000,
+            synctime_ms: Arc::new(std::sync::atomic::AtomicU64::new(60_000)),
             listen: vec!["127.0.0.1:8080".into()],
             signer: Arc::new(spec.key.signer().unwrap()),
         };
