@@ -108,15 +108,15 @@ impl Cluster {
     /// Until the master has every record that every slave wrote.
     pub fn wait_for_records(&self) {
         for slave in &self.slaves {
-            let mut seen = Status::default();
+            let mut seen = None;
             let what = format!("all records of {} at the master", slave.layout.name);
             wait_until(&what, || {
-                let Some(status) = slave.status() else { return false };
-                // Twice the same number: nothing is still on its way from a core to the log.
-                let settled = status.records_written == seen.records_written;
-                seen = status;
                 std::thread::sleep(Duration::from_millis(100));
-                settled && seen.records_acknowledged == seen.records_written
+                let Some(status) = slave.status() else { return false };
+                // Twice the same number, with a pause: nothing is still on its way from a core to the log.
+                let settled = seen == Some(status.records_written);
+                seen = Some(status.records_written);
+                settled && status.records_acknowledged == status.records_written
             });
         }
     }
