@@ -238,6 +238,28 @@ pub struct Refused {
     pub complaints: Vec<Complaint>,
 }
 
+impl Refused {
+    /// A refusal in words, without complaints.
+    pub fn new(kind: RefusedKind, words: impl Into<String>) -> Self {
+        Refused { kind, words: words.into(), complaints: Vec::new() }
+    }
+
+    /// The node failed while doing it.
+    pub fn failed(words: impl Into<String>) -> Self {
+        Refused::new(RefusedKind::Failed, words)
+    }
+
+    /// The input is bad.
+    pub fn invalid(words: impl Into<String>) -> Self {
+        Refused::new(RefusedKind::Invalid, words)
+    }
+
+    /// Another node does this.
+    pub fn wrong_role(words: impl Into<String>) -> Self {
+        Refused::new(RefusedKind::WrongRole, words)
+    }
+}
+
 /// The kinds of [`Refused`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -135,21 +135,6 @@ pub fn tame(text: &str) -> String {
     })
 }
 
-/// `1.5 MiB`.
-pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if count < 1_024 {
-        return format!("{count} B");
-    }
-    let mut value = count as f64 / 1_024.0;
-    let mut unit = 0;
-    while value >= 1_023.95 && unit + 1 < UNITS.len() {
-        value /= 1_024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,14 +161,5 @@ mod tests {
         let mut paper = Paper::new(false);
         paper.table(&[vec![cell("\u{1b}]0;title\u{7}")]]);
         assert!(!paper.into_text().contains('\u{1b}'));
-    }
-
-    #[test]
-    fn bytes_are_short_to_read() {
-        for (count, words) in
-            [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (1 << 30, "1.0 GiB"), (u64::MAX, "16384.0 PiB")]
-        {
-            assert_eq!(bytes(count), words);
-        }
     }
 }

@@ -106,7 +106,9 @@ impl Desk for FrontDesk {
         let desk = self.0.clone();
         let doing = tokio::spawn(async move { desk.perform(actor, action).await });
         Box::pin(async move {
-            doing.await.unwrap_or_else(|error| Err(failed(&format!("doing it: {error}; this is a bug of Tidegate's"))))
+            doing
+                .await
+                .unwrap_or_else(|error| Err(Refused::failed(format!("doing it: {error}; this is a bug of Tidegate's"))))
         })
     }
 }
@@ -139,7 +141,7 @@ fn is_an_attempt(action: &Action) -> bool {
 /// Who may ask what: the control socket everything, an administrator everything but making administrators and asking for
 /// passwords, a visitor only to log in.
 fn may(actor: &Actor, action: &Action) -> Result<(), Refused> {
-    let refused = |words: &str| Err(Refused { kind: RefusedKind::NotAllowed, words: words.into(), complaints: vec![] });
+    let refused = |words: &str| Err(Refused::new(RefusedKind::NotAllowed, words));
     match (actor, action) {
         (Actor::Local { .. }, _) | (Actor::Visitor { .. }, Action::Login { .. }) => Ok(()),
         (Actor::Visitor { .. }, _) => refused("log in first"),
@@ -227,15 +229,15 @@ impl NodeDesk {
     async fn report(&self, question: report::Question) -> Result<Outcome, Refused> {
         let Some(records) = self.records.clone() else {
             let master = (self.views.link)().map(|link| link.address).unwrap_or_default();
-            return Err(wrong_role(&format!(
+            return Err(Refused::wrong_role(format!(
                 "this node is a slave: the report of all nodes is on its master {master}"
             )));
         };
         let answer = tokio::task::spawn_blocking(move || report::answer(&*records, &question)).await;
         match answer {
             Ok(Ok(answer)) => Ok(Outcome::Report(Box::new(answer))),
-            Ok(Err(error)) => Err(failed(&error.to_string())),
-            Err(error) => Err(failed(&format!("asking the record store: {error}"))),
+            Ok(Err(error)) => Err(Refused::failed(error.to_string())),
+            Err(error) => Err(Refused::failed(format!("asking the record store: {error}"))),
         }
     }
 
@@ -243,7 +245,9 @@ impl NodeDesk {
         let mut words = "restarting in place".to_string();
         if keep {
             let dir = backup::keep(&self.facts.state_dir, self.params.file(), self.publisher.current().document())
-                .map_err(|error| failed(&format!("backing up before the restart: {error}; nothing was restarted")))?;
+                .map_err(|error| {
+                    Refused::failed(format!("backing up before the restart: {error}; nothing was restarted"))
+                })?;
             words = format!("backed up to {}; {words}", dir.display());
         }
         self.restart.notify_one();
@@ -257,9 +261,9 @@ impl NodeDesk {
         match tokio::task::spawn_blocking(move || admins.set(&name, &password, now_us)).await {
             Ok(Ok(Set::Added)) => Ok(Outcome::Done { words: format!("{user} may now log in at the portal") }),
             Ok(Ok(Set::Replaced)) => Ok(Outcome::Done { words: format!("{user} has a new password") }),
-            Ok(Err(AdminError::Unacceptable(words))) => Err(invalid(&words)),
-            Ok(Err(AdminError::Failed(words))) => Err(failed(&words)),
-            Err(error) => Err(failed(&format!("hashing the password: {error}"))),
+            Ok(Err(AdminError::Unacceptable(words))) => Err(Refused::invalid(&words)),
+            Ok(Err(AdminError::Failed(words))) => Err(Refused::failed(&words)),
+            Err(error) => Err(Refused::failed(format!("hashing the password: {error}"))),
         }
     }
 
@@ -275,17 +279,12 @@ impl NodeDesk {
         let looked = tokio::task::spawn_blocking(look).await;
         match looked.unwrap_or_else(|error| Err(DatabaseError(error.to_string()))) {
             Ok((_, true)) => Ok(Outcome::Done { words: format!("{user} is an administrator") }),
-            Ok((0, false)) => Err(Refused {
-                kind: RefusedKind::NotFound,
-                words: "no administrator exists yet: on the node, run `tidegate admin add NAME`".into(),
-                complaints: Vec::new(),
-            }),
-            Ok((_, false)) => Err(Refused {
-                kind: RefusedKind::NotAllowed,
-                words: "name and password do not belong together".into(),
-                complaints: Vec::new(),
-            }),
-            Err(error) => Err(failed(&error.0)),
+            Ok((0, false)) => Err(Refused::new(
+                RefusedKind::NotFound,
+                "no administrator exists yet: on the node, run `tidegate admin add NAME`",
+            )),
+            Ok((_, false)) => Err(Refused::new(RefusedKind::NotAllowed, "name and password do not belong together")),
+            Err(error) => Err(Refused::failed(error.0)),
         }
     }
 }
@@ -302,19 +301,4 @@ pub fn counters(totals: CoreTotals) -> Counters {
         upload: totals.upload,
         download: totals.download,
     }
-}
-
-/// The node failed while doing it.
-pub fn failed(words: &str) -> Refused {
-    Refused { kind: RefusedKind::Failed, words: words.to_string(), complaints: Vec::new() }
-}
-
-/// The input is bad.
-pub fn invalid(words: &str) -> Refused {
-    Refused { kind: RefusedKind::Invalid, words: words.to_string(), complaints: Vec::new() }
-}
-
-/// Another node does this.
-pub fn wrong_role(words: &str) -> Refused {
-    Refused { kind: RefusedKind::WrongRole, words: words.to_string(), complaints: Vec::new() }
 }

@@ -1,6 +1,5 @@
 //! startup.ini while the node runs: a change is noticed, applied live where the table says so, and otherwise waits.
 
-use super::desk::failed;
 use super::journal::Journal;
 use crate::admin::Complaint;
 use crate::admin::Outcome;
@@ -110,8 +109,8 @@ impl Params {
     /// The table with values, for a form.
     pub fn show(&self) -> Result<Outcome, Refused> {
         // A file with faults still shows: who repairs it sees what is said, and the faults beside it in the status.
-        let bytes =
-            std::fs::read(&self.file).map_err(|error| failed(&format!("reading {}: {error}", self.file.display())))?;
+        let bytes = std::fs::read(&self.file)
+            .map_err(|error| Refused::failed(format!("reading {}: {error}", self.file.display())))?;
         let (said, _) = settings::parse(&bytes);
         let in_force = self.in_force.borrow().clone();
         let waiting = self.waiting();

@@ -1,8 +1,5 @@
 //! Policy at the desk: check, diff, apply, roll back, show, explain. On a slave all but changing.
 
-use super::desk::failed;
-use super::desk::invalid;
-use super::desk::wrong_role;
 use super::publish::Publisher;
 use crate::admin::Complaint;
 use crate::admin::ExplainQuestion;
@@ -105,14 +102,14 @@ impl PolicyDesk {
             let (version, snapshot) = (current.version(), current.name().to_string());
             return Ok(Outcome::Applied { version, snapshot, changed: false });
         }
-        let version = policies.next_version().map_err(|error| failed(&error.0))?;
+        let version = policies.next_version().map_err(|error| Refused::failed(error.0))?;
         let bytes = self.compile(document, version).await?.map_err(|complaints| Refused {
             kind: RefusedKind::Invalid,
             words: format!("the document has {} fault(s); nothing was changed", complaints.len()),
             complaints,
         })?;
         let snapshot = Snapshot::open(&bytes)
-            .map_err(|error| failed(&format!("checking the snapshot that was just compiled: {error}")))?;
+            .map_err(|error| Refused::failed(format!("checking the snapshot that was just compiled: {error}")))?;
         let name = snapshot.name().to_string();
         let hash = hex(&snapshot.hash());
         let mut conflict = None;
@@ -138,7 +135,8 @@ impl PolicyDesk {
         if let Some(words) = conflict {
             return Err(Refused { kind: RefusedKind::Conflict, words, complaints: Vec::new() });
         }
-        published.map_err(|words| failed(&format!("applying policy {name}: {words}; see `tidegate status`")))?;
+        published
+            .map_err(|words| Refused::failed(format!("applying policy {name}: {words}; see `tidegate status`")))?;
         tracing::info!("policy {name} by {author} is in force");
         Ok(Outcome::Applied { version, snapshot: name, changed: true })
     }
@@ -147,9 +145,9 @@ impl PolicyDesk {
     pub fn log(&self, limit: u32) -> Result<Outcome, Refused> {
         let current = self.publisher.current().version();
         let policies = self.policies.as_ref().ok_or_else(|| {
-            wrong_role(&format!("this node is a slave: the history of policy is on its master {}", self.master))
+            Refused::wrong_role(format!("this node is a slave: the history of policy is on its master {}", self.master))
         })?;
-        let versions = policies.log(limit.min(POLICY_LOG_ROWS_MAX)).map_err(|error| failed(&error.0))?;
+        let versions = policies.log(limit.min(POLICY_LOG_ROWS_MAX)).map_err(|error| Refused::failed(error.0))?;
         let row = |version: crate::store::policies::Version| PolicyVersion {
             current: version.version == current,
             version: version.version,
@@ -182,7 +180,7 @@ impl PolicyDesk {
                     words: "the document to explain by has faults".into(),
                     complaints,
                 })?;
-                Arc::new(Snapshot::open(&bytes).map_err(|error| failed(&error.to_string()))?)
+                Arc::new(Snapshot::open(&bytes).map_err(|error| Refused::failed(error.to_string()))?)
             }
         };
         let asked = Asked::of(question)?;
@@ -200,7 +198,7 @@ impl PolicyDesk {
         let (document, files) = (document.to_string(), Folder::new(&self.lists_dir));
         tokio::task::spawn_blocking(move || policy::compile(&document, version, &files))
             .await
-            .map_err(|error| failed(&format!("compiling the document: {error}; this is a bug of Tidegate's")))
+            .map_err(|error| Refused::failed(format!("compiling the document: {error}; this is a bug of Tidegate's")))
     }
 
     /// Whether `document` is the one in force, and the list files it names still say what they said.
@@ -214,15 +212,15 @@ impl PolicyDesk {
 
     fn writable(&self) -> Result<Arc<Policies>, Refused> {
         self.policies.clone().ok_or_else(|| {
-            wrong_role(&format!("this node is a slave: policy is changed on its master {} only", self.master))
+            Refused::wrong_role(format!("this node is a slave: policy is changed on its master {} only", self.master))
         })
     }
 
     fn stored(&self, version: u64) -> Result<Stored, Refused> {
         let policies = self.policies.as_ref().ok_or_else(|| {
-            wrong_role(&format!("this node is a slave: older versions are on its master {}", self.master))
+            Refused::wrong_role(format!("this node is a slave: older versions are on its master {}", self.master))
         })?;
-        policies.get(version).map_err(|error| failed(&error.0))?.ok_or_else(|| Refused {
+        policies.get(version).map_err(|error| Refused::failed(error.0))?.ok_or_else(|| Refused {
             kind: RefusedKind::NotFound,
             words: format!("there is no version {version}; `tidegate policy log` lists those there are"),
             complaints: Vec::new(),
@@ -259,12 +257,12 @@ struct Asked {
 impl Asked {
     fn of(question: &ExplainQuestion) -> Result<Asked, Refused> {
         let client: IpAddr = question.client.trim().parse().map_err(|_| {
-            invalid(&format!("client `{}` is not an IP address, such as 10.1.2.3 or fd00::7", question.client))
+            Refused::invalid(format!("client `{}` is not an IP address, such as 10.1.2.3 or fd00::7", question.client))
         })?;
         let now = match &question.at {
             None => Wall::now(),
             Some(at) => at.trim().parse::<jiff::Timestamp>().map(|at| Wall(at.as_microsecond())).map_err(|_| {
-                invalid(&format!(
+                Refused::invalid(format!(
                     "time `{at}` is not RFC 3339, such as 2026-11-20T12:30:00Z or 2026-11-20T12:30:00+01:00"
                 ))
             })?,
@@ -272,7 +270,9 @@ impl Asked {
         let method = question.method.clone().unwrap_or_else(|| "GET".to_string());
         let url = question.url.trim();
         let not_a_url = || {
-            invalid(&format!("url `{url}` is not one, such as http://example.com/path; for CONNECT: example.com:443"))
+            Refused::invalid(format!(
+                "url `{url}` is not one, such as http://example.com/path; for CONNECT: example.com:443"
+            ))
         };
         let uri: Uri = url.parse().map_err(|_| not_a_url())?;
         let host = uri.host().ok_or_else(not_a_url)?;

@@ -4,6 +4,7 @@ use crate::admin::Action;
 use crate::admin::Outcome;
 use crate::admin::Refused;
 use crate::base::clock::Wall;
+use crate::base::words::bytes;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
 use crate::portal::web;
@@ -136,8 +137,8 @@ fn view(node: NodeRow, now: Wall) -> NodeView {
         exchanges: words::count(node.counters.exchanges),
         denied: words::count(node.counters.denied),
         failed: words::count(node.counters.failed),
-        upload: words::bytes(node.counters.upload),
-        download: words::bytes(node.counters.download),
+        upload: bytes(node.counters.upload),
+        download: bytes(node.counters.download),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::admin::Action;
 use crate::admin::Outcome;
 use crate::admin::Refused;
 use crate::base::clock::Wall;
+use crate::base::words::bytes;
 use crate::portal::chart;
 use crate::portal::chart::Chart;
 use crate::portal::filters::Chip;
@@ -195,8 +196,8 @@ fn answer_view(answer: Answer, filters: &Filters, now: Wall) -> AnswerView {
         requests: words::count(answer.requests),
         blocked: words::count(answer.blocked),
         blocked_share: words::percent(answer.blocked, answer.requests),
-        upload: words::bytes(answer.upload),
-        download: words::bytes(answer.download),
+        upload: bytes(answer.upload),
+        download: bytes(answer.download),
         chart: chart::chart(&answer.series),
         rankings: vec![
             rank("host", "Top hosts", "Host", answer.hosts, &[]),
@@ -229,7 +230,7 @@ fn ranking(
             name: lines::visible(&row.name),
             requests: words::count(row.requests),
             blocked: words::count(row.blocked),
-            bytes: words::bytes(row.bytes),
+            bytes: bytes(row.bytes),
             bar: bar(row.requests),
             blocked_bar: bar(row.blocked),
         }
@@ -259,7 +260,7 @@ fn record(row: RecordRow, filters: &Filters, now: Wall) -> RecordView {
         method: lines::visible(&row.method),
         url: lines::visible(&row.url),
         status: row.status,
-        size: words::bytes(row.size),
+        size: bytes(row.size),
         elapsed: words::count(row.elapsed_ms),
         blocked: blocked(&row.filter_name, &row.filtering_reason),
         rule: lines::visible(&row.rule),

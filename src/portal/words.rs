@@ -65,21 +65,6 @@ pub fn count(number: u64) -> String {
     out
 }
 
-/// `512 B`, `1.4 KiB`, `3.0 GiB`.
-pub fn bytes(number: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if number < 1024 {
-        return format!("{number} B");
-    }
-    let mut value = number as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
 /// `3.4 %` of a whole; a whole of nothing is `0 %`.
 pub fn percent(part: u64, whole: u64) -> String {
     match whole {
@@ -132,9 +117,6 @@ mod tests {
     fn figures_read_well() {
         for (number, words) in [(0, "0"), (999, "999"), (1000, "1,000"), (1234567, "1,234,567")] {
             assert_eq!(count(number), words);
-        }
-        for (number, words) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (u64::MAX, "16.0 EiB")] {
-            assert_eq!(bytes(number), words);
         }
         for (ms, words) in [(0, "+0 ms"), (-12, "-12 ms"), (2500, "+2.5 s")] {
             assert_eq!(skew(ms), words);

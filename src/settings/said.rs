@@ -1,5 +1,6 @@
 //! What a startup.ini says, before anybody asks what it means: lines `KEY="value"` and `#` comments.
 
+use crate::base::words::nearest;
 use crate::limits;
 use crate::settings::Fault;
 use crate::settings::Key;
@@ -136,13 +137,9 @@ pub(super) fn check_characters(value: &str) -> Result<(), String> {
 
 /// What to say of a key that is not in the table.
 pub(super) fn known_instead(name: &str) -> String {
-    let upper = name.to_ascii_uppercase();
-    let near = TABLE.iter().map(|key| (distance(&upper, key.name), key.name)).min();
-    match near {
-        Some((distance, near)) if distance <= 2 && distance < near.len() / 2 => {
-            format!("a key of this version of Tidegate; did you mean {near}?")
-        }
-        _ => format!(
+    match nearest(name, TABLE.iter().map(|key| key.name)) {
+        Some(near) => format!("a key of this version of Tidegate; did you mean {near}?"),
+        None => format!(
             "a key of this version of Tidegate: {}",
             TABLE.iter().map(|key| key.name).collect::<Vec<_>>().join(", ")
         ),
@@ -160,26 +157,6 @@ fn shorten(text: &str) -> String {
         Some((cut, _)) => format!("{}...", &text[..cut]),
         None => text.to_string(),
     }
-}
-
-/// How many letters must be added, dropped or changed to turn one word into the other.
-fn distance(a: &str, b: &str) -> usize {
-    // A word much longer than any key is near to none of them: no need to measure how far.
-    if a.len() > 64 {
-        return usize::MAX;
-    }
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let change = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// Breaks a paragraph into lines of at most `width` characters where words allow it.

@@ -6,7 +6,7 @@ use super::reader::Complaints;
 use super::reader::Said;
 use super::reader::Spot;
 use super::reader::Table;
-use super::reader::nearest;
+use crate::base::words::nearest;
 use crate::limits::HOST_BYTES_MAX;
 use crate::limits::POLICY_NAME_BYTES_MAX;
 use crate::limits::POLICY_NAMES_PER_LIST_MAX;

@@ -1,5 +1,6 @@
 //! Reading a TOML document so that every fault is told, with its line: one pass over the values, no fault ends it.
 
+use crate::base::words::nearest;
 use crate::limits::POLICY_COMPLAINTS_MAX;
 use crate::limits::POLICY_LIST_ENTRIES_MAX;
 use crate::policy::Complaint;
@@ -266,49 +267,5 @@ fn kind(value: &DeValue) -> &'static str {
         DeValue::Datetime(_) => "a date or time without quotes",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a section",
-    }
-}
-
-/// The known word closest to `word`, if close enough to be a slip.
-pub fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    let word: String = word.chars().take(64).collect::<String>().to_lowercase();
-    let allowed = 1 + word.chars().count() / 4;
-    let distances = known.map(|known| (distance(&word, &known.to_lowercase()), known));
-    distances.filter(|(far, _)| *far <= allowed).min_by_key(|(far, _)| *far).map(|(_, known)| known)
-}
-
-/// Letters to insert, delete or replace (Levenshtein), row by row.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slips_find_the_word_that_was_meant_and_strangers_find_none() {
-        let known = ["access_restriction", "access_profiles", "name", "action"];
-        for (word, meant) in [
-            ("acess_restriction", Some("access_restriction")),
-            ("access_profile", Some("access_profiles")),
-            ("Name", Some("name")),
-            ("acton", Some("action")),
-            ("zebra", None),
-            ("", None),
-        ] {
-            assert_eq!(nearest(word, known.into_iter()), meant, "{word}");
-        }
     }
 }
