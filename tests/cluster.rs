@@ -229,6 +229,9 @@ fn a_slave_restarted_while_the_master_is_away_serves_by_its_last_policy_and_catc
     wait_until("the slave has the new policy", || slave.status().is_some_and(|status| status.snapshot == changed));
     cluster.wait_for_records();
     assert_eq!(cluster.report(&Question::default()).requests, 201);
+    let told = || std::fs::read_to_string(slave.layout.log.with_file_name("config.log")).unwrap_or_default();
+    wait_until("config.log tells of the sync", || told().contains(&format!("\"policy-sync\"\t\"{changed}\"")));
+    assert!(told().contains("\"master\""), "config.log tells of the master's absence: {}", told());
 }
 
 #[test]

@@ -32,14 +32,19 @@ impl Audit {
             Ok(()) => "done".to_string(),
             Err(refused) => format!("refused: {}", refused.words),
         };
+        self.write(&who(actor), name, &arguments, &outcome);
+    }
+
+    /// Writes one line for what the cluster did: a policy that came, a refusal, contact lost and found.
+    pub fn event(&self, name: &str, arguments: &str, outcome: &str) {
+        self.write("the cluster", name, arguments, outcome);
+    }
+
+    fn write(&self, who: &str, name: &str, arguments: &str, outcome: &str) {
         let time = jiff::Timestamp::from_microsecond(Wall::now().0).unwrap_or_default().to_string();
-        let line = line(&[&time, &self.node, &who(actor), name, &arguments, &outcome]);
+        let line = line(&[&time, &self.node, who, name, arguments, outcome]);
         if let Err(error) = self.append(&line) {
-            tracing::error!(
-                "writing {}: {error}; the action {name} by {} is not in it",
-                self.path.display(),
-                who(actor)
-            );
+            tracing::error!("writing {}: {error}; {name} by {who} is not in it", self.path.display());
         }
     }
 

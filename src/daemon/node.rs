@@ -157,6 +157,7 @@ impl Node {
         serve_control(&settings, desk.clone())?;
         services::watch_params(config, desk.params.clone());
         services::follow_log_limits(log.limits(), &desk.params);
+        services::note_sync(desk.clone(), cluster.slave());
         services::prune(desk.clone());
         drop(_inside);
         let notify = Notify::from_environment();

@@ -208,6 +208,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// The sidecar of a slave.
+    pub fn slave(&self) -> Option<SlaveHandle> {
+        self.slave.clone()
+    }
+
     /// How a slave stands with its master.
     pub fn link(&self) -> Box<dyn Fn() -> Option<MasterLink> + Send + Sync> {
         let link = self.slave.as_ref().map(|slave| slave.link.clone());
@@ -321,6 +326,39 @@ pub fn follow_log_limits(limits: LogLimits, params: &Params) {
         while settings.changed().await.is_ok() {
             let now = settings.borrow_and_update();
             limits.set(now.log_size_limit, now.keep_data_days);
+        }
+    });
+}
+
+/// On a slave: what happens between it and its master goes into config.log too, where administrators look.
+pub fn note_sync(desk: Arc<NodeDesk>, slave: Option<SlaveHandle>) {
+    let Some(mut slave) = slave else { return };
+    let mut policy = desk.publisher.watch();
+    // What is held at the start is told too.
+    policy.mark_changed();
+    tokio::spawn(async move {
+        let mut told = String::new();
+        loop {
+            tokio::select! {
+                changed = policy.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let name = policy.borrow_and_update().name().to_string();
+                    desk.audit.event("policy-sync", &name, "in force");
+                }
+                changed = slave.link.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let link = slave.link.borrow_and_update().clone();
+                    let now = if link.up && link.trouble.is_empty() { "in contact".to_string() } else { link.trouble };
+                    if now != told {
+                        desk.audit.event("master", &link.address, &now);
+                        told = now;
+                    }
+                }
+            }
         }
     });
 }
