@@ -162,7 +162,7 @@ async fn without_a_session_pages_lead_to_the_login_and_back() {
         assert!(page.header(header::LOCATION).starts_with("/login?next=%2F"), "{path}");
     }
     assert_eq!(browser.get("/nodes/rows").await.status, StatusCode::UNAUTHORIZED);
-    browser.cookie = "__Host-tidegate=0123".to_string();
+    browser.cookie = "__Host-tidegate-8888=0123".to_string();
     assert_eq!(browser.get("/nodes").await.status, StatusCode::SEE_OTHER);
     assert_eq!(browser.asked(), [], "the desk was asked for a stranger");
     let next = [("user", "ada"), ("password", "correct horse"), ("next", "/report?node=edge-1")];
@@ -174,7 +174,7 @@ async fn the_cookie_and_every_answer_keep_browsers_strict() {
     let mut browser = Browser::visit(FakeDesk::new("master"));
     let page = browser.log_in("ada", "correct horse").await;
     let cookie = page.header(header::SET_COOKIE).to_string();
-    assert!(cookie.starts_with("__Host-tidegate="), "{cookie}");
+    assert!(cookie.starts_with("__Host-tidegate-8888="), "{cookie}");
     for flag in ["Path=/", "Secure", "HttpOnly", "SameSite=Strict"] {
         assert!(cookie.split("; ").any(|part| part == flag), "{flag} is not in {cookie}");
     }
@@ -313,8 +313,8 @@ async fn an_edit_sent_after_its_session_ended_is_not_lost() {
 async fn a_slaves_policy_is_read_only_and_says_whose_it_is() {
     let mut browser = Browser::logged_in("slave").await;
     let page = browser.get("/policy").await;
-    page.says("Read-only: this policy comes from the master")
-        .says("Version 12, last synced")
+    page.says("Read-only: this is the policy of the master 192.0.2.10:8888")
+        .says("Version 12, received")
         .says("https://192.0.2.10:8888/policy");
     page.does_not_say("/policy/edit").does_not_say("/policy/rollback");
     let fields = [("act", "apply"), ("document", "x"), ("comment", "y"), ("base", "12"), ("to", "11")];

@@ -20,6 +20,7 @@ use axum::Extension;
 use axum::extract::Query;
 use axum::extract::Request;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::http::HeaderValue;
 use axum::http::StatusCode;
 use axum::http::header;
@@ -80,19 +81,22 @@ pub async fn submit(State(portal): State<Arc<Portal>>, request: Request) -> Resp
             // A fresh token at each login: one planted in the browser before it is worth nothing.
             guard::end_session(&portal, &headers);
             let token = portal.sessions.open(fields.get("user"), Mono::now());
-            with_cookie(web::see_other(&local_path(fields.get("next"))), &session::cookie(&token))
+            with_cookie(
+                web::see_other(&local_path(fields.get("next"))),
+                &session::cookie(&web::cookie_name(&headers), &token),
+            )
         }
         Err(refusal) => refusal.page(&portal, &fields),
     }
 }
 
 /// POST /logout
-pub async fn logout(Extension(cx): Extension<Cx>, fields: Fields) -> Response {
+pub async fn logout(Extension(cx): Extension<Cx>, headers: HeaderMap, fields: Fields) -> Response {
     if !cx.is_genuine(&fields) {
         return cx.stale("Log out", "").await;
     }
     cx.portal.sessions.close(&cx.token);
-    with_cookie(web::see_other("/login"), &session::no_cookie())
+    with_cookie(web::see_other("/login"), &session::no_cookie(&web::cookie_name(&headers)))
 }
 
 /// A form came after its session had ended. What was typed into the editor is shown again, to be copied.

@@ -38,6 +38,8 @@ struct Rows {
     exchanges: String,
     denied: String,
     checked: Moment,
+    /// A master sees all nodes; the others see themselves.
+    whole_cluster: bool,
 }
 
 struct NodeView {
@@ -81,7 +83,7 @@ pub async fn page(Extension(cx): Extension<Cx>) -> Response {
         Ok(nodes) => {
             let now = Wall::now();
             let link = cx.status().await.ok().and_then(|status| status.master).map(|link| link_view(link, now));
-            let page = NodesPage { shell: cx.shell("Nodes", "nodes").await, link, rows: rows(nodes, now) };
+            let page = NodesPage { shell: cx.shell("Nodes", "nodes").await, link, rows: rows(&cx, nodes, now) };
             web::render(StatusCode::OK, &page)
         }
         Err(refused) => cx.problem("Nodes", "nodes", refused).await,
@@ -91,7 +93,7 @@ pub async fn page(Extension(cx): Extension<Cx>) -> Response {
 /// GET /nodes/rows: what the page polls.
 pub async fn fragment(Extension(cx): Extension<Cx>) -> Response {
     match ask(&cx).await {
-        Ok(nodes) => web::render(StatusCode::OK, &rows(nodes, Wall::now())),
+        Ok(nodes) => web::render(StatusCode::OK, &rows(&cx, nodes, Wall::now())),
         Err(refused) => cx.problem("Nodes", "nodes", refused).await,
     }
 }
@@ -103,7 +105,7 @@ async fn ask(cx: &Cx) -> Result<Vec<NodeRow>, Refused> {
     }
 }
 
-fn rows(nodes: Vec<NodeRow>, now: Wall) -> Rows {
+fn rows(cx: &Cx, nodes: Vec<NodeRow>, now: Wall) -> Rows {
     let sum = |figure: fn(&NodeRow) -> u64| words::count(nodes.iter().map(figure).fold(0, u64::saturating_add));
     Rows {
         up: nodes.iter().filter(|node| node.up).count(),
@@ -112,6 +114,7 @@ fn rows(nodes: Vec<NodeRow>, now: Wall) -> Rows {
         exchanges: sum(|node| node.counters.exchanges),
         denied: sum(|node| node.counters.denied),
         checked: words::moment(now.0, now),
+        whole_cluster: cx.portal.config.role == "master",
         nodes: nodes.into_iter().map(|node| view(node, now)).collect(),
     }
 }

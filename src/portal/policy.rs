@@ -38,7 +38,8 @@ struct PolicyPage {
     older: bool,
     version: u64,
     snapshot: String,
-    origin: String,
+    /// On a slave: the address of its master.
+    master: String,
     synced: Option<Moment>,
     document: Document,
 }
@@ -103,14 +104,14 @@ pub async fn page(Extension(cx): Extension<Cx>, query: Params) -> Response {
     };
     let slave = cx.portal.is_slave();
     let master = cx.status().await.ok().and_then(|status| status.master);
-    let synced = master.map(|link| words::moment(link.synced_us, Wall::now()));
+    let synced = master.as_ref().map(|link| words::moment(link.synced_us, Wall::now()));
     let page = PolicyPage {
         shell: cx.shell("Policy", "policy").await,
         slave,
         older: shown.version != in_force,
         version: shown.version,
         snapshot: shown.snapshot,
-        origin: shown.origin,
+        master: master.map(|link| link.address).unwrap_or_default(),
         synced,
         document: lines::document(&shown.document),
     };

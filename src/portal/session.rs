@@ -12,8 +12,8 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
-/// The cookie's name. `__Host-` makes the browser itself insist on Secure, Path=/ and no Domain.
-pub const COOKIE: &str = "__Host-tidegate";
+/// How the cookie's name begins. `__Host-` makes the browser itself insist on Secure, Path=/ and no Domain.
+const COOKIE: &str = "__Host-tidegate";
 
 const IDLE_MAX: Duration = Duration::from_secs(PORTAL_SESSION_IDLE_SECONDS_MAX);
 const AGE_MAX: Duration = Duration::from_secs(PORTAL_SESSION_SECONDS_MAX);
@@ -118,19 +118,27 @@ fn hash(token: &str) -> [u8; 32] {
     *blake3::hash(token.as_bytes()).as_bytes()
 }
 
+/// The cookie's name for a portal that the browser knows as `host`. Cookies know hosts but no ports: without the port in
+/// the name, a login at one of two nodes on the same host would end the session at the other.
+pub fn cookie_name(host: &str) -> String {
+    let port = host.rsplit_once(':').map_or("", |(_, port)| port);
+    let is_port = (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
+    if is_port { format!("{COOKIE}-{port}") } else { COOKIE.to_string() }
+}
+
 /// The session token among a Cookie header's pairs.
-pub fn token_in(cookies: &str) -> Option<&str> {
-    cookies.split(';').find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+pub fn token_in<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
+    cookies.split(';').find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
 }
 
 /// The Set-Cookie value that gives `token` to the browser. No Max-Age: it ends with the browser at the latest.
-pub fn cookie(token: &str) -> String {
-    format!("{COOKIE}={token}; Path=/; Secure; HttpOnly; SameSite=Strict")
+pub fn cookie(name: &str, token: &str) -> String {
+    format!("{name}={token}; Path=/; Secure; HttpOnly; SameSite=Strict")
 }
 
 /// The Set-Cookie value that takes the token away again.
-pub fn no_cookie() -> String {
-    format!("{COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0")
+pub fn no_cookie(name: &str) -> String {
+    format!("{name}=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0")
 }
 
 #[cfg(test)]
@@ -185,6 +193,22 @@ mod tests {
     }
 
     #[test]
+    fn each_port_of_a_host_has_a_cookie_of_its_own() {
+        for (host, expected) in [
+            ("192.0.2.1:8888", "__Host-tidegate-8888"),
+            ("[2001:db8::1]:8889", "__Host-tidegate-8889"),
+            ("[2001:db8::1]", "__Host-tidegate"),
+            ("gate.example", "__Host-tidegate"),
+            ("gate.example:", "__Host-tidegate"),
+            ("gate.example:8=8", "__Host-tidegate"),
+            ("gate.example:123456", "__Host-tidegate"),
+            ("", "__Host-tidegate"),
+        ] {
+            assert_eq!(cookie_name(host), expected, "{host}");
+        }
+    }
+
+    #[test]
     fn the_token_is_found_among_other_cookies() {
         for (header, expected) in [
             ("__Host-tidegate=abc", Some("abc")),
@@ -193,7 +217,7 @@ mod tests {
             ("x__Host-tidegate=abc", None),
             ("", None),
         ] {
-            assert_eq!(token_in(header), expected, "{header}");
+            assert_eq!(token_in(header, "__Host-tidegate"), expected, "{header}");
         }
     }
 }

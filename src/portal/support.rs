@@ -10,6 +10,7 @@ use crate::portal::web::Cx;
 use crate::portal::web::Fields;
 use crate::portal::web::STALE;
 use crate::portal::web::Shell;
+use crate::portal::words;
 use askama::Template;
 use axum::Extension;
 use axum::http::StatusCode;
@@ -55,6 +56,8 @@ struct RestartPage {
 struct RestartingPage {
     shell: Shell,
     words: String,
+    /// The portal itself moves to another address or port.
+    moves: bool,
 }
 
 /// GET /support/params
@@ -97,10 +100,12 @@ pub async fn do_restart(Extension(cx): Extension<Cx>, fields: Fields) -> Respons
             return restart_page(&cx, StatusCode::UNPROCESSABLE_ENTITY, words).await;
         }
     };
+    let moves = waiting(&cx).await.iter().any(|key| matches!(key.as_str(), "PORTAL_IP" | "PORTAL_PORT"));
     match cx.ask(Action::Restart { backup }).await {
         // Not a redirect: the node may be gone before the browser follows it.
         Ok(Outcome::Done { words }) => {
-            web::render(StatusCode::OK, &RestartingPage { shell: cx.portal.bare_shell("Restarting"), words })
+            let (shell, words) = (cx.portal.bare_shell("Restarting"), words::sentence(&words));
+            web::render(StatusCode::OK, &RestartingPage { shell, words, moves })
         }
         Ok(other) => {
             restart_page(&cx, StatusCode::INTERNAL_SERVER_ERROR, web::unexpected("Restart", &other).words).await
@@ -154,7 +159,9 @@ fn view(param: Param, typed: Option<&Fields>, complaints: &[Complaint]) -> Param
         value: field("param").unwrap_or_else(|| param.value.clone()),
         was: field("was").unwrap_or_else(|| param.value.clone()),
         errors: errors
-            .map(|complaint| format!("{}. {}", complaint.what.trim_end_matches('.'), complaint.remedy))
+            .map(|complaint| {
+                words::sentence(&format!("{}; accepted: {}", complaint.what.trim_end_matches('.'), complaint.remedy))
+            })
             .collect(),
         key: param.key,
         default: param.default,
@@ -166,8 +173,12 @@ fn view(param: Param, typed: Option<&Fields>, complaints: &[Complaint]) -> Param
 }
 
 async fn restart_page(cx: &Cx, status: StatusCode, error: String) -> Response {
-    let waiting = cx.status().await.map(|status| status.waiting_for_restart).unwrap_or_default();
+    let waiting = waiting(cx).await;
     web::render(status, &RestartPage { shell: cx.shell("Restart", "restart").await, waiting, error })
+}
+
+async fn waiting(cx: &Cx) -> Vec<String> {
+    cx.status().await.map(|status| status.waiting_for_restart).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::portal::session;
 use crate::portal::session::Sessions;
 use crate::portal::session::Visit;
 use crate::portal::throttle::Throttle;
+use crate::portal::words;
 use crate::tls::random;
 use askama::Template;
 use axum::Form;
@@ -73,7 +74,7 @@ impl Portal {
         let desk: Arc<dyn Desk> = self.config.desk.clone();
         let task = tokio::spawn(async move { desk.perform(actor, action).await });
         match timeout(Duration::from_secs(PORTAL_ACTION_SECONDS_MAX), task).await {
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(answer)) => answer.map_err(|refused| Refused { words: words::sentence(&refused.words), ..refused }),
             Ok(Err(error)) => Err(failed(format!(
                 "The node broke off while doing this ({error}). The journal of the tidegate service says more."
             ))),
@@ -310,7 +311,13 @@ pub fn peer_of(request: &Request) -> IpAddr {
 
 /// The session token that a request carries.
 pub fn token_of(headers: &HeaderMap) -> Option<&str> {
-    headers.get_all(header::COOKIE).iter().find_map(|cookies| session::token_in(cookies.to_str().ok()?))
+    let name = cookie_name(headers);
+    headers.get_all(header::COOKIE).iter().find_map(|cookies| session::token_in(cookies.to_str().ok()?, &name))
+}
+
+/// The name of the cookie for the portal as this browser knows it.
+pub fn cookie_name(headers: &HeaderMap) -> String {
+    session::cookie_name(headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default())
 }
 
 /// The session that a request belongs to, if any.

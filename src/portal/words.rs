@@ -13,7 +13,7 @@ pub struct Moment {
     pub iso: String,
     /// `2026-11-20 19:26:25 UTC`, or `never`.
     pub text: String,
-    /// The same without the zone, for a column that names it.
+    /// The same without the zone, and without the date if that is today's: for a column that names both.
     pub short: String,
     /// `3 s ago`.
     pub ago: String,
@@ -25,11 +25,16 @@ pub fn moment(us: i64, now: Wall) -> Moment {
         Ok(time) if us > 0 => Moment {
             iso: time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             text: time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-            short: time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            short: time.strftime(if is_today(time, now) { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" }).to_string(),
             ago: ago(now.0 - us),
         },
         _ => Moment { text: "never".to_string(), ..Moment::default() },
     }
+}
+
+fn is_today(time: Timestamp, now: Wall) -> bool {
+    let day = |time: Timestamp| time.as_second().div_euclid(86_400);
+    Timestamp::from_microsecond(now.0).is_ok_and(|now| day(now) == day(time))
 }
 
 fn ago(us: i64) -> String {
@@ -50,6 +55,17 @@ pub fn span(seconds: u64) -> String {
         7200..=172_799 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / 86_400),
     }
+}
+
+/// Words as a sentence: the desk's begin small, because the command line puts its own name before them.
+pub fn sentence(words: &str) -> String {
+    let mut letters = words.trim_end().chars();
+    let Some(first) = letters.next() else { return String::new() };
+    let mut out: String = first.to_uppercase().chain(letters).collect();
+    if !out.ends_with(['.', '!', '?', ':']) {
+        out.push('.');
+    }
+    out
 }
 
 /// `1,234,567`.

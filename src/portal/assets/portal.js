@@ -129,18 +129,16 @@ function editor(pad) {
   addEventListener("beforeunload", (event) => { if (!sending && text.value !== before) event.preventDefault(); });
 }
 
-// After Restart: wait until the node answers again, then go to the login.
+// After Restart: wait until a new process answers, which knows no session of the old one; then go to the login.
 function awaitNode(box) {
   const words = box.querySelector("[data-await-words]");
   const started = Date.now();
-  let wasAway = false;
   setInterval(async () => {
     try {
-      await fetch(box.dataset.await, { signal: AbortSignal.timeout(3000) });
-      // It may answer a moment more before it goes.
-      if (wasAway || Date.now() - started > 8000) location.assign(box.dataset.await);
+      const answer = await fetch(box.dataset.await, { signal: AbortSignal.timeout(3000) });
+      if (answer.status === 401) location.assign("/login");
     } catch {
-      wasAway = true;
+      // Not back yet.
     }
     words.textContent = "Waiting for the node: " + Math.round((Date.now() - started) / 1000) + " s.";
   }, 1000);
