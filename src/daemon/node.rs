@@ -223,8 +223,19 @@ fn prepare_host(settings: &Settings) -> Result<(), String> {
             .mode(mode)
             .create(dir)
             .map_err(|error| format!("making {key} {}: {error}; start as root or choose another", dir.display()))?;
+        try_writing(dir).map_err(|error| {
+            let dir = dir.display();
+            format!("writing in {key} {dir}: {error}; give the folder to the user the node runs as, or choose another")
+        })?;
     }
     Ok(())
+}
+
+/// Finds a folder that takes no files now, where its param can be named, rather than later at some file in it.
+fn try_writing(dir: &Path) -> std::io::Result<()> {
+    let probe = dir.join(format!(".may-write-{}", std::process::id()));
+    fs::File::create(&probe)?;
+    fs::remove_file(&probe)
 }
 
 fn control_runtime() -> Result<tokio::runtime::Runtime, String> {
