@@ -126,24 +126,15 @@ async fn one_way(
     failed: &Cell<Option<io::ErrorKind>>,
     alive: &impl Fn(),
 ) {
-    let end = match pipes.take() {
-        Ok(mut pipe) => {
-            let mut grown = None;
-            let end = pump(from, to, pipes, &mut pipe, &mut grown, moved, alive).await;
-            // A failed way may have left bytes in its pipe, which must not reach another tunnel; a big one is not kept.
-            if end.is_ok() && grown.is_none() {
-                pipes.give(pipe);
-            }
-            end
-        }
-        Err(error) => Err(error),
-    };
-    match end {
+    let mut loan = Loan { pipes, pipe: None, grown: None };
+    match pump(from, to, &mut loan, moved, alive).await {
         Ok(()) => {
+            loan.rest();
             to.end(Shutdown::Write);
         }
         Err(error) => {
-            // One way broken is a broken tunnel: both ends must see it.
+            // One way broken is a broken tunnel: both ends must see it. Bytes left in its pipe must not reach another
+            // tunnel, so the pipe goes with the loan.
             failed.set(Some(error.kind()));
             from.end(Shutdown::Both);
             to.end(Shutdown::Both);
@@ -151,24 +142,50 @@ async fn one_way(
     }
 }
 
+/// One way's pipe, held only while bytes are on their way: a tunnel that rests keeps two descriptors, not six.
+struct Loan<'a> {
+    pipes: &'a Pipes,
+    pipe: Option<Pipe>,
+    grown: Option<Grown<'a>>,
+}
+
+impl Loan<'_> {
+    fn pipe(&mut self) -> io::Result<&mut Pipe> {
+        match &mut self.pipe {
+            Some(pipe) => Ok(pipe),
+            none => Ok(none.insert(self.pipes.take()?)),
+        }
+    }
+
+    /// Gives the pipe, which is empty, back. A big one stays with its stream: growing it again would cost more.
+    fn rest(&mut self) {
+        if self.grown.is_none()
+            && let Some(pipe) = self.pipe.take()
+        {
+            self.pipes.give(pipe);
+        }
+    }
+
+    fn grow_for(&mut self, moved: u64) {
+        if self.grown.is_none() && moved >= TUNNEL_LONG_STREAM_BYTES {
+            self.grown = self.pipes.may_grow();
+            if let (Some(_), Some(pipe)) = (&self.grown, &mut self.pipe) {
+                pipe.grow(TUNNEL_PIPE_BYTES);
+            }
+        }
+    }
+}
+
 /// Fills the pipe only when it is empty and empties it before filling again: so a full pipe is never taken for a socket
 /// without bytes, and a slow receiver holds its sender back.
-async fn pump<'a>(
-    from: &Ready,
-    to: &Ready,
-    pipes: &'a Pipes,
-    pipe: &mut Pipe,
-    grown: &mut Option<Grown<'a>>,
-    moved: &Cell<u64>,
-    alive: &impl Fn(),
-) -> io::Result<()> {
+async fn pump(from: &Ready, to: &Ready, loan: &mut Loan<'_>, moved: &Cell<u64>, alive: &impl Fn()) -> io::Result<()> {
     let mut turns = 0;
     loop {
-        let filled = from.0.async_io(Interest::READABLE, |socket| pipe.fill(socket.std(), pipe.size())).await?;
-        if filled == 0 {
+        let mut left = fill(from, loan).await?;
+        if left == 0 {
             return Ok(());
         }
-        let mut left = filled;
+        let pipe = loan.pipe()?;
         while left > 0 {
             let drained = to.0.async_io(Interest::WRITABLE, |socket| pipe.drain(socket.std(), left, false)).await?;
             if drained == 0 {
@@ -178,16 +195,23 @@ async fn pump<'a>(
             moved.set(moved.get() + drained as u64);
             alive();
         }
-        if grown.is_none() && moved.get() >= TUNNEL_LONG_STREAM_BYTES {
-            *grown = pipes.may_grow();
-            if grown.is_some() {
-                pipe.grow(TUNNEL_PIPE_BYTES);
-            }
-        }
+        loan.grow_for(moved.get());
         turns += 1;
         if turns >= TUNNEL_TURNS_MAX {
             turns = 0;
             breathe().await;
+        }
+    }
+}
+
+/// Waits for bytes without a pipe, and fills one with those that came; 0 is their end.
+async fn fill(from: &Ready, loan: &mut Loan<'_>) -> io::Result<usize> {
+    loop {
+        let mut ready = from.0.readable().await?;
+        let pipe = loan.pipe()?;
+        match ready.try_io(|socket| pipe.fill(socket.get_ref().std(), pipe.size())) {
+            Ok(filled) => return filled,
+            Err(_not_ready_after_all) => loan.rest(),
         }
     }
 }

@@ -135,7 +135,7 @@ pub const TABLE: &[Key] = &[
         name: "MAX_FDS",
         default: "65536",
         accepts: "a number from 256 to 4194304",
-        help: "How many files and connections the daemon may have open; a proxied connection needs up to four.",
+        help: "How many files and connections the daemon may have open; a proxied connection needs up to six.",
         live: false,
     },
     Key {
