@@ -16,6 +16,7 @@ use tidegate::record::Epoch;
 use tidegate::record::Record;
 use tidegate::record::batch;
 use tidegate::record::line;
+use tidegate::record::lines::Lines;
 use tidegate::record::line::Entry;
 use tidegate::record::line::LineWriter;
 use tidegate::record::question::Question;
@@ -203,7 +204,7 @@ fn parse(lines: &[u8]) {
     let started = Instant::now();
     let batches: Vec<Vec<u8>> = records
         .chunks(limits::BATCH_RECORDS_MAX)
-        .map(|some| batch::encode("bench", EPOCH, some).expect("in order"))
+        .map(|some| batch::encode("bench", EPOCH, &Lines::of(some)).expect("in order"))
         .collect();
     tell("batch: encode", records.len() as u64, started);
     let started = Instant::now();

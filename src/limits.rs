@@ -296,6 +296,8 @@ pub const LOG_NAP_MS_MAX: u64 = 16;
 pub const LOG_RETRY_MS: u64 = 250;
 /// How often the writer looks for rotated files that may go.
 pub const LOG_RETENTION_MS: u64 = 60_000;
+/// Bytes of extended.log read at once for shipping.
+pub const LOG_READ_BYTES: usize = 64 * 1024;
 /// The longest line of extended.log that is read: the longest record with every byte escaped fits.
 pub const LOG_LINE_BYTES_MAX: usize = 160 * 1024;
 /// How much of the log's end is searched for records of a spool that may be older than the log (after a power failure).

@@ -96,9 +96,11 @@ fn read_all(reader: &mut LogReader) -> Vec<Record> {
     let mut all = Vec::new();
     loop {
         let batch = reader.next_batch(3, 1 << 20).unwrap();
-        let Some(last) = batch.last() else { return all };
-        reader.acknowledge(last.seq).unwrap();
-        all.extend(batch);
+        if batch.is_empty() {
+            return all;
+        }
+        reader.acknowledge(batch.last()).unwrap();
+        all.extend(batch.records().unwrap());
     }
 }
 

@@ -23,8 +23,8 @@ use crate::limits::SHIP_EVERY_MS;
 use crate::log::LogReader;
 use crate::log::Progress;
 use crate::record::Epoch;
-use crate::record::Record;
 use crate::record::batch;
+use crate::record::lines::Lines;
 use crate::store::records::RecordStore;
 use hyper::Method;
 use std::future::Future;
@@ -44,7 +44,7 @@ pub struct ShipStatus {
 /// Where records come from: the log's reader, or a stand-in of a test. Calls may block.
 pub trait Source: Send + 'static {
     /// The next records in sequence; empty if there is nothing new.
-    fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Vec<Record>, String>;
+    fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Lines, String>;
     /// Goes to the first record after `seq`.
     fn resume_after(&mut self, seq: u64) -> Result<(), String>;
     /// Moves the cursor, durably.
@@ -54,7 +54,7 @@ pub trait Source: Send + 'static {
 }
 
 impl Source for LogReader {
-    fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Vec<Record>, String> {
+    fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Lines, String> {
         LogReader::next_batch(self, records_max, bytes_max).map_err(|e| e.to_string())
     }
     fn resume_after(&mut self, seq: u64) -> Result<(), String> {
@@ -77,7 +77,7 @@ pub trait Sink: Send {
         false
     }
     /// Stores a batch durably; answers the highest sequence number that is stored. `written` is how far the log is.
-    fn store(&mut self, batch: Vec<Record>, written: u64) -> impl Future<Output = Result<u64, Trouble>> + Send;
+    fn store(&mut self, batch: Lines, written: u64) -> impl Future<Output = Result<u64, Trouble>> + Send;
 }
 
 /// Ships until the future is dropped. Whatever fails is tried again, with growing waits, from where the store says it is.
@@ -127,7 +127,7 @@ impl<S: Source> Shipping<S> {
                 continue;
             }
             let (began, busy) = (Mono::now(), batch.len() >= BATCH_RECORDS_MAX / 4);
-            let last = batch.last().map_or(0, |record| record.seq);
+            let last = batch.last();
             let written = self.progress.borrow().written;
             // With a backlog the next batch is read while this one travels. Without one, reading waits a moment, so that
             // a trickle of records makes a few batches a second and not one for each.
@@ -151,7 +151,7 @@ impl<S: Source> Shipping<S> {
         }
     }
 
-    async fn read(&self) -> Result<Vec<Record>, Trouble> {
+    async fn read(&self) -> Result<Lines, Trouble> {
         self.with_source(|source| source.next_batch(BATCH_RECORDS_MAX, BATCH_LINE_BYTES_MAX)).await
     }
 
@@ -212,7 +212,7 @@ impl RemoteSink {
         Ok(stored.seq)
     }
 
-    async fn send(&mut self, batch: Vec<Record>, written: u64) -> Result<u64, Trouble> {
+    async fn send(&mut self, batch: Lines, written: u64) -> Result<u64, Trouble> {
         let Some((mut connection, session)) = self.open.take() else {
             return Err(Trouble::Unreachable("the connection to the master is gone".to_string()));
         };
@@ -245,7 +245,7 @@ impl Sink for RemoteSink {
     }
 
     /// After any failure the connection is gone: its next user resumes.
-    async fn store(&mut self, batch: Vec<Record>, written: u64) -> Result<u64, Trouble> {
+    async fn store(&mut self, batch: Lines, written: u64) -> Result<u64, Trouble> {
         self.send(batch, written).await
     }
 }
@@ -266,9 +266,13 @@ impl Sink for LocalSink {
         blocking(move || records.highest(&node, epoch)).await
     }
 
-    async fn store(&mut self, batch: Vec<Record>, _written: u64) -> Result<u64, Trouble> {
+    async fn store(&mut self, batch: Lines, _written: u64) -> Result<u64, Trouble> {
         let (records, node, epoch) = (self.records.clone(), self.node.clone(), self.epoch);
-        blocking(move || records.ingest(&node, epoch, &batch)).await
+        blocking(move || {
+            let batch = batch.records().map_err(|e| e.to_string())?;
+            records.ingest(&node, epoch, &batch).map_err(|e| e.to_string())
+        })
+        .await
     }
 }
 

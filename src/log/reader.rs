@@ -10,6 +10,8 @@ use crate::log::writer::Control;
 use crate::record::Epoch;
 use crate::record::Record;
 use crate::record::line;
+use crate::record::lines;
+use crate::record::lines::Lines;
 use crate::record::text;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -77,11 +79,11 @@ impl LogReader {
 
     /// The next records in sequence, as many as are durable and fit (at least one, whatever its size); empty if there is
     /// nothing new.
-    pub fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Vec<Record>, LogError> {
-        let mut records = Vec::new();
+    pub fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Lines, LogError> {
+        let mut records = Lines::default();
         let read = self.read_some(&mut records, records_max, bytes_max);
-        if let (Some(last), Some(place)) = (records.last(), &self.place) {
-            self.outstanding.push_back((last.seq, place.first, place.offset));
+        if let (false, Some(place)) = (records.is_empty(), &self.place) {
+            self.outstanding.push_back((records.last(), place.first, place.offset));
         }
         match read {
             Err(error) if records.is_empty() => Err(self.failed("reading", &error)),
@@ -143,7 +145,7 @@ impl LogReader {
     }
 
     /// Reads until enough is there or the durable end is reached.
-    fn read_some(&mut self, records: &mut Vec<Record>, records_max: usize, bytes_max: usize) -> io::Result<()> {
+    fn read_some(&mut self, records: &mut Lines, records_max: usize, bytes_max: usize) -> io::Result<()> {
         let durable = self.progress.borrow().durable;
         let (mut bytes, mut text) = (0, Vec::new());
         while self.next <= durable && records.len() < records_max && bytes < bytes_max {
@@ -163,16 +165,16 @@ impl LogReader {
             if line::is_header(&text) {
                 continue;
             }
-            match line::parse(&text) {
-                Ok(record) if record.seq < self.next => self.damaged.clear(),
-                Ok(record) => {
-                    self.mark_damaged(record.seq.min(durable + 1), records, records_max);
-                    if record.seq > durable || records.len() >= records_max {
+            match lines::check(&text) {
+                Ok(seq) if seq < self.next => self.damaged.clear(),
+                Ok(seq) => {
+                    self.mark_damaged(seq.min(durable + 1), records, records_max);
+                    if seq > durable || records.len() >= records_max {
                         return place_back(&mut self.place, length);
                     }
                     bytes += text.len();
-                    self.next = record.seq + 1;
-                    records.push(record);
+                    self.next = seq + 1;
+                    records.push(&text, seq);
                 }
                 Err(why) => self.note_damage(&text, &why),
             }
@@ -182,7 +184,7 @@ impl LogReader {
 
     /// No file has records from `next` on, though they were written: somebody removed lines. Their numbers become markers
     /// as far as damaged lines stand for them, and a gap at the master beyond.
-    fn give_up_until(&mut self, durable: u64, records: &mut Vec<Record>, records_max: usize) -> io::Result<()> {
+    fn give_up_until(&mut self, durable: u64, records: &mut Lines, records_max: usize) -> io::Result<()> {
         self.mark_damaged(durable + 1, records, records_max);
         if self.next <= durable && records.len() < records_max {
             tracing::error!(
@@ -211,11 +213,11 @@ impl LogReader {
 
     /// Puts markers for damaged lines in the place of the numbers before `end`. Lines for which no number is free were never
     /// records.
-    fn mark_damaged(&mut self, end: u64, records: &mut Vec<Record>, records_max: usize) {
+    fn mark_damaged(&mut self, end: u64, records: &mut Lines, records_max: usize) {
         while self.next < end && records.len() < records_max {
             let Some(damaged) = self.damaged.pop_front() else { return };
             let (beginning, why) = damaged.split_once('\u{0}').unwrap_or((&damaged, ""));
-            records.push(Record {
+            records.push_record(&Record {
                 record_id: format!("damaged-{}-{}", self.epoch, self.next),
                 url: beginning.to_string(),
                 filtering_reason: text::escaped(
@@ -244,7 +246,7 @@ impl LogReader {
         file.seek(SeekFrom::Start(cursor.offset - 1))?;
         let mut before = [0];
         file.read_exact(&mut before)?;
-        Ok((before == *b"\n").then(|| Place { first, file: BufReader::new(file), offset: cursor.offset }))
+        Ok((before == *b"\n").then(|| Place { first, file: BufReader::with_capacity(limits::LOG_READ_BYTES, file), offset: cursor.offset }))
     }
 
     /// Opens the file in which `next` must be: the last that begins at or before it, else the first after it.
@@ -252,7 +254,7 @@ impl LogReader {
         let files = extended::files(&self.dir)?;
         let at = files.iter().rposition(|(first, _)| *first <= self.next).unwrap_or(0);
         self.place = match files.into_iter().nth(at) {
-            Some((first, path)) => Some(Place { first, file: BufReader::new(File::open(path)?), offset: 0 }),
+            Some((first, path)) => Some(Place { first, file: BufReader::with_capacity(limits::LOG_READ_BYTES, File::open(path)?), offset: 0 }),
             None => None,
         };
         Ok(self.place.is_some())
@@ -260,7 +262,7 @@ impl LogReader {
 
     fn file_after(&self, first: u64) -> io::Result<Option<Place>> {
         let next = extended::files(&self.dir)?.into_iter().find(|(other, _)| *other > first);
-        next.map(|(first, path)| Ok(Place { first, file: BufReader::new(File::open(path)?), offset: 0 })).transpose()
+        next.map(|(first, path)| Ok(Place { first, file: BufReader::with_capacity(limits::LOG_READ_BYTES, File::open(path)?), offset: 0 })).transpose()
     }
 
     fn failed(&self, doing: &str, error: &io::Error) -> LogError {

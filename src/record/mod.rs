@@ -5,6 +5,7 @@
 //! |---|---|
 //! | this | [`Draft`], [`Ended`], [`Ending`], codes, [`Epoch`], [`Record`] |
 //! | [`line`] | the line codec of extended.log (`docs/formats/extended-log.md`) |
+//! | [`lines`] | lines that travel: checked, not taken apart |
 //! | [`text`] | the escaping inside a value |
 //! | [`batch`] | records on their way to the master (`docs/formats/record-batch.md`) |
 //! | [`question`] | what may be asked of a store of records, and its answers |
@@ -13,6 +14,7 @@
 pub mod batch;
 mod codes;
 pub mod line;
+pub mod lines;
 pub mod question;
 pub mod text;
 
@@ -190,7 +192,7 @@ impl Epoch {
 /// Text is kept as it stands in the log, *escaped* ([`text`]): it holds no control byte whatever a client sent, so that
 /// a report or a terminal can show it as it is. Absent text is empty. Derived columns (size, range, the tld and
 /// referer_host columns, date_time) are not kept: the codec derives them again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// Unique in the cluster: `SECONDS-CLIENT-REQUEST-BOOT`.
     pub record_id: String,

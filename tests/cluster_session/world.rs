@@ -24,6 +24,7 @@ use tidegate::cluster::sidecar::{Sidecar, SlaveConfig, SlaveHandle, Vitals};
 use tidegate::log::Progress;
 use tidegate::policy::{NoFiles, Publish, Snapshot, compile};
 use tidegate::record::question::{Answer, Question};
+use tidegate::record::lines::Lines;
 use tidegate::record::{Epoch, Record};
 use tidegate::store::records::{RecordStore, StoreError};
 use tidegate::tls::activation::ActivationKey;
@@ -247,11 +248,11 @@ impl FakeLog {
 }
 
 impl Source for FakeLog {
-    fn next_batch(&mut self, records_max: usize, _bytes_max: usize) -> Result<Vec<Record>, String> {
+    fn next_batch(&mut self, records_max: usize, _bytes_max: usize) -> Result<Lines, String> {
         let lines = self.lines.lock().unwrap();
         let batch: Vec<Record> = lines.iter().skip(self.next).take(records_max).cloned().collect();
         self.next += batch.len();
-        Ok(batch)
+        Ok(Lines::of(&batch))
     }
     fn resume_after(&mut self, seq: u64) -> Result<(), String> {
         self.next = seq as usize;
