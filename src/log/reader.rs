@@ -246,7 +246,11 @@ impl LogReader {
         file.seek(SeekFrom::Start(cursor.offset - 1))?;
         let mut before = [0];
         file.read_exact(&mut before)?;
-        Ok((before == *b"\n").then(|| Place { first, file: BufReader::with_capacity(limits::LOG_READ_BYTES, file), offset: cursor.offset }))
+        Ok((before == *b"\n").then(|| Place {
+            first,
+            file: BufReader::with_capacity(limits::LOG_READ_BYTES, file),
+            offset: cursor.offset,
+        }))
     }
 
     /// Opens the file in which `next` must be: the last that begins at or before it, else the first after it.
@@ -254,7 +258,11 @@ impl LogReader {
         let files = extended::files(&self.dir)?;
         let at = files.iter().rposition(|(first, _)| *first <= self.next).unwrap_or(0);
         self.place = match files.into_iter().nth(at) {
-            Some((first, path)) => Some(Place { first, file: BufReader::with_capacity(limits::LOG_READ_BYTES, File::open(path)?), offset: 0 }),
+            Some((first, path)) => Some(Place {
+                first,
+                file: BufReader::with_capacity(limits::LOG_READ_BYTES, File::open(path)?),
+                offset: 0,
+            }),
             None => None,
         };
         Ok(self.place.is_some())
@@ -262,7 +270,10 @@ impl LogReader {
 
     fn file_after(&self, first: u64) -> io::Result<Option<Place>> {
         let next = extended::files(&self.dir)?.into_iter().find(|(other, _)| *other > first);
-        next.map(|(first, path)| Ok(Place { first, file: BufReader::with_capacity(limits::LOG_READ_BYTES, File::open(path)?), offset: 0 })).transpose()
+        next.map(|(first, path)| {
+            Ok(Place { first, file: BufReader::with_capacity(limits::LOG_READ_BYTES, File::open(path)?), offset: 0 })
+        })
+        .transpose()
     }
 
     fn failed(&self, doing: &str, error: &io::Error) -> LogError {

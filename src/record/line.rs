@@ -366,7 +366,7 @@ pub fn seq_of(line: &[u8]) -> Option<u64> {
 }
 
 /// The values of a line, one after the other.
-pub(super) struct Columns<'a> {
+struct Columns<'a> {
     // By the tab alone, which is searched for faster than the quotes around it: no value holds one.
     rest: std::str::Split<'a, char>,
     index: usize,
@@ -374,7 +374,7 @@ pub(super) struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     /// Those of a line without its LF.
-    pub(super) fn new(line: &'a str) -> Columns<'a> {
+    fn new(line: &'a str) -> Columns<'a> {
         Columns { rest: line.split('\t'), index: 0 }
     }
 
@@ -393,16 +393,16 @@ impl<'a> Columns<'a> {
         self.text().map(|text| if text == "-" { String::new() } else { text.to_string() })
     }
 
-    pub(super) fn skip(&mut self, columns: usize) -> Result<(), BadLine> {
+    fn skip(&mut self, columns: usize) -> Result<(), BadLine> {
         (0..columns).try_for_each(|_| self.text().map(|_| ()))
     }
 
-    pub(super) fn number<T: std::str::FromStr>(&mut self) -> Result<T, BadLine> {
+    fn number<T: std::str::FromStr>(&mut self) -> Result<T, BadLine> {
         let text = self.text()?;
         text.parse().map_err(|_| self.bad(text, "a number"))
     }
 
-    pub(super) fn truth(&mut self) -> Result<bool, BadLine> {
+    fn truth(&mut self) -> Result<bool, BadLine> {
         match self.text()? {
             "TRUE" => Ok(true),
             "FALSE" => Ok(false),
