@@ -290,6 +290,9 @@ pub const SPOOL_FILES_MAX: usize = 1024;
 pub const LOG_APPEND_RECORDS_MAX: usize = 1024;
 /// How often extended.log is synced while there is news: what a power failure may cost, and what shipping waits.
 pub const LOG_SYNC_MS: u64 = 200;
+/// The writer's nap while records come. Each wake-up may interrupt a data core: at 50,000 requests a second this many
+/// milliseconds collect 200 records.
+pub const LOG_NAP_MS_MIN: u64 = 4;
 /// The writer's longest nap when no record comes: what an idle node's first record waits for its line.
 pub const LOG_NAP_MS_MAX: u64 = 16;
 /// How soon a failed append or sync is tried again.

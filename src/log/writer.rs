@@ -57,13 +57,14 @@ pub struct Batch {
 impl Writer {
     /// Works until told to stop.
     pub fn run(mut self) {
-        let mut nap_ms = 1;
+        let mut nap_ms = limits::LOG_NAP_MS_MIN;
         let mut synced = Mono::now();
         let mut looked = Mono::now();
         loop {
             let stopping = self.control.stop.load(Ordering::Acquire);
             let appended = self.append_some();
-            let news = matches!(appended, Ok(true));
+            let count = *appended.as_ref().unwrap_or(&0);
+            let news = count > 0;
             let due = Mono::now().micros_since(synced) >= limits::LOG_SYNC_MS * 1000;
             let outcome = appended.and_then(|_| if due || (stopping && !news) { self.sync() } else { Ok(()) });
             if due {
@@ -78,20 +79,24 @@ impl Writer {
                 looked = Mono::now();
                 self.forget();
             }
-            // A poll instead of a wake-up: a core that closes a record makes no system call. Naps grow to 16 ms.
-            nap_ms = if news { 1 } else { (nap_ms * 2).min(limits::LOG_NAP_MS_MAX) };
+            if well && count >= limits::LOG_APPEND_RECORDS_MAX {
+                continue; // more wait already
+            }
+            // A poll instead of a wake-up: a core that closes a record makes no system call. Naps grow when nothing comes.
+            nap_ms = if news { limits::LOG_NAP_MS_MIN } else { (nap_ms * 2).min(limits::LOG_NAP_MS_MAX) };
             std::thread::park_timeout(Duration::from_millis(if well { nap_ms } else { limits::LOG_RETRY_MS }));
         }
     }
 
-    /// Appends the records that wait, at most one batch. Answers whether there were any.
-    fn append_some(&mut self) -> io::Result<bool> {
+    /// Appends the records that wait, at most one batch. Answers how many there were.
+    fn append_some(&mut self) -> io::Result<usize> {
         if self.batch.slots.is_empty() {
             self.collect();
         }
         if self.batch.slots.is_empty() {
-            return Ok(false);
+            return Ok(0);
         }
+        let count = self.batch.slots.len();
         self.log.set_bytes_max(self.control.file_bytes_max.load(Ordering::Relaxed));
         self.log.append(&self.batch.lines, self.batch.first)?;
         for (core, slot) in self.batch.slots.drain(..) {
@@ -105,7 +110,7 @@ impl Writer {
             progress.written = seq;
             false // what is not durable interests nobody who waits
         });
-        Ok(true)
+        Ok(count)
     }
 
     /// Gives numbers to closed slots and writes their lines to the batch.
