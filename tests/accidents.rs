@@ -109,7 +109,7 @@ fn free() -> SocketAddr {
 
 #[test]
 fn two_thousand_accidents_disturb_nobody_and_each_exchange_has_its_line() {
-    let watched = Watched::start();
+    let mut watched = Watched::start();
     warm_up(&watched);
     let (descriptors, resident) = (watched.descriptors(), watched.resident_kib());
     let before = watched.records().len();
@@ -134,13 +134,19 @@ fn two_thousand_accidents_disturb_nobody_and_each_exchange_has_its_line() {
     let good = good.load(Ordering::Relaxed) as usize;
     assert!(good > 100, "only {good} good exchanges");
 
-    // Every accident that said something is one exchange with one line; those that said nothing are none.
-    let said_something = (0..ACCIDENTS).filter(|number| Accident::of(*number) != Accident::Mute).count();
-    let expected = before + good + said_something;
-    wait_until("a line for each exchange", || watched.records().len() >= expected);
-    thread::sleep(Duration::from_millis(300));
+    // Every accident that said something is one exchange with one line; those that said nothing are none. Of a connection
+    // that is reset before the node came to read it, there is nothing to tell.
+    let spoke: Vec<usize> = (0..ACCIDENTS).filter(|number| Accident::of(*number) != Accident::Mute).collect();
+    let seen_for_sure = spoke.iter().filter(|number| !resets(**number)).count();
+    let (least, most) = (before + good + seen_for_sure, before + good + spoke.len());
+    let mut lines = 0;
+    wait_until("a line for each exchange", || {
+        thread::sleep(Duration::from_millis(300));
+        let now = watched.records().len();
+        now >= least && std::mem::replace(&mut lines, now) == now
+    });
     let records = watched.records();
-    assert_eq!(records.len(), expected);
+    assert!(records.len() <= most, "{} lines of at most {most} exchanges", records.len());
     let mut endings: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut by_number: HashMap<usize, &Record> = HashMap::new();
     for record in &records[before..] {
@@ -157,7 +163,10 @@ fn two_thousand_accidents_disturb_nobody_and_each_exchange_has_its_line() {
         if matches!(accident, Accident::HalfHead | Accident::Mute | Accident::Tunnel | Accident::Noise) {
             continue;
         }
-        let record = by_number.get(&number).unwrap_or_else(|| panic!("no line for {accident:?} {number}"));
+        let Some(record) = by_number.get(&number) else {
+            assert!(resets(number) && accident != Accident::HalfAnswer, "no line for {accident:?} {number}");
+            continue;
+        };
         let ending = record.ending.to_string();
         let sensible = match accident {
             Accident::HalfBody | Accident::HalfChunks | Accident::HalfAnswer => ending.starts_with('C'),
@@ -165,6 +174,8 @@ fn two_thousand_accidents_disturb_nobody_and_each_exchange_has_its_line() {
         };
         assert!(sensible, "{accident:?} ended {ending}: {}", record.url);
     }
+    // An origin that ends takes the idle connections to it along; they would be kept for their half minute otherwise.
+    drop(std::mem::replace(&mut watched.origin, Origin::start()));
     wait_until("the descriptors are back", || watched.descriptors() <= descriptors + 16);
     let grown = watched.resident_kib().saturating_sub(resident);
     println!("descriptors {descriptors} -> {}, memory grown by {grown} KiB", watched.descriptors());
@@ -264,7 +275,7 @@ impl Accident {
 fn accidents(watched: &Watched, endless: SocketAddr, numbers: std::ops::Range<usize>) {
     let mut under_way = VecDeque::new();
     for number in numbers {
-        let chance = number.wrapping_mul(0x9e37_79b9) >> 7;
+        let chance = chance(number);
         let mut stream = TcpStream::connect(watched.proxy()).unwrap();
         let accident = Accident::of(number);
         let origin = if accident == Accident::HalfAnswer { endless } else { watched.origin.address };
@@ -272,7 +283,7 @@ fn accidents(watched: &Watched, endless: SocketAddr, numbers: std::ops::Range<us
         if accident == Accident::HalfAnswer {
             stream.read_exact(&mut vec![0; 1 + chance % 50_000]).unwrap();
         }
-        under_way.push_back((stream, chance));
+        under_way.push_back((stream, number));
         if under_way.len() > 25 {
             under_way.pop_front().into_iter().for_each(end);
         }
@@ -281,10 +292,19 @@ fn accidents(watched: &Watched, endless: SocketAddr, numbers: std::ops::Range<us
     under_way.into_iter().for_each(end);
 }
 
-fn end((stream, chance): (TcpStream, usize)) {
-    if chance.is_multiple_of(2) {
+fn end((stream, number): (TcpStream, usize)) {
+    if resets(number) {
         let _ = sockets::reset_on_close(&stream);
     }
+}
+
+/// How a client's accident goes on from its number: the same in every run.
+fn chance(number: usize) -> usize {
+    number.wrapping_mul(0x9e37_79b9) >> 7
+}
+
+fn resets(number: usize) -> bool {
+    chance(number).is_multiple_of(2)
 }
 
 #[test]
