@@ -22,7 +22,8 @@ pub fn spawn_bound(command: &mut Command) -> io::Result<Child> {
     // SAFETY: `bind` makes two system calls (prctl, getppid), both async-signal-safe, and allocates nothing (its error
     // is a bare number, ESRCH).
     unsafe { command.pre_exec(bind) };
-    command.spawn()
+    // A group of its own: Ctrl-C reaches the demo alone, which then ends its nodes in order.
+    command.process_group(0).spawn()
 }
 
 /// Asks process `pid` to end in good order (SIGTERM).
