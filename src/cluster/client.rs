@@ -15,6 +15,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -139,8 +140,14 @@ fn broken(error: &hyper::Error) -> Trouble {
         Some(HandshakeFault::KeyMismatch) => Trouble::Refused(Refusal::KeyMismatch),
         Some(HandshakeFault::Clock) => Trouble::Refused(Refusal::ClocksApart),
         _ => {
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            Trouble::Unreachable(format!("the connection to the master broke: {error}{cause}. Connecting again"))
+            let cut = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+            let cause = match (cut, error.source()) {
+                // The library's own words for this are a page of its manual.
+                (Some(io::ErrorKind::UnexpectedEof), _) => "the master closed it".to_string(),
+                (_, Some(cause)) => format!("{error}: {cause}"),
+                (_, None) => error.to_string(),
+            };
+            Trouble::Unreachable(format!("the connection to the master broke: {cause}. Connecting again"))
         }
     }
 }
