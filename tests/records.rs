@@ -144,12 +144,23 @@ fn node_id_is_made_once_and_a_damaged_one_is_refused() {
     assert!(node_id(dir.path()).is_err());
 }
 
-/// What a process is killed with: the state directory and log as they are at one moment, seen by a successor.
+/// What a process is killed with: the state directory and log as they are at one moment, seen by a successor. A copy during
+/// which the writer appended is none of one moment, and is made again.
 fn copy_of(from: &Path) -> tempfile::TempDir {
-    let to = tempfile::tempdir().unwrap();
-    let copied = Command::new("cp").arg("-a").arg(from.join("state")).arg(from.join("log")).arg(to.path()).status();
-    assert!(copied.unwrap().success());
-    to
+    loop {
+        let to = tempfile::tempdir().unwrap();
+        for part in ["log", "state"] {
+            assert!(Command::new("cp").arg("-a").arg(from.join(part)).arg(to.path()).status().unwrap().success());
+        }
+        if files_of(&to.path().join("log")) == files_of(&from.join("log")) {
+            return to;
+        }
+    }
+}
+
+fn files_of(dir: &Path) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    names.map(|name| (name.clone().into(), fs::read(dir.join(name)).unwrap())).collect()
 }
 
 proptest! {
