@@ -151,6 +151,8 @@ pub const PARAMS_LOOK_S: u64 = 30;
 pub const PRUNE_EVERY_S: u64 = 3 * 3_600;
 /// At its end a node waits this long for its last records to be acknowledged, in milliseconds.
 pub const SHIP_LAST_MS_MAX: u64 = 2_000;
+/// A node waits this long for the spool's lock: its predecessor may be just ending. In milliseconds.
+pub const SPOOL_LOCK_WAIT_MS: u64 = 1_000;
 /// How long active exchanges may finish after SIGTERM before they are cut, in seconds.
 pub const DRAIN_S_MAX: u64 = 10;
 

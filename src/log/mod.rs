@@ -27,7 +27,9 @@ pub use desk::SpoolFull;
 pub use reader::LogReader;
 pub use slots::SpoolSize;
 
+use crate::base::clock::Mono;
 use crate::base::durable;
+use crate::limits;
 use crate::log::cursor::Cursor;
 use crate::log::extended::ExtendedLog;
 use crate::log::recover::Standing;
@@ -51,6 +53,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What the log needs to know.
@@ -249,13 +252,22 @@ fn lock(spool_dir: &Path) -> Result<File, LogError> {
     let path = spool_dir.join("lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(|error| failed("opening", &path, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(LogError(format!(
-            "locking {}: another Tidegate uses this STATE_DIR. Stop it, or give this node a STATE_DIR of its own.",
-            path.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(failed("locking", &path, error)),
+    let begun = Mono::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // A predecessor may be just ending, or a child it forked may hold its descriptors until it is another program.
+            Err(TryLockError::WouldBlock) if Mono::now().micros_since(begun) < limits::SPOOL_LOCK_WAIT_MS * 1_000 => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(LogError(format!(
+                    "locking {}: another Tidegate uses this STATE_DIR. Stop it, or give this node a STATE_DIR of its own.",
+                    path.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed("locking", &path, error)),
+        }
     }
 }
 
