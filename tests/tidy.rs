@@ -47,7 +47,7 @@ const AT_HOME: &[(&str, &str, &str)] = &[
     ("regex_automata", "src/policy/", "ask policy for it"),
     ("toml::", "src/policy/", "ask policy for it"),
     ("hickory_", "src/proxy/upstream/", "ask proxy::upstream::resolve"),
-    ("rkyv", "src/base/archive.rs src/record/ src/policy/ src/cluster/", "take a Verified<T>"),
+    ("rkyv", "src/base/archive.rs src/policy/", "take a Verified<T>"),
     ("argon2", "src/store/admins.rs", "ask store::admins"),
     ("zstd::", "src/cluster/", "compress where things travel"),
     ("Instant::now", "src/base/clock.rs", "take `now` as an argument, or Mono::now()"),
