@@ -200,8 +200,32 @@ pub const BUFFERS_KEPT_MAX: usize = 256;
 pub const DIAL_ADDRESSES_MAX: usize = 6;
 /// How long one address may be silent before the next is tried beside it, in milliseconds (RFC 8305 section 5).
 pub const DIAL_STAGGER_MS: u64 = 250;
-/// Answers of name servers that a core keeps, at most; each also ends with its TTL.
-pub const RESOLVER_CACHE_ANSWERS: u64 = 4096;
+/// How long a first IPv4 answer waits for the IPv6 one, in milliseconds (RFC 8305 section 3).
+pub const RESOLUTION_DELAY_MS: u64 = 50;
+/// Names of which a core remembers what name servers said, at most; each answer also ends with its TTL.
+pub const RESOLVER_NAMES_MAX: usize = 4096;
+/// The longest an address is believed without asking again, in seconds: a TTL of weeks is an error, or an attack.
+pub const RESOLVER_FOUND_S_MAX: u64 = 24 * 3_600;
+/// The longest a name is believed not to exist, in seconds: a site that is being set up is found within minutes, whatever
+/// its zone says.
+pub const RESOLVER_ABSENT_S_MAX: u64 = 300;
+/// How long a failure of the name servers is remembered, in seconds (RFC 9520 section 3.2: 1 to 300).
+pub const RESOLVER_FAILED_S: u64 = 5;
+/// As much of /etc/hosts and /etc/resolv.conf is read, in bytes.
+pub const HOSTS_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How often a core looks whether /etc/resolv.conf, /etc/hosts or a file of credentials has changed, in milliseconds.
+pub const SYSTEM_LOOK_MS: u64 = 2_000;
+/// Addresses that failed lately of which a core remembers it.
+pub const PENALTIES_MAX: usize = 1024;
+/// How long an address that failed once is tried last, in milliseconds; twice as long each further time.
+pub const PENALTY_MS: u64 = 30_000;
+/// The longest an address is tried last, in milliseconds.
+pub const PENALTY_MS_MAX: u64 = 600_000;
+/// How long a connection is used again without asking whether its name has moved, at least, in milliseconds: a TTL of 0
+/// must not mean a question for each request.
+pub const POOLED_BELIEVED_MS_MIN: u64 = 5_000;
+/// The same, at most: where a TTL says more, a moved site is still followed within this time.
+pub const POOLED_BELIEVED_MS_MAX: u64 = 300_000;
 /// Idle connections to origins that a core keeps.
 pub const POOLED_PER_CORE_MAX: usize = 8192;
 /// Idle connections to one host that a core keeps.
@@ -212,6 +236,8 @@ pub const POOL_SWEEP_MS: u64 = 2_000;
 pub const OWN_ADDRESSES_REFRESH_MS: u64 = 60_000;
 
 const _: () = assert!(POOLED_PER_HOST_MAX <= POOLED_PER_CORE_MAX && DEADLINE_SWEEP_MS < DIAL_STAGGER_MS);
+const _: () = assert!(RESOLUTION_DELAY_MS < DIAL_STAGGER_MS && PENALTY_MS <= PENALTY_MS_MAX);
+const _: () = assert!(POOLED_BELIEVED_MS_MIN <= POOLED_BELIEVED_MS_MAX);
 // --- startup params, control socket, administrators ----------------------------------------------------------------
 
 /// The largest startup.ini we read, in bytes: ten times what the package installs.

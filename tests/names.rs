@@ -16,6 +16,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
+use std::net::TcpStream;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
@@ -142,6 +143,147 @@ fn a_name_that_does_not_exist_gets_a_page_and_a_record_and_is_found_once_it_does
 }
 
 #[test]
+fn what_is_not_there_is_not_asked_for_again_while_its_zone_says_so() {
+    inside("what_is_not_there_is_not_asked_for_again_while_its_zone_says_so", |world| {
+        world.dns.set("nobody.test", Reply::Absent { exists: false, seconds: 60 });
+        world.dns.set("hollow.test", Reply::Absent { exists: true, seconds: 60 });
+        world.dns.set("moment.test", Reply::Absent { exists: false, seconds: 1 });
+        for name in ["nobody.test", "hollow.test"] {
+            for _ in 0..5 {
+                assert_eq!(world.get(&format!("http://{name}/")).status, 502);
+            }
+            assert_eq!(world.dns.asked_for_v4(&format!("{name}.")), 1, "{name}");
+        }
+        wait_until("the absence of a second is asked for again", || {
+            assert_eq!(world.get("http://moment.test/").status, 502);
+            world.dns.asked_for_v4("moment.test.") > 1
+        });
+        // A failure is remembered for a few seconds, not longer.
+        world.dns.set("broken.test", Reply::Failure);
+        let began = Instant::now();
+        assert_eq!(world.get("http://broken.test/").status, 502);
+        let asked = world.dns.asked_for_v4("broken.test.");
+        for _ in 0..5 {
+            assert_eq!(world.get("http://broken.test/").status, 502);
+        }
+        if began.elapsed() < Duration::from_secs(4) {
+            assert_eq!(world.dns.asked_for_v4("broken.test."), asked, "a failure is not asked for at each request");
+        }
+        world.dns.say("broken.test", 60, &["198.51.100.7"]);
+        wait_until("the repaired name is found", || world.get("http://broken.test/").status == 200);
+    });
+}
+
+#[test]
+fn the_slower_family_is_not_waited_for() {
+    inside("the_slower_family_is_not_waited_for", |world| {
+        let (four, six, dead) = ("198.51.100.7", "2001:db8:7::6", "2001:db8:dead::1");
+        let ms = Duration::from_millis;
+        // (IPv4 after, IPv6 after, IPv6 address, who is reached); never stands for silence.
+        let table = [
+            ("v4-only-answers", Some(ms(0)), None, six, four),
+            ("v6-only-answers", None, Some(ms(0)), six, six),
+            ("v6-comes-in-its-moment", Some(ms(0)), Some(ms(20)), six, six),
+            ("v6-comes-too-late", Some(ms(0)), Some(ms(2_000)), six, four),
+            ("v6-is-dead-and-v4-comes-later", Some(ms(300)), Some(ms(0)), dead, four),
+            ("v4-is-late", Some(ms(2_000)), Some(ms(0)), six, six),
+        ];
+        for (name, v4_after, v6_after, v6, expected) in table {
+            let half = |after: Option<Duration>, address: &str| after.map(|after| (after, address.parse().unwrap()));
+            world.dns.set(&format!("{name}.test"), Reply::Split { v4: half(v4_after, four), v6: half(v6_after, v6) });
+            let began = Instant::now();
+            assert_eq!(text(&world.get(&format!("http://{name}.test/"))), expected, "{name}");
+            assert!(began.elapsed() < ms(1_500), "{name} took {:?}", began.elapsed());
+        }
+    });
+}
+
+#[test]
+fn changed_files_are_noticed() {
+    inside("changed_files_are_noticed", |world| {
+        world.dns.say("four.test", 600, &["198.51.100.7"]);
+        assert_eq!(text(&world.get("http://four.test/")), "198.51.100.7");
+        let file = |path: &str| world.dir.path().join(path);
+        fs::write(file("etc-hosts"), "127.0.0.1 localhost\n198.51.100.30 four.test\n").unwrap();
+        wait_until("hosts is followed", || text(&world.get("http://four.test/")) == "198.51.100.30");
+        fs::write(file("etc-hosts"), "127.0.0.1 localhost\n").unwrap();
+        wait_until("hosts is followed back", || text(&world.get("http://four.test/")) == "198.51.100.7");
+        let other = Dns::start("127.0.0.54:53".parse().unwrap());
+        other.say("four.test", 600, &["198.51.100.40"]);
+        fs::write(file("etc-resolv.conf"), "nameserver 127.0.0.54\n").unwrap();
+        wait_until("resolv.conf is followed", || text(&world.get("http://four.test/")) == "198.51.100.40");
+        // Without a name server pinned names still work, and a repaired file helps without a restart.
+        fs::write(file("etc-resolv.conf"), "# none\n").unwrap();
+        wait_until("no name server is left", || world.get("http://other.test/").status == 502);
+        fs::write(file("etc-resolv.conf"), "nameserver 127.0.0.53\n").unwrap();
+        wait_until("resolv.conf is followed back", || text(&world.get("http://four.test/")) == "198.51.100.7");
+    });
+}
+
+#[test]
+fn a_kept_connection_follows_a_site_that_moves() {
+    inside("a_kept_connection_follows_a_site_that_moves", |world| {
+        world.dns.say("site.test", 1, &["198.51.100.7"]);
+        let mut client = world.client("127.0.0.1");
+        let mut get = || text(&client.get("http://site.test:81/").unwrap());
+        let first = get();
+        assert!(first.starts_with("198.51.100.7 "), "{first}");
+        // The name is asked for again and again, and the connection stays.
+        let asked = world.dns.asked_for_v4("site.test.");
+        wait_until("the name is asked for again", || {
+            assert_eq!(get(), first);
+            world.dns.asked_for_v4("site.test.") > asked
+        });
+        // Name servers that are out of order do not break what works.
+        world.dns.set("site.test", Reply::Failure);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(7) {
+            assert_eq!(get(), first);
+        }
+        world.dns.say("site.test", 1, &["198.51.100.8"]);
+        let began = Instant::now();
+        wait_until("the site is followed", || get().starts_with("198.51.100.8 "));
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+        world.dns.set("site.test", Reply::Absent { exists: false, seconds: 60 });
+        wait_until("the site is gone", || get().contains("does not exist"));
+    });
+}
+
+#[test]
+fn private_networks_are_refused_where_the_policy_says_so() {
+    inside("private_networks_are_refused_where_the_policy_says_so", |world| {
+        world.dns.say("inside.test", 60, &["10.9.0.1"]);
+        world.dns.say("excepted.test", 60, &["10.9.1.1"]);
+        assert_eq!(text(&world.get("http://inside.test/")), "10.9.0.1", "unless said otherwise they may be reached");
+        world.apply(
+            &POLICY.replace("[network]", "[network]\nrefuse_private = true\nallow_destinations = [\"10.9.1.0/24\"]"),
+        );
+        let table = [
+            "10.9.0.1",
+            "172.16.1.1",
+            "192.168.1.1",
+            "100.64.1.1",
+            "::ffff:10.9.0.1",
+            "64:ff9b::a09:1",
+            "2002:a09:1::1",
+            "fd00::1",
+            "240.0.0.1",
+        ];
+        for (number, address) in table.into_iter().enumerate() {
+            let name = format!("private-{number}.test");
+            world.dns.say(&name, 60, &[address]);
+            let answer = world.get(&format!("http://{name}/"));
+            assert_eq!(answer.status, 403, "{address}: {}", answer.head);
+            assert!(text(&answer).contains("allow_destinations"), "{address}: {}", text(&answer));
+        }
+        assert_eq!(world.get("http://10.9.0.1/").status, 403);
+        assert_eq!(text(&world.get("http://excepted.test/")), "10.9.1.1");
+        world.dns.say("public.test", 60, &["10.9.0.1", "198.51.100.7"]);
+        assert_eq!(text(&world.get("http://public.test/")), "198.51.100.7");
+    });
+}
+
+#[test]
 fn a_silent_name_server_ends_in_words_while_others_are_served() {
     inside("a_silent_name_server_ends_in_words_while_others_are_served", |world| {
         world.dns.say("four.test", 60, &["198.51.100.7"]);
@@ -175,6 +317,12 @@ fn a_name_does_not_lead_to_addresses_that_only_the_node_reaches() {
             ("64:ff9b::7f00:1", "loopback"),
             ("169.254.169.254", "link-local"),
             ("fe80::1", "link-local"),
+            ("224.0.0.1", "multicast"),
+            ("ff02::1", "multicast"),
+            ("255.255.255.255", "broadcast"),
+            ("2002:7f00:1::1", "loopback"),
+            ("64:ff9b::a9fe:a9fe", "link-local"),
+            ("::127.0.0.1", "loopback"),
             ("0.0.0.0", "unspecified"),
             ("::", "unspecified"),
             (OWN, "of this node"),
@@ -217,7 +365,7 @@ fn text(answer: &Answer) -> String {
 struct World {
     dns: Arc<Dns>,
     node: Node,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// Runs `body` in a world of its own: `name` is the test's, which is run once more inside the namespaces.
@@ -252,17 +400,23 @@ impl World {
             "127.0.0.1 localhost\n198.51.100.10 in-hosts.test\n2001:db8:7::10 in-hosts-6.test\n",
         );
         let dns = Dns::start("127.0.0.53:53".parse().unwrap());
-        start_origin();
+        start_origin(80, false);
+        start_origin(81, true);
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let layout = NodeLayout::at(dir.path(), "alone", at(PROXY_PORT), at(8888));
         let extra = BTreeMap::from([("LISTEN_IP", "*".to_string())]);
         layout.write(&dir.path().join("no.key"), &[("ROLE", "standalone".into())], &extra).unwrap();
         let node = Node::of(&layout);
         node.start();
-        let action = Action::PolicyApply { document: POLICY.into(), comment: String::new(), base: None };
-        let outcome = node.ask(action);
+        let world = World { dns, node, dir };
+        world.apply(POLICY);
+        world
+    }
+
+    fn apply(&self, document: &str) {
+        let action = Action::PolicyApply { document: document.into(), comment: String::new(), base: None };
+        let outcome = self.node.ask(action);
         assert!(matches!(outcome, Ok(Outcome::Applied { .. })), "{outcome:?}");
-        World { dns, node, _dir: dir }
     }
 
     fn client(&self, proxy: &str) -> Client {
@@ -294,6 +448,7 @@ fn lay_network() {
         "addr add 192.0.2.1/32 dev lo",
         "addr add 2001:db8:1::1/128 dev lo",
         "route add local 198.51.100.0/24 dev lo",
+        "route add local 10.9.0.0/16 dev lo",
         "-6 route add local 2001:db8:7::/64 dev lo",
     ];
     for arguments in table {
@@ -310,32 +465,61 @@ fn cover(path: &str, dir: &Path, text: &str) {
     assert!(status.success(), "mounting over {path}");
 }
 
-/// Answers every request on port 80 of any address with that address, once per connection.
-fn start_origin() {
-    let listener = TcpListener::bind("[::]:80").unwrap();
+/// Answers every request on `port` of any address with that address: once per connection, or, if it keeps connections,
+/// with the connection's number behind it.
+fn start_origin(port: u16, keeps: bool) {
+    let listener = TcpListener::bind(("::", port)).unwrap();
     thread::spawn(move || {
-        for stream in listener.incoming() {
+        for (number, stream) in listener.incoming().enumerate() {
             let mut stream = stream.unwrap();
-            let address = stream.local_addr().unwrap().ip().to_canonical().to_string();
-            let mut head = Vec::new();
-            let mut piece = [0; 1024];
-            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-                match stream.read(&mut piece) {
-                    Ok(count) if count > 0 => head.extend_from_slice(&piece[..count]),
-                    _ => break,
+            let address = stream.local_addr().unwrap().ip().to_canonical();
+            let serve = move || {
+                while read_head(&mut stream) {
+                    let (fields, body) = match keeps {
+                        true => ("", format!("{address} {number}")),
+                        false => ("Connection: close\r\n", address.to_string()),
+                    };
+                    let length = body.len();
+                    let reply = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {length}\r\n\r\n{body}");
+                    if stream.write_all(reply.as_bytes()).is_err() || !keeps {
+                        break;
+                    }
                 }
-            }
-            let length = address.len();
-            let reply = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{address}");
-            let _ = stream.write_all(reply.as_bytes());
+            };
+            thread::spawn(serve);
         }
     });
+}
+
+/// Reads a request without a body; false at the end of the connection.
+fn read_head(stream: &mut TcpStream) -> bool {
+    let (mut head, mut piece) = (Vec::new(), [0; 1024]);
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut piece) {
+            Ok(count) if count > 0 => head.extend_from_slice(&piece[..count]),
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// What the name server does when asked for a name.
 #[derive(Clone)]
 enum Reply {
-    Addresses { ttl: u32, addresses: Vec<IpAddr> },
+    Addresses {
+        ttl: u32,
+        addresses: Vec<IpAddr>,
+    },
+    /// One address in each family, each after its time; nothing: silence.
+    Split {
+        v4: Option<(Duration, IpAddr)>,
+        v6: Option<(Duration, IpAddr)>,
+    },
+    /// No such name, or none with an address; the zone says for how long that is good.
+    Absent {
+        exists: bool,
+        seconds: u32,
+    },
     Failure,
     Silence,
 }
@@ -355,8 +539,15 @@ impl Dns {
             let mut packet = [0; 4096];
             loop {
                 let (count, from) = socket.recv_from(&mut packet).unwrap();
-                if let Some(reply) = serving.reply(&packet[..count]) {
+                let Some((after, reply)) = serving.reply(&packet[..count]) else { continue };
+                if after.is_zero() {
                     let _ = socket.send_to(&reply, from);
+                } else {
+                    let socket = socket.try_clone().unwrap();
+                    thread::spawn(move || {
+                        thread::sleep(after);
+                        let _ = socket.send_to(&reply, from);
+                    });
                 }
             }
         });
@@ -376,7 +567,8 @@ impl Dns {
         self.questions.lock().unwrap().iter().filter(|(asked, kind)| asked == name && *kind == KIND_A).count()
     }
 
-    fn reply(&self, query: &[u8]) -> Option<Vec<u8>> {
+    /// The reply and how long it takes; nothing for silence.
+    fn reply(&self, query: &[u8]) -> Option<(Duration, Vec<u8>)> {
         const HEAD: usize = 12;
         let (mut name, mut at) = (String::new(), HEAD);
         while query[at] != 0 {
@@ -389,21 +581,32 @@ impl Dns {
         let kind = u16::from_be_bytes([query[at + 1], query[at + 2]]);
         self.questions.lock().unwrap().push((name.clone(), kind));
         let known = self.names.lock().unwrap().get(&name).cloned();
+        let (mut after, mut absent_seconds) = (Duration::ZERO, 1);
         let (code, answers) = match known {
             Some(Reply::Silence) => return None,
             Some(Reply::Failure) => (2, Vec::new()),
+            Some(Reply::Absent { exists, seconds }) => {
+                absent_seconds = seconds;
+                (if exists { 0 } else { 3 }, Vec::new())
+            }
+            Some(Reply::Split { v4, v6 }) => {
+                let (delay, address) = if kind == KIND_A { v4? } else { v6? };
+                after = delay;
+                (0, record(kind, 60, address).into_iter().collect())
+            }
             Some(Reply::Addresses { ttl, addresses }) => {
                 (0, addresses.into_iter().filter_map(|address| record(kind, ttl, address)).collect())
             }
             None => (3, Vec::new()),
         };
-        let authority = if answers.is_empty() && code != 2 { vec![start_of_authority()] } else { Vec::new() };
+        let no_answer = answers.is_empty() && code != 2;
+        let authority = if no_answer { vec![start_of_authority(absent_seconds)] } else { Vec::new() };
         let mut reply = query[..2].to_vec();
         reply.extend([0x85, 0x80 | code, 0, 1, 0, answers.len() as u8, 0, authority.len() as u8, 0, 0]);
         reply.extend_from_slice(question);
         reply.extend(answers.concat());
         reply.extend(authority.concat());
-        Some(reply)
+        Some((after, reply))
     }
 }
 
@@ -420,10 +623,12 @@ fn record(kind: u16, ttl: u32, address: IpAddr) -> Option<Vec<u8>> {
     (kind == of).then_some(record)
 }
 
-/// The zone `test`, whose absences are good for one second.
-fn start_of_authority() -> Vec<u8> {
-    let mut record = b"\x04test\x00\x00\x06\x00\x01\x00\x00\x00\x01\x00\x16\x00\x00".to_vec();
-    for number in [1u32, 60, 60, 60, 1] {
+/// The zone `test`, whose absences are good for so many seconds.
+fn start_of_authority(seconds: u32) -> Vec<u8> {
+    let mut record = b"\x04test\x00\x00\x06\x00\x01".to_vec();
+    record.extend(seconds.to_be_bytes());
+    record.extend([0, 22, 0, 0]);
+    for number in [1u32, 60, 60, 60, seconds] {
         record.extend(number.to_be_bytes());
     }
     record

@@ -11,6 +11,7 @@ use crate::sys::sockets::RawAddress;
 use io_uring::opcode;
 use io_uring::types::Fd;
 use std::io;
+use std::net::IpAddr;
 use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -51,7 +52,21 @@ impl TcpStream {
 
     /// Connects to `address`; ends with `TimedOut` soon after `deadline`.
     pub async fn connect(address: SocketAddr, deadlines: &Rc<Deadlines>, deadline: Deadline) -> io::Result<TcpStream> {
-        let stream = TcpStream::adopt(std::net::TcpStream::from(sockets::tcp_socket(&address)?), deadlines);
+        TcpStream::connect_from(None, address, deadlines, deadline).await
+    }
+
+    /// As [`TcpStream::connect`], leaving from the address `from` of this host (`AddrNotAvailable` if it is none).
+    pub async fn connect_from(
+        from: Option<IpAddr>,
+        address: SocketAddr,
+        deadlines: &Rc<Deadlines>,
+        deadline: Deadline,
+    ) -> io::Result<TcpStream> {
+        let socket = sockets::tcp_socket(&address)?;
+        if let Some(from) = from {
+            sockets::leave_from(&socket, from)?;
+        }
+        let stream = TcpStream::adopt(std::net::TcpStream::from(socket), deadlines);
         stream.socket.std.set_nodelay(true)?;
         let raw = Box::new(RawAddress::new(address));
         let entry = opcode::Connect::new(stream.fd(), raw.as_ptr().cast(), raw.size()).build();

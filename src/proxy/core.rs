@@ -20,6 +20,7 @@ use crate::limits::HEAD_BUFFER_BYTES;
 use crate::limits::OWN_ADDRESSES_REFRESH_MS;
 use crate::limits::POOL_SWEEP_MS;
 use crate::limits::RING_ENTRIES;
+use crate::limits::SYSTEM_LOOK_MS;
 use crate::log::RecordDesk;
 use crate::policy::Snapshot;
 use crate::sys::affinity;
@@ -354,10 +355,16 @@ fn chores(state: &Rc<CoreState>) -> impl FnMut(Wall) + use<> {
     let state = Rc::clone(state);
     let (mut pool_by, mut own_by) =
         (state.deadlines.after(POOL_SWEEP_MS), state.deadlines.after(OWN_ADDRESSES_REFRESH_MS));
+    let mut system_by = state.deadlines.after(SYSTEM_LOOK_MS);
     move |_now| {
         if state.deadlines.passed(pool_by) {
             pool_by = state.deadlines.after(POOL_SWEEP_MS);
             state.upstreams.expire();
+        }
+        if state.deadlines.passed(system_by) {
+            system_by = state.deadlines.after(SYSTEM_LOOK_MS);
+            let state = Rc::clone(&state);
+            io::spawn(async move { state.upstreams.follow_system().await });
         }
         if state.deadlines.passed(own_by) {
             own_by = state.deadlines.after(OWN_ADDRESSES_REFRESH_MS);

@@ -327,6 +327,17 @@ fn open_verdict(error: &OpenError) -> Verdict {
                 "an administrator can allow it in the policy ([network] allow_destinations).",
             )
         },
+        OpenError::Source(_) => Verdict {
+            filter: "routes",
+            ..failed(
+                503,
+                By::Resource,
+                CacheCode::BindFailed,
+                "proxy_configuration_error",
+                "The proxy cannot use the address it should",
+                "an administrator has to give the node that address or to correct the policy ([[routes]] source).",
+            )
+        },
         OpenError::Connect(_, error) => match error.kind() {
             io::ErrorKind::TimedOut => failed(
                 504,

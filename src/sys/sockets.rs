@@ -63,6 +63,12 @@ pub fn tcp_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
     Ok(nix::sys::socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?)
 }
 
+/// Lets a fresh socket leave from `address`; the port is chosen at the connect, so that one port serves many destinations.
+pub fn leave_from(socket: &OwnedFd, address: IpAddr) -> io::Result<()> {
+    setsockopt(socket, sockopt::IpBindAddressNoPort, &true)?;
+    Ok(nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0)))?)
+}
+
 /// Ends one or both directions of a connection, or a listener's listening, whoever waits on it.
 pub fn shutdown(socket: impl AsFd, how: Shutdown) -> io::Result<()> {
     shutdown_raw(socket.as_fd().as_raw_fd(), how)

@@ -1,5 +1,5 @@
 //! Network: what may be reached at all, whoever asks. Addresses that are dangerous to reach through a proxy (loopback,
-//! link-local, the node's own) are refused by the proxy unless they are named here.
+//! link-local, the node's own; private networks if asked for) are refused by the proxy unless they are named here.
 
 use crate::policy::compile::builder;
 use crate::policy::compile::builder::Builder;
@@ -22,6 +22,7 @@ pub fn compile(root: &mut Table, builder: &mut Builder, out: &mut Complaints) {
     for said in table.texts("allow_destinations", 128, out).unwrap_or_default() {
         destination(&said, &mut network.allow_destinations, out);
     }
+    network.refuse_private = table.boolean("refuse_private", out).unwrap_or(false);
     let upgrades = table.texts("allow_upgrade", 64, out).unwrap_or_default();
     network.allow_upgrade = upgrades.iter().filter_map(|said| protocol(said, out)).collect();
     if let Some(ports) = builder::ports(&mut table, "connect_ports", out) {

@@ -177,6 +177,7 @@ pub struct Template {
 #[derive(Archive, Serialize, Default)]
 pub struct Network {
     pub allow_destinations: Vec<Destination>,
+    pub refuse_private: bool,
     pub allow_upgrade: Vec<String>,
     pub connect_ports: Vec<PortRange>,
 }
@@ -200,6 +201,7 @@ pub const fn layout() -> u64 {
         size_of::<ArchivedAccessProfile>(),
         size_of::<ArchivedTemplate>(),
         size_of::<ArchivedDestination>(),
+        size_of::<ArchivedNetwork>(),
         size_of::<ArchivedRule>(),
         size_of::<super::hosts::ArchivedHosts>(),
         size_of::<super::hosts::ArchivedSlot>(),

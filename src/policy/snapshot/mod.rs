@@ -129,9 +129,15 @@ impl Snapshot {
     }
 
     /// Whether the policy allows this address and port although it is of a kind that is refused otherwise (loopback,
-    /// link-local, the node's own).
+    /// link-local, the node's own, private if the policy refuses those).
     pub fn destination_allowed(&self, address: IpAddr, port: u16) -> bool {
         self.body().network.allows_destination(address, port)
+    }
+
+    /// Whether addresses of private networks are refused as destinations unless they are named.
+    #[inline]
+    pub fn refuse_private(&self) -> bool {
+        self.body().network.refuse_private
     }
 
     /// How many hosts the categories hold.

@@ -2,19 +2,28 @@
 
 mod destination;
 mod dial;
+mod penalty;
 mod pool;
 mod resolve;
+mod system;
 
 use super::core::Timeouts;
 use super::counters::CoreCounters;
 use crate::base::clock::Mono;
+use crate::io::Deadline;
 use crate::io::Deadlines;
 use crate::io::TcpStream;
+use crate::limits::POOLED_BELIEVED_MS_MAX;
+use crate::limits::POOLED_BELIEVED_MS_MIN;
 use crate::policy::Permit;
 use crate::policy::Snapshot;
+use dial::DialError;
+use dial::Dialer;
 use pool::Pool;
 use pool::Pooled;
+use resolve::Lookup;
 use resolve::Resolver;
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
@@ -22,10 +31,14 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use system::Marks;
+use system::Said;
+use system::System;
 
 /// A core's way to origins: its resolver and its pool of idle connections.
 pub(super) struct Upstreams {
     resolver: Resolver,
+    dialer: Dialer,
     pool: Pool,
     own_addresses: RefCell<Vec<IpAddr>>,
     deadlines: Rc<Deadlines>,
@@ -48,6 +61,8 @@ pub(super) struct Upstream {
     /// How long connecting took, the name's resolution included; 0 for a pooled connection.
     pub(super) connect_us: u32,
     pub(super) pooled: bool,
+    /// Until then its name need not be asked for again.
+    believed: Deadline,
 }
 
 /// Why there is no connection to the origin.
@@ -61,6 +76,8 @@ pub(super) enum OpenError {
     ResolveTimeout,
     /// The address is one a proxy must not be led to; the words say of which kind.
     Destination(IpAddr, &'static str),
+    /// The policy says to leave from this address, which is none of this node's.
+    Source(IpAddr),
     /// No address accepted a connection; this is what the last one tried said.
     Connect(SocketAddr, io::Error),
 }
@@ -73,6 +90,9 @@ impl fmt::Display for OpenError {
             OpenError::ResolveTimeout => f.write_str("no name server answered in time for the host's name"),
             OpenError::Destination(address, kind) => {
                 write!(f, "{address} is {kind}, which this proxy does not connect to")
+            }
+            OpenError::Source(address) => {
+                write!(f, "the policy sends this connection out from {address}, which is no address of this node")
             }
             OpenError::Connect(address, error) if error.kind() == io::ErrorKind::TimedOut => {
                 write!(f, "{address} did not accept a connection in time")
@@ -90,7 +110,8 @@ impl Upstreams {
         counters: &Arc<CoreCounters>,
     ) -> Upstreams {
         Upstreams {
-            resolver: Resolver::from_system(timeouts.resolve),
+            resolver: Resolver::new(System::of(Said::read()), timeouts.resolve),
+            dialer: Dialer::new(deadlines, timeouts.connect),
             pool: Pool::default(),
             own_addresses: RefCell::new(own_addresses),
             deadlines: Rc::clone(deadlines),
@@ -109,26 +130,42 @@ impl Upstreams {
         pooled: bool,
     ) -> Result<Upstream, OpenError> {
         if pooled && let Some(upstream) = self.take_pooled(snapshot, target) {
-            return Ok(upstream);
+            if !self.deadlines.passed(upstream.believed) {
+                return Ok(upstream);
+            }
+            if let Some(upstream) = self.believe_again(upstream, target).await {
+                return Ok(upstream);
+            }
         }
         let begun = Mono::now();
-        let mut addresses = self.resolver.addresses(target.host).await?;
-        let refused = self.drop_refused(snapshot, target.port, &mut addresses);
-        if addresses.is_empty() {
-            return Err(refused.map_or(OpenError::NoSuchHost, |(address, kind)| OpenError::Destination(address, kind)));
-        }
+        let lookup = self.resolver.look(target.host, begun);
+        lookup.ready().await?;
         self.counters.upstream_connects.add(1);
-        let (stream, address) = dial::dial(&addresses, target.port, &self.deadlines, self.timeouts.connect)
-            .await
-            .map_err(|(address, error)| OpenError::Connect(address, error))?;
-        let connect_us = u32::try_from(Mono::now().micros_since(begun)).unwrap_or(u32::MAX).max(1);
-        Ok(Upstream { stream, address, connect_us, pooled: false })
+        let refused = Cell::new(None);
+        let admits = |address| {
+            let kind = self.kind_refused(snapshot, address, target.port);
+            kind.inspect(|kind| refused.set(Some((address, *kind)))).is_none()
+        };
+        let (stream, address) =
+            self.dialer.dial(&lookup, target.port, &None, admits).await.map_err(|error| {
+                match (error, refused.take()) {
+                    (DialError::Failed(address, error), _) => OpenError::Connect(address, error),
+                    (DialError::Source(address), _) => OpenError::Source(address),
+                    (DialError::Nowhere, Some((address, kind))) => OpenError::Destination(address, kind),
+                    (DialError::Nowhere, None) => lookup.verdict().err().unwrap_or(OpenError::NoSuchHost),
+                }
+            })?;
+        let now = Mono::now();
+        let connect_us = u32::try_from(now.micros_since(begun)).unwrap_or(u32::MAX).max(1);
+        let believed = self.believed(&lookup, address.ip(), now);
+        Ok(Upstream { stream, address, connect_us, pooled: false, believed })
     }
 
     /// Puts a connection whose last answer was read to its end back for the next request.
     pub(super) fn keep(&self, target: Target<'_>, upstream: Upstream) {
+        let Upstream { stream, address, believed, .. } = upstream;
         let until = self.deadlines.after(self.timeouts.pooled);
-        self.pool.put(target, Pooled { stream: upstream.stream, address: upstream.address, port: target.port, until });
+        self.pool.put(target, Pooled { stream, address, port: target.port, until, believed });
     }
 
     /// Closes what has been idle too long.
@@ -146,37 +183,52 @@ impl Upstreams {
         *self.own_addresses.borrow_mut() = addresses;
     }
 
+    /// Looks whether the files that say how names resolve have changed, and follows them. Files are looked at and read on
+    /// another thread.
+    pub(super) async fn follow_system(&self) {
+        let known = self.resolver.system().marks;
+        let said = tokio::task::spawn_blocking(move || (Marks::look() != known).then(Said::read)).await;
+        if let Ok(Some(said)) = said {
+            tracing::info!("/etc/resolv.conf or /etc/hosts has changed: names resolve by what they say now");
+            self.resolver.follow(System::of(said));
+        }
+    }
+
+    /// The latest used idle connection that still lives and that this policy allows.
     fn take_pooled(&self, snapshot: &Snapshot, target: Target<'_>) -> Option<Upstream> {
         loop {
-            let Pooled { stream, address, until, .. } = self.pool.take(target)?;
+            let Pooled { stream, address, until, believed, .. } = self.pool.take(target)?;
             // The policy may have changed since it was opened.
             let allowed = self.kind_refused(snapshot, address.ip(), target.port).is_none();
             if allowed && !self.deadlines.passed(until) && stream.is_quiet() {
-                return Some(Upstream { stream, address, connect_us: 0, pooled: true });
+                return Some(Upstream { stream, address, connect_us: 0, pooled: true, believed });
             }
         }
     }
 
-    fn drop_refused(
-        &self,
-        snapshot: &Snapshot,
-        port: u16,
-        addresses: &mut Vec<IpAddr>,
-    ) -> Option<(IpAddr, &'static str)> {
-        let mut refused = None;
-        addresses.retain(|&address| match self.kind_refused(snapshot, address, port) {
-            Some(kind) => {
-                refused = Some((address, kind));
-                false
-            }
-            None => true,
-        });
-        refused
+    /// Asks whether the name of a pooled connection still leads to its address; if it has moved, the connection closes. If
+    /// nobody can say, it stays: it works, and a new one would need the answer too.
+    async fn believe_again(&self, upstream: Upstream, target: Target<'_>) -> Option<Upstream> {
+        let now = Mono::now();
+        let lookup = self.resolver.look(target.host, now);
+        let said = lookup.settled().await;
+        let ip = upstream.address.ip();
+        let moved = match said {
+            Ok(()) => lookup.believed(ip, now).is_none(),
+            Err(OpenError::NoSuchHost) => true,
+            Err(_) => false,
+        };
+        let alive = !moved && upstream.stream.is_quiet();
+        alive.then(|| Upstream { believed: self.believed(&lookup, ip, now), ..upstream })
+    }
+
+    fn believed(&self, lookup: &Lookup, address: IpAddr, now: Mono) -> Deadline {
+        let ms = lookup.believed(address, now).map_or(0, |believed| believed.as_millis() as u64);
+        self.deadlines.after(ms.clamp(POOLED_BELIEVED_MS_MIN, POOLED_BELIEVED_MS_MAX))
     }
 
     fn kind_refused(&self, snapshot: &Snapshot, address: IpAddr, port: u16) -> Option<&'static str> {
-        let address = address.to_canonical();
-        let kind = destination::special(address, &self.own_addresses.borrow())?;
+        let kind = destination::special(address, &self.own_addresses.borrow(), snapshot.refuse_private())?;
         (!snapshot.destination_allowed(address, port)).then_some(kind)
     }
 }

@@ -15,7 +15,10 @@ pub(super) struct Pooled {
     pub(super) stream: TcpStream,
     pub(super) address: SocketAddr,
     pub(super) port: u16,
+    /// Closed when it has been idle until then.
     pub(super) until: Deadline,
+    /// Until then nobody asks whether its name still leads to its address.
+    pub(super) believed: Deadline,
 }
 
 /// The idle connections of one core, by host.

@@ -1,54 +1,78 @@
-//! Names to addresses: /etc/hosts, then the name servers of resolv.conf, both families, cached as long as their TTLs say.
+//! Names to addresses: /etc/hosts, then the name servers of resolv.conf, A and AAAA asked at the same time, each kept as
+//! long as its TTL says. What does not exist is kept as long as its zone says (RFC 2308), a failure for a few seconds
+//! (RFC 9520). Who asks for a name that is being asked for waits for the same answer.
 
 use super::OpenError;
+use super::system::System;
+use crate::base::clock::Mono;
+use crate::io;
 use crate::limits::DIAL_ADDRESSES_MAX;
-use crate::limits::RESOLVER_CACHE_ANSWERS;
+use crate::limits::RESOLUTION_DELAY_MS;
+use crate::limits::RESOLVER_ABSENT_S_MAX;
+use crate::limits::RESOLVER_FAILED_S;
+use crate::limits::RESOLVER_FOUND_S_MAX;
+use crate::limits::RESOLVER_NAMES_MAX;
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::LookupIpStrategy;
-use hickory_resolver::config::ResolverConfig;
-use hickory_resolver::config::ResolverOpts;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::system_conf::read_system_conf;
+use hickory_resolver::net::DnsError;
+use hickory_resolver::net::NetError;
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::RecordType;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
-/// A core's resolver.
+/// A core's resolver and what it remembers.
 pub(super) struct Resolver {
-    names: Option<TokioResolver>,
+    system: RefCell<Rc<System>>,
+    known: RefCell<Generations>,
     within: Duration,
 }
 
 impl Resolver {
-    /// Reads the host's configuration. Without a usable resolv.conf, /etc/hosts and literal addresses still work.
-    pub(super) fn from_system(within_ms: u64) -> Resolver {
-        let (config, options) = read_system_conf().unwrap_or_else(|error| {
-            tracing::warn!(
-                "reading /etc/resolv.conf: {error}; only /etc/hosts and addresses will resolve until a restart"
-            );
-            (ResolverConfig::default(), ResolverOpts::default())
-        });
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        *builder.options_mut() = options;
-        builder.options_mut().ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
-        builder.options_mut().cache_size = RESOLVER_CACHE_ANSWERS;
-        let names = builder.build().inspect_err(|error| tracing::error!("building the resolver: {error}"));
-        Resolver { names: names.ok(), within: Duration::from_millis(within_ms) }
+    pub(super) fn new(system: System, within_ms: u64) -> Resolver {
+        Resolver {
+            system: RefCell::new(Rc::new(system)),
+            known: RefCell::default(),
+            within: Duration::from_millis(within_ms),
+        }
     }
 
-    /// The addresses of `host` in the order to try them: families alternate, beginning with the resolver's first.
-    pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, OpenError> {
+    /// The configuration in force.
+    pub(super) fn system(&self) -> Rc<System> {
+        Rc::clone(&self.system.borrow())
+    }
+
+    /// Another configuration: what the old one said is forgotten.
+    pub(super) fn follow(&self, system: System) {
+        *self.system.borrow_mut() = Rc::new(system);
+        *self.known.borrow_mut() = Generations::default();
+    }
+
+    /// What is known of `host`, which may still be growing. What is not known, or not any more, is being asked.
+    pub(super) fn look(&self, host: &str, now: Mono) -> Rc<Lookup> {
         if let Ok(literal) = host.parse() {
-            return Ok(vec![literal]);
+            return Rc::new(Lookup::of(&[literal], now));
         }
-        let names = self.names.as_ref().ok_or_else(|| OpenError::Resolve("this node has no resolver".to_string()))?;
-        let found = tokio::time::timeout(self.within, names.lookup_ip(absolute(host))).await;
-        match found {
-            Err(_) => Err(OpenError::ResolveTimeout),
-            Ok(Ok(found)) => Ok(alternate(found.iter())),
-            Ok(Err(error)) if error.is_no_records_found() => Err(OpenError::NoSuchHost),
-            Ok(Err(hickory_resolver::net::NetError::Timeout)) => Err(OpenError::ResolveTimeout),
-            Ok(Err(error)) => Err(OpenError::Resolve(error.to_string())),
+        let system = self.system();
+        if let Some(pinned) = system.pinned(host) {
+            return Rc::new(Lookup::of(pinned, now));
         }
+        let old = self.known.borrow_mut().get(host);
+        if let Some(known) = old.as_ref().filter(|known| known.is_fresh(now)) {
+            return Rc::clone(known);
+        }
+        let lookup = Rc::new(old.map_or_else(Lookup::default, |old| old.what_is_fresh(now)));
+        for family in [Family::V6, Family::V4] {
+            if matches!(&*lookup.half(family).borrow(), Half::Asking) {
+                io::spawn(ask(Rc::clone(&lookup), family, system.names.clone(), absolute(host), self.within));
+            }
+        }
+        self.known.borrow_mut().put(host, Rc::clone(&lookup));
+        lookup
     }
 }
 
@@ -57,17 +81,290 @@ fn absolute(host: &str) -> String {
     if host.contains('.') { format!("{host}.") } else { host.to_string() }
 }
 
-fn alternate(found: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
-    let (v6, v4): (Vec<IpAddr>, Vec<IpAddr>) = found.partition(IpAddr::is_ipv6);
-    let (mut v6, mut v4) = (v6.into_iter(), v4.into_iter());
-    let mut ordered = Vec::new();
-    loop {
-        let pair = [v6.next(), v4.next()];
-        if pair == [None, None] || ordered.len() >= DIAL_ADDRESSES_MAX {
-            ordered.truncate(DIAL_ADDRESSES_MAX);
-            return ordered;
+/// One of the two kinds of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V6,
+    V4,
+}
+
+impl Family {
+    pub(super) fn of(address: IpAddr) -> Family {
+        if address.is_ipv6() { Family::V6 } else { Family::V4 }
+    }
+}
+
+/// What is known of one name. Answers arrive while others look at it.
+#[derive(Default)]
+pub(super) struct Lookup {
+    v6: RefCell<Half>,
+    v4: RefCell<Half>,
+    changed: Notify,
+}
+
+/// What is known of a name in one family.
+#[derive(Clone, Debug, Default)]
+enum Half {
+    #[default]
+    Asking,
+    Found {
+        addresses: Vec<IpAddr>,
+        until: Mono,
+    },
+    Absent {
+        /// Not of this family only: the name does not exist (RFC 8020).
+        name: bool,
+        until: Mono,
+    },
+    Failed {
+        why: Why,
+        until: Mono,
+    },
+}
+
+#[derive(Clone, Debug)]
+enum Why {
+    Silence,
+    Words(String),
+}
+
+impl Lookup {
+    /// Addresses nobody has to be asked for.
+    fn of(addresses: &[IpAddr], now: Mono) -> Lookup {
+        let until = later(now, RESOLVER_FOUND_S_MAX);
+        let half = |family| {
+            let addresses: Vec<IpAddr> = addresses.iter().copied().filter(|a| Family::of(*a) == family).collect();
+            RefCell::new(match addresses.is_empty() {
+                true => Half::Absent { name: false, until },
+                false => Half::Found { addresses, until },
+            })
+        };
+        Lookup { v6: half(Family::V6), v4: half(Family::V4), changed: Notify::new() }
+    }
+
+    /// Waits until there is an address to begin with. Where IPv4 is first, IPv6 gets its moment (RFC 8305 section 3). It
+    /// ends, because each question does.
+    pub(super) async fn ready(&self) -> Result<(), OpenError> {
+        let mut delay = None;
+        loop {
+            // Made before looking, so that no change is missed.
+            let changed = self.changed.notified();
+            if self.is_settled() {
+                return self.verdict();
+            }
+            if self.has(Family::V6) {
+                return Ok(());
+            }
+            if !self.has(Family::V4) {
+                changed.await;
+                continue;
+            }
+            let until =
+                delay.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(RESOLUTION_DELAY_MS))));
+            tokio::select! {
+                () = changed => {}
+                () = until.as_mut() => return Ok(()),
+            }
         }
-        ordered.extend(pair.into_iter().flatten());
+    }
+
+    /// Waits until both families have answered.
+    pub(super) async fn settled(&self) -> Result<(), OpenError> {
+        loop {
+            let changed = self.changed.notified();
+            if self.is_settled() {
+                return self.verdict();
+            }
+            changed.await;
+        }
+    }
+
+    /// Hears of the next change after this call.
+    pub(super) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Whether nothing more will be learnt.
+    pub(super) fn is_settled(&self) -> bool {
+        [&self.v6, &self.v4].iter().all(|half| !matches!(&*half.borrow(), Half::Asking))
+    }
+
+    /// The addresses of one family, in the order the name servers gave them.
+    pub(super) fn addresses(&self, family: Family) -> Vec<IpAddr> {
+        match &*self.half(family).borrow() {
+            Half::Found { addresses, .. } => addresses.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// How long it may be believed that this address is the name's, from `now` on; nothing if it is not.
+    pub(super) fn believed(&self, address: IpAddr, now: Mono) -> Option<Duration> {
+        match &*self.half(Family::of(address)).borrow() {
+            Half::Found { addresses, until } if addresses.contains(&address) => {
+                Some(until.0.saturating_duration_since(now.0))
+            }
+            _ => None,
+        }
+    }
+
+    /// What a lookup without a single address means.
+    pub(super) fn verdict(&self) -> Result<(), OpenError> {
+        let halves = [&self.v6, &self.v4].map(|half| half.borrow().clone());
+        if halves.iter().any(|half| matches!(half, Half::Found { .. })) {
+            return Ok(());
+        }
+        if halves.iter().any(|half| matches!(half, Half::Absent { name: true, .. })) {
+            return Err(OpenError::NoSuchHost);
+        }
+        let why = halves.into_iter().find_map(|half| match half {
+            Half::Failed { why, .. } => Some(why),
+            _ => None,
+        });
+        Err(match why {
+            None => OpenError::NoSuchHost,
+            Some(Why::Silence) => OpenError::ResolveTimeout,
+            Some(Why::Words(words)) => OpenError::Resolve(words),
+        })
+    }
+
+    fn half(&self, family: Family) -> &RefCell<Half> {
+        match family {
+            Family::V6 => &self.v6,
+            Family::V4 => &self.v4,
+        }
+    }
+
+    fn has(&self, family: Family) -> bool {
+        matches!(&*self.half(family).borrow(), Half::Found { .. })
+    }
+
+    fn learn(&self, family: Family, half: Half) {
+        *self.half(family).borrow_mut() = half;
+        self.changed.notify_waiters();
+    }
+
+    fn is_fresh(&self, now: Mono) -> bool {
+        self.v6.borrow().is_fresh(now) && self.v4.borrow().is_fresh(now)
+    }
+
+    fn what_is_fresh(&self, now: Mono) -> Lookup {
+        let half = |half: &RefCell<Half>| match &*half.borrow() {
+            // Who asks will tell the other lookup.
+            Half::Asking => Half::Asking,
+            half if half.is_fresh(now) => half.clone(),
+            _ => Half::Asking,
+        };
+        Lookup { v6: RefCell::new(half(&self.v6)), v4: RefCell::new(half(&self.v4)), changed: Notify::new() }
+    }
+}
+
+impl Half {
+    fn is_fresh(&self, now: Mono) -> bool {
+        match self {
+            Half::Asking => true,
+            Half::Found { until, .. } | Half::Absent { until, .. } | Half::Failed { until, .. } => now < *until,
+        }
+    }
+}
+
+/// Asks for the addresses of one family and puts the answer in. It always puts one in, in time.
+async fn ask(lookup: Rc<Lookup>, family: Family, names: Option<TokioResolver>, host: String, within: Duration) {
+    let kind = match family {
+        Family::V6 => RecordType::AAAA,
+        Family::V4 => RecordType::A,
+    };
+    let Some(names) = names else {
+        let words = "this node has no name server: /etc/resolv.conf names none".to_string();
+        return lookup.learn(family, Half::Failed { why: Why::Words(words), until: Mono::now() });
+    };
+    let answer = tokio::time::timeout(within, names.lookup(host, kind)).await;
+    let now = Mono::now();
+    let failed = |why| Half::Failed { why, until: later(now, RESOLVER_FAILED_S) };
+    let half = match answer {
+        Err(_) | Ok(Err(NetError::Timeout)) => failed(Why::Silence),
+        Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => {
+            // Without its zone's word, an absence is not kept (RFC 2308 section 5).
+            let seconds = u64::from(none.negative_ttl.unwrap_or(0)).min(RESOLVER_ABSENT_S_MAX);
+            Half::Absent { name: none.response_code == ResponseCode::NXDomain, until: later(now, seconds) }
+        }
+        Ok(Err(error)) => failed(Why::Words(error.to_string())),
+        Ok(Ok(found)) => {
+            let addresses: Vec<IpAddr> = found
+                .answers()
+                .iter()
+                .filter_map(|record| match &record.data {
+                    RData::A(address) => Some(IpAddr::V4(address.0)),
+                    RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+                    _ => None,
+                })
+                .take(DIAL_ADDRESSES_MAX)
+                .collect();
+            let until = Mono(found.valid_until()).min(later(now, RESOLVER_FOUND_S_MAX));
+            match addresses.is_empty() {
+                true => Half::Absent { name: false, until: now },
+                false => Half::Found { addresses, until },
+            }
+        }
+    };
+    lookup.learn(family, half);
+}
+
+fn later(now: Mono, seconds: u64) -> Mono {
+    Mono(now.0 + Duration::from_secs(seconds))
+}
+
+/// What is remembered, in two generations: the young one takes what is used; when it is full, it becomes the old one, and
+/// what nobody has used for so long is gone. Bounded, without a search for what to throw away.
+#[derive(Default)]
+struct Generations {
+    young: HashMap<Box<str>, Rc<Lookup>>,
+    old: HashMap<Box<str>, Rc<Lookup>>,
+}
+
+impl Generations {
+    fn get(&mut self, host: &str) -> Option<Rc<Lookup>> {
+        if let Some(known) = self.young.get(host) {
+            return Some(Rc::clone(known));
+        }
+        let known = self.old.remove(host)?;
+        self.put(host, Rc::clone(&known));
+        Some(known)
+    }
+
+    fn put(&mut self, host: &str, lookup: Rc<Lookup>) {
+        if let Some(known) = self.young.get_mut(host) {
+            *known = lookup;
+            return;
+        }
+        if self.young.len() >= RESOLVER_NAMES_MAX / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(host.into(), lookup);
+    }
+}
+
+#[cfg(test)]
+impl Lookup {
+    /// A lookup that knows `addresses` and nothing else.
+    pub(super) fn known(addresses: &[IpAddr]) -> Lookup {
+        Lookup::of(addresses, Mono::now())
+    }
+
+    /// A lookup that knows `addresses` and is still asking for the other family.
+    pub(super) fn growing(addresses: &[IpAddr]) -> Lookup {
+        let lookup = Lookup::known(addresses);
+        for half in [&lookup.v6, &lookup.v4] {
+            if matches!(&*half.borrow(), Half::Absent { .. }) {
+                half.replace(Half::Asking);
+            }
+        }
+        lookup
+    }
+
+    /// The other family's answer has come.
+    pub(super) fn grow(&self, addresses: &[IpAddr]) {
+        let until = later(Mono::now(), 60);
+        self.learn(Family::of(addresses[0]), Half::Found { addresses: addresses.to_vec(), until });
     }
 }
 
@@ -76,21 +373,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_alternate_and_the_list_is_bounded() {
-        let ips = |texts: &[&str]| texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<IpAddr>>();
-        let found = ips(&["::1", "::2", "::3", "1.1.1.1"]);
-        assert_eq!(alternate(found.into_iter()), ips(&["::1", "1.1.1.1", "::2", "::3"]));
-        let many = (0..100u8).map(|n| IpAddr::from([10, 0, 0, n]));
-        assert_eq!(alternate(many).len(), DIAL_ADDRESSES_MAX);
+    fn what_is_remembered_is_bounded_and_what_is_used_stays() {
+        let mut known = Generations::default();
+        let now = Mono::now();
+        let lookup = || Rc::new(Lookup::of(&[IpAddr::from([192, 0, 2, 1])], now));
+        known.put("used.test", lookup());
+        for number in 0..3 * RESOLVER_NAMES_MAX {
+            known.put(&format!("{number}.test"), lookup());
+            assert!(known.young.len() + known.old.len() <= RESOLVER_NAMES_MAX);
+            if number % 100 == 0 {
+                assert!(known.get("used.test").is_some(), "after {number} others");
+            }
+        }
+        assert!(known.get("0.test").is_none());
     }
 
     #[test]
-    fn hosts_and_literals_resolve() {
-        crate::io::run(64, async {
-            let resolver = Resolver::from_system(3_000);
-            assert!(resolver.addresses("localhost").await.unwrap().iter().all(IpAddr::is_loopback));
-            assert_eq!(resolver.addresses("::1").await.unwrap(), ["::1".parse::<IpAddr>().unwrap()]);
-        })
-        .unwrap();
+    fn a_lookup_is_asked_again_in_the_family_that_has_grown_old() {
+        let now = Mono::now();
+        let soon = later(now, 5);
+        let lookup = Lookup::of(&[IpAddr::from([192, 0, 2, 1])], now);
+        *lookup.v6.borrow_mut() = Half::Absent { name: false, until: soon };
+        assert!(lookup.is_fresh(now) && !lookup.is_fresh(soon));
+        let next = lookup.what_is_fresh(soon);
+        assert!(matches!(&*next.v6.borrow(), Half::Asking) && next.has(Family::V4));
+        assert_eq!(
+            lookup.believed(IpAddr::from([192, 0, 2, 1]), soon).map(|d| d.as_secs()),
+            Some(RESOLVER_FOUND_S_MAX - 5)
+        );
+        assert_eq!(lookup.believed(IpAddr::from([192, 0, 2, 2]), soon), None);
+    }
+
+    #[test]
+    fn what_failed_and_what_is_absent_are_told_apart() {
+        let now = Mono::now();
+        let absent = |name| Half::Absent { name, until: now };
+        let failed = |why| Half::Failed { why, until: now };
+        let found = || Half::Found { addresses: vec![IpAddr::from([192, 0, 2, 1])], until: now };
+        let table = [
+            (absent(false), absent(false), "NoSuchHost"),
+            (failed(Why::Silence), absent(true), "NoSuchHost"),
+            (failed(Why::Silence), absent(false), "ResolveTimeout"),
+            (absent(false), failed(Why::Words("broken".into())), "Resolve(\"broken\")"),
+            (failed(Why::Words("broken".into())), found(), "found"),
+        ];
+        for (v6, v4, expected) in table {
+            let lookup = Lookup { v6: RefCell::new(v6), v4: RefCell::new(v4), changed: Notify::new() };
+            let said = lookup.verdict().map_or_else(|error| format!("{error:?}"), |()| "found".to_string());
+            assert_eq!(said, expected);
+        }
     }
 }
