@@ -327,6 +327,13 @@ pub const LOG_NAP_MS_MAX: u64 = 16;
 pub const LOG_RETRY_MS: u64 = 250;
 /// How often the writer looks for rotated files that may go.
 pub const LOG_RETENTION_MS: u64 = 60_000;
+/// The most lines kept in memory for shipping, in bytes: at 60,000 requests a second about what comes between two syncs, and
+/// what is under way to the master. Beyond that, shipping reads the file.
+pub const LOG_RECENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The lines of one batch to the master stay together in memory up to this size, in bytes.
+pub const LOG_CHUNK_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Lines up to this size are copied together into one batch; more go as they stand.
+pub const LOG_RECENT_JOINED_BYTES: usize = 256 * 1024;
 /// Bytes of extended.log read at once for shipping.
 pub const LOG_READ_BYTES: usize = 64 * 1024;
 /// The longest line of extended.log that is read: the longest record with every byte escaped fits.
@@ -363,6 +370,10 @@ const _: () = assert!(
 const _: () = assert!(
     4 * (sum(&RECORD_TEXT_BYTES_MAX) + RECORD_URL_BYTES_MAX) < LOG_LINE_BYTES_MAX + 16 * 1024,
     "the longest record must fit a line: every byte may become four, and hosts stand twice"
+);
+const _: () = assert!(
+    LOG_CHUNK_BYTES_MAX + LOG_LINE_BYTES_MAX <= BATCH_LINE_BYTES_MAX && 4 * LOG_CHUNK_BYTES_MAX <= LOG_RECENT_BYTES_MAX,
+    "a chunk is a batch, and several fit into memory"
 );
 const _: () = assert!(SPOOL_SMALL_SLOT_BYTES.is_multiple_of(8) && SPOOL_LARGE_SLOT_BYTES.is_multiple_of(8));
 /// The most entries of one list of a policy document (rules, addresses of an entry, hosts of a request type).

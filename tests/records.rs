@@ -342,6 +342,61 @@ fn a_damaged_line_is_shipped_as_a_marker_and_removed_lines_are_passed_over() {
     assert!(records[1].filtering_reason.contains("could not be read"));
 }
 
+/// What is still in memory, what only the files have, and what a batch is too small for: whatever a reader is asked for
+/// and wherever it starts anew, it hands out every record once and in order.
+#[test]
+fn shipping_goes_on_between_memory_and_files_without_a_gap_or_a_double() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path(), 1);
+    config.file_bytes_max = 40_000;
+    let (log, mut desks) = Log::start(config.clone()).unwrap();
+    let mut closed = 0;
+    let mut close = |count: u64| {
+        for _ in 0..count {
+            closed += 1;
+            desks[0].open(&draft(closed), &running()).unwrap().close(&done(200));
+        }
+        wait_durable(&log, closed);
+        closed
+    };
+    let taken = |reader: &mut LogReader, records_max: usize| -> Vec<u64> {
+        let records = reader.next_batch(records_max, 1 << 20).unwrap().records().unwrap();
+        records.iter().map(|record| record.client_id).collect()
+    };
+    let mut reader = log.reader().unwrap();
+    let mut seen = Vec::new();
+    // Into the first chunk with a batch smaller than it, so that its rest comes from the file, then on from memory.
+    close(100);
+    close(50);
+    seen.extend(taken(&mut reader, 30));
+    assert_eq!(seen.len(), 30);
+    let rest = taken(&mut reader, 1000);
+    assert!(rest.len() <= 70, "the file is read up to where memory begins, not {} records", rest.len());
+    seen.extend(rest);
+    while seen.len() < 150 {
+        seen.extend(taken(&mut reader, 1000));
+    }
+    assert_eq!(seen, (1..=150).collect::<Vec<_>>());
+    // An answer that was lost: the store has 120, which lies inside a chunk.
+    reader.resume_after(120).unwrap();
+    let last = close(200);
+    let mut again = Vec::new();
+    while again.len() < 230 {
+        again.extend(taken(&mut reader, 64));
+    }
+    assert_eq!(again, (121..=last).collect::<Vec<_>>());
+    reader.acknowledge(last).unwrap();
+    assert!(taken(&mut reader, 64).is_empty());
+    // A master that lost everything: memory has forgotten what was acknowledged, the files have not.
+    reader.resume_after(0).unwrap();
+    let all: Vec<u64> = read_all(&mut reader).iter().map(|record| record.seq).collect();
+    assert_eq!(all, (1..=last).collect::<Vec<_>>());
+    // And a reader that starts at the cursor finds its place in the files.
+    let last = close(10);
+    let records = read_all(&mut log.reader().unwrap());
+    assert_eq!(records.iter().map(|record| record.seq).collect::<Vec<_>>(), (last - 9..=last).collect::<Vec<_>>());
+}
+
 /// A file system of so few bytes that it is soon full; unmounted at the end.
 struct SmallDisk(tempfile::TempDir);
 

@@ -10,6 +10,7 @@
 //! | [`sidecar`] | slave: hello, long poll, fetch, verify, keep, publish |
 //! | [`held`] | slave: the last good snapshots on disk |
 //! | [`shipper`] | every node: from extended.log to the store of records, exactly once |
+//! | [`packer`] | batches made ready for the wire |
 //! | [`backoff`] | waits between attempts |
 #![forbid(unsafe_code)]
 
@@ -17,6 +18,7 @@ pub mod backoff;
 pub mod client;
 pub mod held;
 pub mod master;
+pub mod packer;
 pub mod protocol;
 pub mod roster;
 pub mod shipper;

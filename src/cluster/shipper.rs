@@ -10,12 +10,12 @@ use crate::cluster::backoff::Backoff;
 use crate::cluster::client::Connection;
 use crate::cluster::client::MasterAddress;
 use crate::cluster::client::Trouble;
+use crate::cluster::packer::Packer;
 use crate::cluster::protocol;
 use crate::cluster::protocol::Stored;
 use crate::cluster::sidecar::checked;
 use crate::limits::BATCH_LINE_BYTES_MAX;
 use crate::limits::BATCH_RECORDS_MAX;
-use crate::limits::BATCH_ZSTD_LEVEL;
 use crate::limits::CLUSTER_BATCH_MS;
 use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
 use crate::limits::CLUSTER_REQUEST_MS;
@@ -23,7 +23,6 @@ use crate::limits::SHIP_EVERY_MS;
 use crate::log::LogReader;
 use crate::log::Progress;
 use crate::record::Epoch;
-use crate::record::batch;
 use crate::record::lines::Lines;
 use crate::store::records::RecordStore;
 use hyper::Method;
@@ -44,7 +43,7 @@ pub struct ShipStatus {
 /// Where records come from: the log's reader, or a stand-in of a test. Calls may block.
 pub trait Source: Send + 'static {
     /// The next records in sequence; empty if there is nothing new.
-    fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Lines, String>;
+    fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Arc<Lines>, String>;
     /// Goes to the first record after `seq`.
     fn resume_after(&mut self, seq: u64) -> Result<(), String>;
     /// Moves the cursor, durably.
@@ -54,7 +53,7 @@ pub trait Source: Send + 'static {
 }
 
 impl Source for LogReader {
-    fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Lines, String> {
+    fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Arc<Lines>, String> {
         LogReader::next_batch(self, records_max, bytes_max).map_err(|e| e.to_string())
     }
     fn resume_after(&mut self, seq: u64) -> Result<(), String> {
@@ -77,7 +76,7 @@ pub trait Sink: Send {
         false
     }
     /// Stores a batch durably; answers the highest sequence number that is stored. `written` is how far the log is.
-    fn store(&mut self, batch: Lines, written: u64) -> impl Future<Output = Result<u64, Trouble>> + Send;
+    fn store(&mut self, batch: Arc<Lines>, written: u64) -> impl Future<Output = Result<u64, Trouble>> + Send;
 }
 
 /// Ships until the future is dropped. Whatever fails is tried again, with growing waits, from where the store says it is.
@@ -151,7 +150,7 @@ impl<S: Source> Shipping<S> {
         }
     }
 
-    async fn read(&self) -> Result<Lines, Trouble> {
+    async fn read(&self) -> Result<Arc<Lines>, Trouble> {
         self.with_source(|source| source.next_batch(BATCH_RECORDS_MAX, BATCH_LINE_BYTES_MAX)).await
     }
 
@@ -187,12 +186,13 @@ pub struct RemoteSink {
     epoch: Epoch,
     session: watch::Receiver<Option<String>>,
     open: Option<(Connection, String)>,
+    packer: Option<Packer>,
 }
 
 impl RemoteSink {
     /// For records of `epoch`, under the sessions seen in `session`.
     pub fn new(master: MasterAddress, epoch: Epoch, session: watch::Receiver<Option<String>>) -> Self {
-        RemoteSink { master, epoch, session, open: None }
+        RemoteSink { master, epoch, session, open: None, packer: None }
     }
 
     async fn connect(&mut self) -> Result<u64, Trouble> {
@@ -212,17 +212,20 @@ impl RemoteSink {
         Ok(stored.seq)
     }
 
-    async fn send(&mut self, batch: Lines, written: u64) -> Result<u64, Trouble> {
+    async fn send(&mut self, batch: Arc<Lines>, written: u64) -> Result<u64, Trouble> {
         let Some((mut connection, session)) = self.open.take() else {
             return Err(Trouble::Unreachable("the connection to the master is gone".to_string()));
         };
         let (node, epoch) = (self.master.identity.node().to_string(), self.epoch);
+        let packer = self.packer.take();
         let packed = tokio::task::spawn_blocking(move || {
-            let bytes = batch::encode(&node, epoch, &batch).map_err(|e| e.to_string())?;
-            zstd::bulk::compress(&bytes, BATCH_ZSTD_LEVEL).map_err(|e| e.to_string())
+            let mut packer = packer.map_or_else(Packer::new, Ok).map_err(|e| e.to_string())?;
+            let packed = packer.pack(&node, epoch, &batch).map_err(|e| e.to_string())?;
+            Ok::<_, String>((packer, packed))
         });
         let packed = packed.await.map_err(|e| Trouble::Answer(e.to_string()))?;
-        let packed = packed.map_err(|e| Trouble::Answer(format!("packing a batch of records: {e}")))?;
+        let (packer, packed) = packed.map_err(|e| Trouble::Answer(format!("packing a batch of records: {e}")))?;
+        self.packer = Some(packer);
         let fields = [(protocol::SESSION_FIELD, session.clone()), (protocol::WRITTEN_FIELD, written.to_string())];
         let deadline = Duration::from_millis(CLUSTER_BATCH_MS);
         let path = protocol::RECORDS_PATH;
@@ -245,7 +248,7 @@ impl Sink for RemoteSink {
     }
 
     /// After any failure the connection is gone: its next user resumes.
-    async fn store(&mut self, batch: Lines, written: u64) -> Result<u64, Trouble> {
+    async fn store(&mut self, batch: Arc<Lines>, written: u64) -> Result<u64, Trouble> {
         self.send(batch, written).await
     }
 }
@@ -266,7 +269,7 @@ impl Sink for LocalSink {
         blocking(move || records.highest(&node, epoch)).await
     }
 
-    async fn store(&mut self, batch: Lines, _written: u64) -> Result<u64, Trouble> {
+    async fn store(&mut self, batch: Arc<Lines>, _written: u64) -> Result<u64, Trouble> {
         let (records, node, epoch) = (self.records.clone(), self.node.clone(), self.epoch);
         blocking(move || {
             let batch = batch.records().map_err(|e| e.to_string())?;

@@ -114,6 +114,11 @@ impl ExtendedLog {
         Ok(())
     }
 
+    /// The place behind the last line: first number of its file, and offset there.
+    pub fn end(&self) -> (u64, u64) {
+        (self.first.unwrap_or(0), self.bytes)
+    }
+
     /// Whether there is something to sync.
     pub fn is_unsynced(&self) -> bool {
         self.unsynced

@@ -7,6 +7,7 @@
 //! | `ring` | slot numbers between a core and the writer |
 //! | `writer` | the thread that appends closed records, in sequence |
 //! | `extended` | extended.log as files: append, rotate, sync, repair |
+//! | `recent` | the newest lines, still in memory for shipping |
 //! | `recover` | what a killed predecessor left in its spools |
 //! | [`reader`] | reading extended.log for shipping, from the cursor on |
 //! | `cursor` | up to where the master has the records |
@@ -16,6 +17,7 @@ mod cursor;
 pub mod desk;
 mod extended;
 pub mod reader;
+mod recent;
 mod recover;
 mod ring;
 pub mod slots;
@@ -32,6 +34,7 @@ use crate::base::durable;
 use crate::limits;
 use crate::log::cursor::Cursor;
 use crate::log::extended::ExtendedLog;
+use crate::log::recent::Recent;
 use crate::log::recover::Standing;
 use crate::log::slots::Spool;
 use crate::log::writer::Batch;
@@ -103,6 +106,7 @@ pub struct Log {
     config: LogConfig,
     progress: watch::Receiver<Progress>,
     control: Arc<Control>,
+    recent: Arc<Recent>,
     writer: Option<JoinHandle<()>>,
     /// Locked as long as this log lives: no second node may use the spool.
     _lock: File,
@@ -143,6 +147,7 @@ impl Log {
         control.file_bytes_max.store(config.file_bytes_max, Ordering::Relaxed);
         control.keep_days.store(u64::from(config.keep_days), Ordering::Relaxed);
         let (sender, progress) = watch::channel(Progress { written: seq, durable: seq, trouble: String::new() });
+        let recent = Arc::new(Recent::default());
         let writer = Writer {
             cores,
             log,
@@ -151,13 +156,14 @@ impl Log {
             log_dir: config.log_dir.clone(),
             control: control.clone(),
             progress: sender,
-            batch: Batch::default(),
+            recent: recent.clone(),
+            batch: Batch::after(seq),
         };
         let writer = std::thread::Builder::new()
             .name("log-writer".to_string())
             .spawn(|| writer.run())
             .map_err(|error| failed("starting the writer of", &config.log_dir, error))?;
-        Ok((Log { config, progress, control, writer: Some(writer), _lock: lock }, desks))
+        Ok((Log { config, progress, control, recent, writer: Some(writer), _lock: lock }, desks))
     }
 
     /// Changes LOG_SIZE_LIMIT and KEEP_DATA while the log runs.
@@ -173,7 +179,7 @@ impl Log {
     /// A reader for shipping, at the cursor. There is one cursor, so let there be one reader.
     pub fn reader(&self) -> Result<LogReader, LogError> {
         let cursor = self.config.state_dir.join(CURSOR);
-        LogReader::open(&self.config, &cursor, self.progress.clone(), self.control.clone())
+        LogReader::open(&self.config, &cursor, self.progress.clone(), self.control.clone(), self.recent.clone())
     }
 
     /// The highest acknowledged sequence number.

@@ -6,6 +6,7 @@ use crate::log::LogError;
 use crate::log::Progress;
 use crate::log::cursor::Cursor;
 use crate::log::extended;
+use crate::log::recent::Recent;
 use crate::log::writer::Control;
 use crate::record::Epoch;
 use crate::record::Record;
@@ -35,10 +36,14 @@ pub struct LogReader {
     node: String,
     progress: watch::Receiver<Progress>,
     control: Arc<Control>,
+    /// The newest lines: the file is read only for what is not there (any more).
+    recent: Arc<Recent>,
     acknowledged: u64,
     /// The number of the next record to hand out.
     next: u64,
     place: Option<Place>,
+    /// Where the file goes on behind the lines that came from memory; a hint.
+    hint: Option<Cursor>,
     /// Beginnings of damaged lines seen since the last record, whose numbers the next record will tell.
     damaged: VecDeque<String>,
     /// (last number, place after it) of batches handed out and not yet acknowledged.
@@ -58,6 +63,7 @@ impl LogReader {
         cursor_path: &Path,
         progress: watch::Receiver<Progress>,
         control: Arc<Control>,
+        recent: Arc<Recent>,
     ) -> Result<LogReader, LogError> {
         let cursor = Cursor::load(cursor_path, config.epoch);
         let mut reader = LogReader {
@@ -67,9 +73,11 @@ impl LogReader {
             node: config.node.clone(),
             progress,
             control,
+            recent,
             acknowledged: cursor.acknowledged,
             next: cursor.acknowledged + 1,
             place: None,
+            hint: None,
             damaged: VecDeque::new(),
             outstanding: VecDeque::new(),
         };
@@ -79,15 +87,26 @@ impl LogReader {
 
     /// The next records in sequence, as many as are durable and fit (at least one, whatever its size); empty if there is
     /// nothing new.
-    pub fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Lines, LogError> {
+    pub fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Arc<Lines>, LogError> {
+        let durable = self.progress.borrow().durable;
+        if let Some(chunk) = self.recent.take(self.next, durable, records_max, bytes_max) {
+            let last = chunk.lines.last();
+            self.hint = Some(Cursor { acknowledged: last, file: chunk.file, offset: chunk.offset });
+            (self.next, self.place) = (last + 1, None);
+            self.damaged.clear();
+            self.outstanding.push_back((last, chunk.file, chunk.offset));
+            return Ok(chunk.lines);
+        }
+        // As far as memory does not go: then it can go on from there.
+        let durable = durable.min(self.recent.behind(self.next).unwrap_or(durable));
         let mut records = Lines::default();
-        let read = self.read_some(&mut records, records_max, bytes_max);
+        let read = self.read_some(&mut records, durable, records_max, bytes_max);
         if let (false, Some(place)) = (records.is_empty(), &self.place) {
             self.outstanding.push_back((records.last(), place.first, place.offset));
         }
         match read {
             Err(error) if records.is_empty() => Err(self.failed("reading", &error)),
-            _ => Ok(records), // an error after some records will show again, without them
+            _ => Ok(Arc::new(records)), // an error after some records will show again, without them
         }
     }
 
@@ -102,7 +121,7 @@ impl LogReader {
         }
         if seq.checked_add(1) != Some(self.next) {
             self.next = seq.saturating_add(1);
-            self.place = None;
+            (self.place, self.hint) = (None, None);
             self.damaged.clear();
         }
         if seq == self.acknowledged {
@@ -136,6 +155,7 @@ impl LogReader {
         }
         self.acknowledged = seq;
         self.control.acknowledged.store(seq, Ordering::Release);
+        self.recent.acknowledge(seq);
         cursor.save(&self.cursor_path, self.epoch).map_err(|error| {
             LogError(format!(
                 "saving the cursor {}: {error}. Nothing is lost; free space or repair the permissions there.",
@@ -144,9 +164,13 @@ impl LogReader {
         })
     }
 
-    /// Reads until enough is there or the durable end is reached.
-    fn read_some(&mut self, records: &mut Lines, records_max: usize, bytes_max: usize) -> io::Result<()> {
-        let durable = self.progress.borrow().durable;
+    /// Reads until enough is there or the record `durable` is reached.
+    fn read_some(&mut self, records: &mut Lines, durable: u64, records_max: usize, bytes_max: usize) -> io::Result<()> {
+        if self.next <= durable
+            && let Some(hint) = self.hint.take()
+        {
+            self.place = self.hinted(hint)?;
+        }
         let (mut bytes, mut text) = (0, Vec::new());
         while self.next <= durable && records.len() < records_max && bytes < bytes_max {
             if self.place.is_none() && !self.find()? {

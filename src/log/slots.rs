@@ -11,6 +11,7 @@ use crate::record::PeerCode;
 use crate::record::Phase;
 use crate::record::line::Entry;
 use crate::record::line::TEXTS;
+use crate::record::text;
 use crate::sys::map::SharedMap;
 use std::fs;
 use std::io;
@@ -277,10 +278,11 @@ impl Spool {
         if length > (words.len() - NUMBER_WORDS) * 8 {
             return false;
         }
+        body.resize(length.next_multiple_of(8), 0);
         let mut sum = Checksum::of(length);
-        for word in &words[NUMBER_WORDS..NUMBER_WORDS + length.div_ceil(8)] {
+        for (word, place) in words[NUMBER_WORDS..].iter().zip(body.as_chunks_mut::<8>().0) {
             let value = word.load(Ordering::Relaxed);
-            body.extend_from_slice(&value.to_le_bytes());
+            *place = value.to_le_bytes();
             sum.add(value);
         }
         body.truncate(length);
@@ -328,6 +330,7 @@ pub fn read_body(body: &[u8]) -> Option<Entry<'_>> {
     let two = |at: usize| u16::from_le_bytes([fixed[at], fixed[at + 1]]);
     let eight = |at: usize| fixed[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or_default();
     let flags = two(56);
+    let plain = text::are_plain(rest);
     let mut texts: [&[u8]; TEXTS] = [b""; TEXTS];
     for (index, text) in texts.iter_mut().enumerate() {
         (*text, rest) = rest.split_at_checked(usize::from(two(58 + 2 * index)))?;
@@ -339,6 +342,7 @@ pub fn read_body(body: &[u8]) -> Option<Entry<'_>> {
         client: SocketAddr::new(read_address(&fixed[24..40], flags & 1 != 0)?, two(20)),
         interface: SocketAddr::new(read_address(&fixed[40..56], flags & 2 != 0)?, two(22)),
         named: flags & 4 != 0,
+        plain,
         texts,
     })
 }

@@ -5,9 +5,12 @@ use crate::limits;
 use crate::log::Progress;
 use crate::log::desk::Shared;
 use crate::log::extended::ExtendedLog;
+use crate::log::recent::Chunk;
+use crate::log::recent::Recent;
 use crate::log::slots;
 use crate::log::slots::State;
 use crate::record::line::LineWriter;
+use crate::record::lines::Lines;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,16 +45,29 @@ pub struct Writer {
     pub log_dir: PathBuf,
     pub control: Arc<Control>,
     pub progress: watch::Sender<Progress>,
+    /// Where shipping finds lines that are durable.
+    pub recent: Arc<Recent>,
     pub batch: Batch,
 }
 
-/// Lines that are being appended, and the slots they came from.
-#[derive(Default)]
+/// Lines that are being appended and the slots they came from, behind those of the same chunk that are appended already.
 pub struct Batch {
+    lines: Lines,
+    /// `seq` of the record before the chunk.
+    after: u64,
+    /// Bytes of the chunk that are in the file.
+    appended: usize,
+    /// `seq` of the first line that is not.
     first: u64,
-    lines: Vec<u8>,
     slots: Vec<(usize, u32)>,
     body: Vec<u8>,
+}
+
+impl Batch {
+    /// An empty one behind the record `seq`.
+    pub fn after(seq: u64) -> Batch {
+        Batch { lines: Lines::default(), after: seq, appended: 0, first: 0, slots: Vec::new(), body: Vec::new() }
+    }
 }
 
 impl Writer {
@@ -98,13 +114,17 @@ impl Writer {
         }
         let count = self.batch.slots.len();
         self.log.set_bytes_max(self.control.file_bytes_max.load(Ordering::Relaxed));
-        self.log.append(&self.batch.lines, self.batch.first)?;
+        self.log.append(&self.batch.lines.text()[self.batch.appended..], self.batch.first)?;
+        self.batch.appended = self.batch.lines.text().len();
         for (core, slot) in self.batch.slots.drain(..) {
             let shared = &self.cores[core];
             shared.spool.set_state(slot, State::Free);
             shared.freed.push(slot);
         }
-        self.batch.lines.clear();
+        let full = self.batch.lines.len() + limits::LOG_APPEND_RECORDS_MAX > limits::BATCH_RECORDS_MAX;
+        if full || self.batch.appended > limits::LOG_CHUNK_BYTES_MAX {
+            self.end_chunk();
+        }
         let seq = self.seq;
         self.progress.send_if_modified(|progress| {
             progress.written = seq;
@@ -119,6 +139,7 @@ impl Writer {
         self.batch.first = self.seq + 1;
         for (core, shared) in self.cores.iter().enumerate() {
             while self.batch.slots.len() < limits::LOG_APPEND_RECORDS_MAX
+                && self.batch.lines.text().len() <= limits::LOG_CHUNK_BYTES_MAX
                 && let Some(slot) = shared.closed.pop()
             {
                 shared.spool.copy_body(slot, &mut self.batch.body);
@@ -131,7 +152,8 @@ impl Writer {
                 self.seq += 1;
                 shared.spool.set_seq(slot, self.seq);
                 let ended = shared.spool.numbers(slot);
-                self.line.write(&mut self.batch.lines, &entry, &ended, shared.spool.boot(), self.seq);
+                let (line, boot, seq) = (&mut self.line, shared.spool.boot(), self.seq);
+                self.batch.lines.write(seq, |out| line.write(out, &entry, &ended, boot, seq));
             }
         }
         if let Some(shared) = self.cores.first() {
@@ -144,9 +166,23 @@ impl Writer {
             return Ok(());
         }
         self.log.sync()?;
+        self.end_chunk();
         let seq = self.progress.borrow().written;
         self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.durable, seq) != seq);
         Ok(())
+    }
+
+    /// Hands the chunk, which is in the file, to shipping and begins another.
+    fn end_chunk(&mut self) {
+        // Lines that are not appended yet (an append failed) stay with their chunk until they are.
+        if self.batch.lines.is_empty() || self.batch.appended < self.batch.lines.text().len() {
+            return;
+        }
+        let lines = std::mem::replace(&mut self.batch.lines, Lines::in_room(self.recent.room()));
+        let (after, last) = (self.batch.after, lines.last());
+        let (file, offset) = self.log.end();
+        self.recent.push(Chunk { lines: Arc::new(lines), after, file, offset });
+        (self.batch.after, self.batch.appended) = (last, 0);
     }
 
     /// Shows trouble, or that it is gone.
@@ -171,6 +207,7 @@ impl Writer {
     }
 
     fn forget(&self) {
+        self.recent.trim();
         let keep = Duration::from_secs(self.control.keep_days.load(Ordering::Relaxed) * 86_400);
         if let Err(error) = self.log.forget(self.control.acknowledged.load(Ordering::Acquire), keep) {
             tracing::warn!("removing old files of extended.log in {}: {error}", self.log_dir.display());

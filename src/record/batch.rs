@@ -36,14 +36,15 @@ impl fmt::Display for BadBatch {
 
 impl std::error::Error for BadBatch {}
 
-/// The bytes of a batch: at least one line, at most `limits::BATCH_RECORDS_MAX`.
-pub fn encode(node: &str, epoch: Epoch, lines: &Lines) -> Result<Vec<u8>, BadBatch> {
+/// The beginning of a batch: header and name. The lines' own bytes follow it, at least one line and at most
+/// `limits::BATCH_RECORDS_MAX`.
+pub fn head(node: &str, epoch: Epoch, lines: &Lines) -> Result<Vec<u8>, BadBatch> {
     check_count(lines.len())?;
     if node.len() > limits::NODE_NAME_BYTES_MAX {
         return Err(BadBatch(format!("the node's name is longer than {} bytes", limits::NODE_NAME_BYTES_MAX)));
     }
     let text = lines.text();
-    let mut bytes = Vec::with_capacity(HEADER_BYTES + node.len() + text.len());
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + node.len());
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&FORMAT.to_le_bytes());
     bytes.extend_from_slice(&fingerprint());
@@ -55,15 +56,21 @@ pub fn encode(node: &str, epoch: Epoch, lines: &Lines) -> Result<Vec<u8>, BadBat
     bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
     bytes.resize(HEADER_BYTES, 0);
     bytes.extend_from_slice(node.as_bytes());
-    bytes.extend_from_slice(text);
-    let sum = sum(&bytes);
+    let sum = sum(&bytes, text);
     bytes[SUM_AT..HEADER_BYTES].copy_from_slice(&sum);
-    if bytes.len() > limits::BATCH_BYTES_MAX {
+    if bytes.len() + text.len() > limits::BATCH_BYTES_MAX {
         return Err(BadBatch(format!(
             "it is larger than {} bytes: send fewer records at once",
             limits::BATCH_BYTES_MAX
         )));
     }
+    Ok(bytes)
+}
+
+/// The bytes of a batch: its [`head`] and its lines.
+pub fn encode(node: &str, epoch: Epoch, lines: &Lines) -> Result<Vec<u8>, BadBatch> {
+    let mut bytes = head(node, epoch, lines)?;
+    bytes.extend_from_slice(lines.text());
     Ok(bytes)
 }
 
@@ -90,11 +97,11 @@ pub fn decode(bytes: &[u8]) -> Result<Batch, BadBatch> {
     if number(56).checked_add((HEADER_BYTES + name_bytes) as u64) != Some(bytes.len() as u64) {
         return bad("it has not the length that its header says");
     }
-    if bytes[SUM_AT..HEADER_BYTES] != sum(bytes) {
+    let (head, text) = bytes.split_at(HEADER_BYTES + name_bytes);
+    if head[SUM_AT..HEADER_BYTES] != sum(head, text) {
         return bad("it is damaged (its checksum differs)");
     }
-    let (node, text) = bytes[HEADER_BYTES..].split_at(name_bytes);
-    let Ok(node) = std::str::from_utf8(node) else { return bad("the node's name is not UTF-8") };
+    let Ok(node) = std::str::from_utf8(&head[HEADER_BYTES..]) else { return bad("the node's name is not UTF-8") };
     let records = lines::read(text).map_err(|error| BadBatch(format!("a line is no record: {error}")))?;
     check_order(&records)?;
     let ends = [records.first(), records.last()].map(|record| record.map_or(0, |record| record.seq));
@@ -125,9 +132,9 @@ fn fingerprint() -> [u8; 4] {
     [a, b, c, d]
 }
 
-fn sum(bytes: &[u8]) -> [u8; 32] {
+fn sum(head: &[u8], text: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&bytes[..SUM_AT]).update(&bytes[HEADER_BYTES..]);
+    hasher.update(&head[..SUM_AT]).update(&head[HEADER_BYTES..]).update(text);
     *hasher.finalize().as_bytes()
 }
 

@@ -4,12 +4,14 @@
 use crate::record::Draft;
 use crate::record::Ended;
 use crate::record::Record;
+use crate::record::domains;
+use crate::record::domains::Domains;
+use crate::record::pen::Pen;
+use crate::record::pen::SLACK;
 use crate::record::text;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::fmt;
-use std::io::Write;
-use std::net::IpAddr;
 use std::net::SocketAddr;
 
 /// The names of the columns, in order; the first 37 are the incumbent's.
@@ -112,6 +114,8 @@ pub struct Entry<'a> {
     pub interface: SocketAddr,
     /// Whether the user is known.
     pub named: bool,
+    /// Whether it is known that no text needs escaping; if false, each is looked at when it is written.
+    pub plain: bool,
     /// By [`Text`].
     pub texts: [&'a [u8]; TEXTS],
 }
@@ -125,6 +129,7 @@ impl<'a> From<&Draft<'a>> for Entry<'a> {
             client: draft.client,
             interface: draft.interface,
             named: draft.username.is_some(),
+            plain: false,
             texts: [
                 draft.username.unwrap_or_default().as_bytes(),
                 draft.method,
@@ -171,16 +176,25 @@ pub fn is_header(line: &[u8]) -> bool {
 
 /// A record's id: `SECONDS-CLIENT-REQUEST-BOOT`.
 pub fn write_record_id(out: &mut Vec<u8>, started_us: i64, client_id: u64, request_id: u32, boot: &str) {
-    number(out, started_us.max(0) as u64 / 1_000_000);
-    out.push(b'-');
-    number(out, client_id);
-    out.push(b'-');
-    number(out, u64::from(request_id));
-    out.push(b'-');
+    let mut room = [0; 3 * 21 + SLACK];
+    let mut pen = Pen::new(&mut room);
+    pen_record_id(&mut pen, started_us, client_id, request_id);
+    out.extend_from_slice(pen.written());
     out.extend_from_slice(boot.as_bytes());
 }
 
-/// Writes lines for one node. Keeps what changes seldom: the node's name and the second's date in words.
+/// The id without its last part.
+fn pen_record_id(pen: &mut Pen, started_us: i64, client_id: u64, request_id: u32) {
+    pen.number(started_us.max(0) as u64 / 1_000_000);
+    pen.fixed(b"-");
+    pen.number(client_id);
+    pen.fixed(b"-");
+    pen.number(u64::from(request_id));
+    pen.fixed(b"-");
+}
+
+/// Writes lines for one node. Keeps what changes seldom (the node's name, the second's date in words, the domains of
+/// hosts) and room for a line.
 pub struct LineWriter {
     node: Vec<u8>,
     zone: TimeZone,
@@ -188,7 +202,13 @@ pub struct LineWriter {
     date_time: String,
     timestamp: String,
     offset: String,
+    domains: Domains,
+    room: Vec<u8>,
+    escaped: Vec<u8>,
 }
+
+/// What a line needs beside its texts, node and dates: 46 separators, names of codes, a dozen numbers, three addresses.
+const LINE_FIXED_BYTES: usize = 1024;
 
 impl LineWriter {
     /// Lines of `node`, with local times of `zone`.
@@ -196,74 +216,93 @@ impl LineWriter {
         let mut name = Vec::new();
         text::escape(node.as_bytes(), &mut name);
         let blank = String::new;
-        LineWriter { node: name, zone, second: i64::MIN, date_time: blank(), timestamp: blank(), offset: blank() }
+        LineWriter {
+            node: name,
+            zone,
+            second: i64::MIN,
+            date_time: blank(),
+            timestamp: blank(),
+            offset: blank(),
+            domains: Domains::new(),
+            room: Vec::new(),
+            escaped: Vec::new(),
+        }
     }
 
     /// Appends the line of a record, with its LF. `boot` is the last part of its id.
     pub fn write(&mut self, out: &mut Vec<u8>, entry: &Entry, ended: &Ended, boot: &str, seq: u64) {
-        let text = |which: Text| entry.texts[which as usize];
         let micros = self.turn_to(ended.ended_us);
-        out.push(b'"');
-        write_record_id(out, entry.started_us, entry.client_id, entry.request_id, boot);
-        numeric(out, entry.client_id);
-        numeric(out, u64::from(entry.request_id));
-        raw(out, self.date_time.as_bytes());
-        numeric(out, ended.elapsed_us / 1000);
-        numeric(out, u64::from(ended.status));
+        let texts: usize = entry.texts.iter().map(|text| text.len()).sum();
+        // Hosts stand once more or twice; of four bytes each if they must be escaped.
+        let bytes_max = LINE_FIXED_BYTES + self.node.len() + boot.len() + 4 * 3 * texts + SLACK;
+        if self.room.len() < bytes_max {
+            self.room.resize(bytes_max, 0);
+        }
+        let mut line = Line { pen: Pen::new(&mut self.room), plain: entry.plain, escaped: &mut self.escaped };
+        let text = |which: Text| entry.texts[which as usize];
+        line.pen.fixed(b"\"");
+        pen_record_id(&mut line.pen, entry.started_us, entry.client_id, entry.request_id);
+        line.pen.bytes(boot.as_bytes());
+        line.numeric(entry.client_id);
+        line.numeric(u64::from(entry.request_id));
+        line.raw(self.date_time.as_bytes());
+        line.numeric(ended.elapsed_us / 1000);
+        line.numeric(u64::from(ended.status));
         let size = ended.upload.saturating_add(ended.download);
-        numeric(out, size);
-        numeric(out, ended.upload);
-        numeric(out, ended.download);
-        raw(out, if ended.bypassed { b"TRUE" } else { b"FALSE" });
-        next(out);
-        address(out, entry.client.ip());
-        next(out);
+        line.numeric(size);
+        line.numeric(ended.upload);
+        line.numeric(ended.download);
+        line.raw(if ended.bypassed { b"TRUE" } else { b"FALSE" });
+        line.pen.next();
+        line.pen.address(entry.client.ip());
+        line.pen.next();
         if entry.named {
-            text::escape(text(Text::Username), out);
+            line.text(text(Text::Username));
         } else {
-            out.extend_from_slice(b"anonymous");
+            line.pen.fixed(b"anonymous");
         }
-        out.push(b'@');
-        address(out, entry.client.ip());
+        line.pen.fixed(b"@");
+        line.pen.address(entry.client.ip());
         for which in [Text::Method, Text::Url, Text::Referer, Text::Useragent, Text::Mime] {
-            scalar(out, text(which));
+            line.scalar(text(which));
         }
-        scalar(out, text(Text::FilterName));
-        scalar(out, text(Text::FilteringReason));
-        next(out);
-        endpoint(out, entry.interface);
-        raw(out, ended.cachecode.code().as_bytes());
-        raw(out, ended.peercode.code().as_bytes());
-        scalar(out, text(Text::Peer));
+        line.scalar(text(Text::FilterName));
+        line.scalar(text(Text::FilteringReason));
+        line.pen.next();
+        line.pen.endpoint(entry.interface);
+        line.raw(ended.cachecode.code().as_bytes());
+        line.raw(ended.peercode.code().as_bytes());
+        line.scalar(text(Text::Peer));
         let host = text(Text::RequestHost);
-        let referer_host = host_of(text(Text::Referer));
-        scalar(out, host);
-        scalar(out, registrable(host));
-        scalar(out, referer_host);
-        scalar(out, registrable(referer_host));
-        raw(out, range(size).as_bytes());
+        let referer_host = domains::host_of(text(Text::Referer));
+        line.scalar(host);
+        line.scalar(self.domains.registrable(host));
+        line.scalar(referer_host);
+        line.scalar(self.domains.registrable(referer_host));
+        line.raw(range(size).as_bytes());
         for which in [Text::TimeProfiles, Text::UserGroups, Text::RequestTypes, Text::Applications, Text::Categories] {
-            list(out, text(which));
+            line.list(text(which));
         }
-        list(out, text(Text::ResponseProfiles));
-        scalar(out, text(Text::UploadTypes));
-        scalar(out, text(Text::DownloadTypes));
-        list(out, text(Text::Profiles));
-        raw(out, &self.node);
-        numeric(out, seq);
-        raw(out, self.timestamp.as_bytes());
-        out.push(b'.');
-        padded(out, micros);
-        out.extend_from_slice(self.offset.as_bytes());
-        scalar(out, text(Text::Snapshot));
-        scalar(out, text(Text::Rule));
-        next(out);
-        out.extend_from_slice(&[ended.ending.by.code() as u8, ended.ending.phase.code() as u8]);
-        numeric(out, u64::from(ended.connect_us));
-        numeric(out, u64::from(ended.first_byte_us));
-        scalar(out, text(Text::Sni));
-        scalar(out, text(Text::Tls));
-        out.extend_from_slice(b"\"\n");
+        line.list(text(Text::ResponseProfiles));
+        line.scalar(text(Text::UploadTypes));
+        line.scalar(text(Text::DownloadTypes));
+        line.list(text(Text::Profiles));
+        line.raw(&self.node);
+        line.numeric(seq);
+        line.raw(self.timestamp.as_bytes());
+        line.pen.fixed(b".");
+        line.pen.six_digits(micros);
+        line.pen.bytes(self.offset.as_bytes());
+        line.scalar(text(Text::Snapshot));
+        line.scalar(text(Text::Rule));
+        line.pen.next();
+        line.pen.fixed(&[ended.ending.by.code() as u8, ended.ending.phase.code() as u8]);
+        line.numeric(u64::from(ended.connect_us));
+        line.numeric(u64::from(ended.first_byte_us));
+        line.scalar(text(Text::Sni));
+        line.scalar(text(Text::Tls));
+        line.pen.fixed(b"\"\n");
+        out.extend_from_slice(line.pen.written());
     }
 
     /// Sets the date in words to the second of `us`; answers the microseconds beyond it.
@@ -439,26 +478,6 @@ fn offset_minutes(text: &str) -> Option<i16> {
     Some(sign * (hours.parse::<i16>().ok()?.checked_mul(60)? + minutes.parse::<i16>().ok()?))
 }
 
-/// The host of a URL, without user, port and brackets; empty if it has none.
-fn host_of(url: &[u8]) -> &[u8] {
-    let Some(start) = url.windows(3).take(16).position(|three| three == b"://") else { return b"" };
-    let rest = &url[start + 3..];
-    let authority = &rest[..rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len())];
-    let host = authority.iter().rposition(|byte| *byte == b'@').map_or(authority, |at| &authority[at + 1..]);
-    if let Some(bracketed) = host.strip_prefix(b"[") {
-        return &bracketed[..bracketed.iter().position(|byte| *byte == b']').unwrap_or(bracketed.len())];
-    }
-    &host[..host.iter().position(|byte| *byte == b':').unwrap_or(host.len())]
-}
-
-/// The registrable domain of a host by the public suffix list; an address or a single label stands for itself.
-fn registrable(host: &[u8]) -> &[u8] {
-    if host.last().is_none_or(u8::is_ascii_digit) || host.contains(&b':') {
-        return host;
-    }
-    psl::domain(host).map_or(host, |domain| domain.as_bytes())
-}
-
 /// The decade of a size.
 fn range(size: u64) -> &'static str {
     const BUCKETS: [&str; 11] = [
@@ -468,79 +487,47 @@ fn range(size: u64) -> &'static str {
     if size < 100 { BUCKETS[0] } else { BUCKETS.get(size.ilog10() as usize - 1).copied().unwrap_or("1T-") }
 }
 
-fn next(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"\"\t\"");
+/// A line that is being written: how a value of each kind is spelt.
+struct Line<'a> {
+    pen: Pen<'a>,
+    plain: bool,
+    escaped: &'a mut Vec<u8>,
 }
 
-fn raw(out: &mut Vec<u8>, value: &[u8]) {
-    next(out);
-    out.extend_from_slice(value);
-}
-
-fn list(out: &mut Vec<u8>, value: &[u8]) {
-    next(out);
-    text::escape(value, out);
-}
-
-fn scalar(out: &mut Vec<u8>, value: &[u8]) {
-    match value {
-        b"" => raw(out, b"-"),
-        b"-" => raw(out, b"\\x2d"),
-        value => list(out, value),
+impl Line<'_> {
+    fn raw(&mut self, value: &[u8]) {
+        self.pen.next();
+        self.pen.bytes(value);
     }
-}
 
-fn numeric(out: &mut Vec<u8>, value: u64) {
-    next(out);
-    number(out, value);
-}
+    fn numeric(&mut self, value: u64) {
+        self.pen.next();
+        self.pen.number(value);
+    }
 
-/// Digits, without the formatting machinery: a line has a dozen numbers.
-fn number(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [0; 20];
-    let mut first = digits.len();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
+    fn scalar(&mut self, value: &[u8]) {
+        match value {
+            b"" => self.pen.fixed(b"\"\t\"-"),
+            b"-" => self.raw(b"\\x2d"),
+            value => self.list(value),
         }
     }
-    out.extend_from_slice(&digits[first..]);
-}
 
-/// Six digits.
-fn padded(out: &mut Vec<u8>, micros: u32) {
-    let at = out.len();
-    number(out, u64::from(micros) + 1_000_000);
-    out.remove(at);
-}
-
-fn address(out: &mut Vec<u8>, ip: IpAddr) {
-    match ip {
-        IpAddr::V4(ip) => {
-            for (index, part) in ip.octets().iter().enumerate() {
-                if index > 0 {
-                    out.push(b'.');
-                }
-                number(out, u64::from(*part));
-            }
-        }
-        IpAddr::V6(ip) => {
-            let _ = write!(out, "{ip}"); // writing to memory cannot fail
+    fn list(&mut self, value: &[u8]) {
+        self.pen.next();
+        if !value.is_empty() {
+            self.text(value);
         }
     }
-}
 
-fn endpoint(out: &mut Vec<u8>, endpoint: SocketAddr) {
-    let bracketed = endpoint.is_ipv6();
-    if bracketed {
-        out.push(b'[');
+    fn text(&mut self, value: &[u8]) {
+        if self.plain {
+            return self.pen.bytes(value);
+        }
+        self.escaped.clear();
+        text::escape(value, self.escaped);
+        self.pen.bytes(self.escaped);
     }
-    address(out, endpoint.ip());
-    out.extend_from_slice(if bracketed { b"]:" } else { b":" });
-    number(out, u64::from(endpoint.port()));
 }
 
 #[cfg(test)]
@@ -618,26 +605,11 @@ mod tests {
     }
 
     #[test]
-    fn sizes_fall_in_decades_and_hosts_have_registrable_domains() {
+    fn sizes_fall_in_decades() {
         let ranges =
             [(0, "0-100"), (99, "0-100"), (100, "100-1K"), (999, "100-1K"), (1000, "1K-10K"), (u64::MAX, "1T-")];
         for (size, bucket) in ranges {
             assert_eq!(range(size), bucket, "{size}");
-        }
-        for (host, domain) in [
-            ("www.example.com", "example.com"),
-            ("a.b.co.uk", "b.co.uk"),
-            ("localhost", "localhost"),
-            ("10.1.2.3", "10.1.2.3"),
-            ("2001:db8::a", "2001:db8::a"),
-            ("", ""),
-        ] {
-            assert_eq!(registrable(host.as_bytes()), domain.as_bytes(), "{host}");
-        }
-        for (url, host) in
-            [("http://[::1]:80/", "::1"), ("about:blank", ""), ("https://h", "h"), ("x://u:p@h:1?q", "h")]
-        {
-            assert_eq!(host_of(url.as_bytes()), host.as_bytes(), "{url}");
         }
     }
 

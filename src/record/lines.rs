@@ -38,6 +38,32 @@ impl Lines {
         self.count(record.seq);
     }
 
+    /// An empty one that uses the room of `text`.
+    pub fn in_room(mut text: Vec<u8>) -> Lines {
+        text.clear();
+        Lines { text, ..Lines::default() }
+    }
+
+    /// The room of one that is done with.
+    pub fn into_room(self) -> Vec<u8> {
+        self.text
+    }
+
+    /// Appends what follows these.
+    pub fn append(&mut self, others: &Lines) {
+        if self.count == 0 {
+            self.first = others.first;
+        }
+        self.text.extend_from_slice(&others.text);
+        (self.last, self.count) = (others.last, self.count + others.count);
+    }
+
+    /// Appends the record `seq` by what `write` appends: its whole line.
+    pub fn write(&mut self, seq: u64, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.text);
+        self.count(seq);
+    }
+
     fn count(&mut self, seq: u64) {
         if self.count == 0 {
             self.first = seq;

@@ -6,6 +6,7 @@
 //! | this | [`Draft`], [`Ended`], [`Ending`], codes, [`Epoch`], [`Record`] |
 //! | [`line`] | the line codec of extended.log (`docs/formats/extended-log.md`) |
 //! | [`lines`] | lines that travel: checked, not taken apart |
+//! | `pen`, `domains` | what writing a line needs: room and digits, hosts and their domains |
 //! | [`text`] | the escaping inside a value |
 //! | [`batch`] | records on their way to the master (`docs/formats/record-batch.md`) |
 //! | [`question`] | what may be asked of a store of records, and its answers |
@@ -13,8 +14,10 @@
 
 pub mod batch;
 mod codes;
+mod domains;
 pub mod line;
 pub mod lines;
+mod pen;
 pub mod question;
 pub mod text;
 

@@ -3,12 +3,17 @@
 
 /// Appends `value` to `out`, escaped. The result is UTF-8 without quotes and control characters.
 pub fn escape(value: &[u8], out: &mut Vec<u8>) {
-    // Nearly every value is plain: one pass that the compiler turns into vector code, then one copy.
-    if value.iter().fold(true, |plain, byte| plain & is_plain(*byte)) {
+    // Nearly every value is plain: one look, then one copy.
+    if are_plain(value) {
         out.extend_from_slice(value);
     } else {
         escape_slowly(value, out);
     }
+}
+
+/// Whether nothing in `values` needs escaping. One pass that the compiler turns into vector code.
+pub fn are_plain(values: &[u8]) -> bool {
+    values.iter().fold(true, |plain, byte| plain & is_plain(*byte))
 }
 
 /// `value` escaped, as a `String`.

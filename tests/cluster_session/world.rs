@@ -248,11 +248,11 @@ impl FakeLog {
 }
 
 impl Source for FakeLog {
-    fn next_batch(&mut self, records_max: usize, _bytes_max: usize) -> Result<Lines, String> {
+    fn next_batch(&mut self, records_max: usize, _bytes_max: usize) -> Result<Arc<Lines>, String> {
         let lines = self.lines.lock().unwrap();
         let batch: Vec<Record> = lines.iter().skip(self.next).take(records_max).cloned().collect();
         self.next += batch.len();
-        Ok(Lines::of(&batch))
+        Ok(Arc::new(Lines::of(&batch)))
     }
     fn resume_after(&mut self, seq: u64) -> Result<(), String> {
         self.next = seq as usize;
