@@ -26,6 +26,13 @@ pub const HOST_BYTES_MAX: usize = 253;
 /// The longest label of a host (RFC 1035 section 2.3.4).
 pub const HOST_LABEL_BYTES_MAX: usize = 63;
 
+// wire: balancers
+/// The longest PROXY protocol header, in bytes: addresses and what a balancer says of a TLS connection, its client
+/// certificate included, fit the buffer that heads are read into.
+pub const PROXY_HEADER_BYTES_MAX: usize = HEAD_BUFFER_BYTES;
+/// The longest unique id in one, in bytes (the specification's own bound).
+pub const PROXY_UNIQUE_ID_BYTES_MAX: usize = 128;
+
 /// The largest policy document an administrator may submit, in bytes: a list of a hundred thousand hosts fits inline,
 /// longer lists belong in files.
 pub const POLICY_DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -153,8 +160,6 @@ pub const PRUNE_EVERY_S: u64 = 3 * 3_600;
 pub const SHIP_LAST_MS_MAX: u64 = 2_000;
 /// A node waits this long for the spool's lock: its predecessor may be just ending. In milliseconds.
 pub const SPOOL_LOCK_WAIT_MS: u64 = 1_000;
-/// How long active exchanges may finish after SIGTERM before they are cut, in seconds.
-pub const DRAIN_S_MAX: u64 = 10;
 
 const _: () = assert!(REQUEST_LINE_BYTES_MAX < HEAD_BYTES_MAX, "a longest request line must leave room for fields");
 const _: () = assert!(RECORD_URL_BYTES_MAX <= REQUEST_LINE_BYTES_MAX);
@@ -187,6 +192,17 @@ pub const TUNNEL_LONG_STREAM_BYTES: u64 = 1024 * 1024;
 pub const TUNNEL_BIG_PIPES_MAX: usize = 16;
 /// Client connections a core serves at once; what comes beyond is told 503 and closed.
 pub const CONNECTIONS_PER_CORE_MAX: usize = 32 * 1024;
+/// Client connections that a core is telling 503 at once; what comes beyond is reset without a word, so that turning away
+/// never costs more than serving.
+pub const SHEDDING_PER_CORE_MAX: u64 = 256;
+/// Rows of the table that counts connections by client address. An address is counted in every row at a place of its own,
+/// and the smallest count holds: to be taken for a busy client one has to share all its places.
+pub const CLIENT_TABLE_ROWS: usize = 2;
+/// Places of a row: with 8,000 clients at once one in seventy shares both its places with others, and that matters only
+/// if those are near the limit. Four bytes each, shared by all cores.
+pub const CLIENT_TABLE_PLACES: usize = 64 * 1024;
+/// How often a core tells the journal of refused connections, in milliseconds; the counters count each.
+pub const REFUSALS_TOLD_MS: u64 = 10_000;
 /// Orders that may wait in a core's mailbox; they come from one publisher and one main thread.
 pub const CORE_MAILBOX_MAX: usize = 16;
 /// The size of the buffers heads are read into and written from, in bytes; a longer head grows its buffer to
@@ -235,6 +251,7 @@ pub const POOL_SWEEP_MS: u64 = 2_000;
 /// How often a node reads anew which addresses its host has, in milliseconds.
 pub const OWN_ADDRESSES_REFRESH_MS: u64 = 60_000;
 
+const _: () = assert!(CLIENT_TABLE_PLACES.is_power_of_two());
 const _: () = assert!(POOLED_PER_HOST_MAX <= POOLED_PER_CORE_MAX && DEADLINE_SWEEP_MS < DIAL_STAGGER_MS);
 const _: () = assert!(RESOLUTION_DELAY_MS < DIAL_STAGGER_MS && PENALTY_MS <= PENALTY_MS_MAX);
 const _: () = assert!(POOLED_BELIEVED_MS_MIN <= POOLED_BELIEVED_MS_MAX);

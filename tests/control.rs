@@ -159,6 +159,7 @@ fn answer(action: Action) -> Result<Outcome, Refused> {
 
 fn status() -> Status {
     Status {
+        front: tidegate::admin::Front::default(),
         node: "edge-1".to_string(),
         role: "standalone".to_string(),
         version: "0.1.0".to_string(),

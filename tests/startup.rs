@@ -94,6 +94,14 @@ fn each_bad_file_has_exactly_its_fault() {
         (b"PIN_CPUS=\"3-1\"", "accepted: auto, none or CPU numbers"),
         (b"PIN_CPUS=\"1,1\"", "accepted: auto, none or CPU numbers"),
         (b"STATE_DIR=\"state\"", "accepted: an absolute path"),
+        (b"PROXY_PROTOCOL=\"on\"", "1: PROXY_PROTOCOL: read \"on\"; accepted: off, optional or required"),
+        (b"PROXY_PROTOCOL=\"required\"", "TRUSTED_PROXIES: read \"\"; accepted: the balancers' addresses, because"),
+        (b"TRUSTED_PROXIES=\"10.0.0.1/8\"", "accepted: addresses and networks such as"),
+        (b"TRUSTED_PROXIES=\"balancer.test\"", "accepted: addresses and networks such as"),
+        (b"HEAD_TIME=\"0\"", "1: HEAD_TIME: read \"0\"; accepted: seconds from 1 to 86400"),
+        (b"TOTAL_TIME=\"604801\"", "accepted: seconds from 1 to 604800"),
+        (b"DRAIN_TIME=\"1h\"", "accepted: seconds from 0 to 3600"),
+        (b"MAX_CONNECTIONS=\"15\"", "accepted: a number from 16 to 4194304"),
         (b"ROLE=\"Slave\"", "accepted: auto, standalone, master or slave"),
         (
             b"ROLE=\"master\"\nMASTER_IP=\"10.0.0.1\"",
@@ -162,7 +170,7 @@ fn values_mean_what_they_say() {
 
 #[test]
 fn every_key_is_resolved_and_has_a_text_and_help() {
-    let settings = settings_of("MASTER_IP=\"192.0.2.1\"");
+    let settings = settings_of("MASTER_IP=\"192.0.2.1\"\nTRUSTED_PROXIES=\"10.0.0.0/8\"");
     let names: Vec<&str> = TABLE.iter().map(|key| key.name).collect();
     assert_eq!(names.len(), names.iter().collect::<std::collections::BTreeSet<_>>().len());
     for key in TABLE {

@@ -315,6 +315,32 @@ pub struct Status {
     pub params_trouble: Vec<String>,
     /// Totals since start.
     pub counters: Counters,
+    /// What the data cores hold now, and whom they turned away.
+    #[serde(default)]
+    pub front: Front,
+}
+
+/// What the data cores hold now, and whom they turned away since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Front {
+    /// Client connections served now.
+    pub connections: u64,
+    /// Client connections turned away because there were too many.
+    pub shed: u64,
+    /// Of these, because there were too many of one client address.
+    pub client_limited: u64,
+    /// Connections closed for their PROXY header, or for want of one.
+    pub proxy_header_refused: u64,
+    /// Times a core could not accept for want of descriptors or memory.
+    pub exhausted: u64,
+    /// Requests refused because no record of them could be opened.
+    pub unrecorded: u64,
+    /// Sockets that stand in the cores' tables of deadlines: client and origin connections, idle ones included.
+    pub sockets: u64,
+    /// Operations the kernel has under way for the cores; a core at rest has one accept for each of its listeners.
+    pub operations: u64,
+    /// Descriptors the process has open.
+    pub descriptors: u64,
 }
 
 /// One line of `tidegate verify`.

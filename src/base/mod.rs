@@ -1,5 +1,6 @@
-//! The ground: clock as a value, durable files, words for people, archives that carry the proof of their check.
+//! The ground: clock as a value, durable files, networks, words for people, archives that carry the proof of their check.
 pub mod archive;
 pub mod clock;
 pub mod durable;
+pub mod networks;
 pub mod words;

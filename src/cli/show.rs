@@ -89,6 +89,14 @@ fn status(paper: &mut Paper, node: &Status) {
         ),
     ));
     rows.push(pair("traffic", &format!("{} up, {} down", bytes(counters.upload), bytes(counters.download))));
+    let front = &node.front;
+    let refused = front.shed + front.proxy_header_refused;
+    if refused > 0 {
+        let (of_one, header) = (front.client_limited, front.proxy_header_refused);
+        let words =
+            format!("{refused} connections, {of_one} of them of one client too many, {header} for their PROXY header");
+        rows.push(pair("refused", &words));
+    }
     paper.table(&rows);
     for trouble in troubles(node) {
         paper.inked(&format!("! {trouble}"), Ink::Red);

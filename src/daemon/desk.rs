@@ -10,6 +10,7 @@ use super::verify;
 use crate::admin::Action;
 use crate::admin::Actor;
 use crate::admin::Desk;
+use crate::admin::Front;
 use crate::admin::Outcome;
 use crate::admin::Refused;
 use crate::admin::RefusedKind;
@@ -27,6 +28,7 @@ use crate::store::admins::AdminError;
 use crate::store::admins::Admins;
 use crate::store::admins::Set;
 use crate::store::records::RecordStore;
+use crate::sys::process;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -202,6 +204,7 @@ impl NodeDesk {
             waiting_for_restart: self.params.waiting(),
             params_trouble: self.params.trouble(),
             counters: counters(self.publisher.totals()),
+            front: front(self.publisher.totals()),
         }
     }
 
@@ -286,6 +289,21 @@ impl NodeDesk {
             Ok((_, false)) => Err(Refused::new(RefusedKind::NotAllowed, "name and password do not belong together")),
             Err(error) => Err(Refused::failed(error.0)),
         }
+    }
+}
+
+/// The cores' totals as this node's own status shows them.
+fn front(totals: CoreTotals) -> Front {
+    Front {
+        connections: totals.connections_open,
+        shed: totals.shed,
+        client_limited: totals.client_limited,
+        proxy_header_refused: totals.proxy_header_refused,
+        exhausted: totals.exhausted,
+        unrecorded: totals.unrecorded,
+        sockets: totals.sockets,
+        operations: totals.operations,
+        descriptors: process::open_descriptors(),
     }
 }
 

@@ -14,6 +14,7 @@ mod policy_desk;
 mod publish;
 mod services;
 mod signals;
+mod tuning;
 mod verify;
 
 pub use demo::demo;

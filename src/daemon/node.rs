@@ -13,17 +13,18 @@ use super::publish::Publisher;
 use super::services;
 use super::services::Cluster;
 use super::signals;
+use super::tuning;
 use crate::base::clock::Mono;
 use crate::base::clock::Wall;
 use crate::cli::control;
 use crate::cluster::held;
-use crate::limits::DRAIN_S_MAX;
 use crate::limits::LISTEN_BACKLOG;
 use crate::log;
 use crate::log::Log;
 use crate::log::LogConfig;
 use crate::log::RecordDesk;
 use crate::policy::Snapshot;
+use crate::proxy::Admissions;
 use crate::proxy::Core;
 use crate::proxy::CoreConfig;
 use crate::proxy::CoreHandle;
@@ -118,7 +119,8 @@ impl Node {
         let listen = vec![address(&listeners[0])?];
         let portal_address = address(&portal[0])?;
 
-        let handles = start_cores(&settings, listeners, desks, snapshot.clone())?;
+        let admissions = Arc::new(tuning::admissions(&settings));
+        let handles = start_cores(&settings, listeners, desks, snapshot.clone(), &admissions)?;
         let publisher = Publisher::new(handles, snapshot);
         let params = Arc::new(Params::new(config, settings.clone(), journal));
         let admins = Admins::open(&settings.state_dir).map_err(|error| error.0)?;
@@ -157,6 +159,7 @@ impl Node {
         serve_control(&settings, desk.clone())?;
         services::watch_params(config, desk.params.clone());
         services::follow_log_limits(log.limits(), &desk.params);
+        tuning::follow(&desk.params, desk.publisher.clone(), admissions);
         services::note_sync(desk.clone(), cluster.slave());
         services::prune(desk.clone());
         drop(_inside);
@@ -183,9 +186,10 @@ impl Node {
             }
         })?;
         self.notify.stopping("finishing what is under way");
-        tracing::info!("stopping: finishing what is under way, at most {DRAIN_S_MAX} s");
+        let drain_s = self.desk.params.watch().borrow().times.drain;
+        tracing::info!("stopping: finishing what is under way, at most {drain_s} s (DRAIN_TIME)");
         let publisher = self.desk.publisher.clone();
-        self.runtime.block_on(publisher.drain(Duration::from_secs(DRAIN_S_MAX)));
+        self.runtime.block_on(publisher.drain(Duration::from_secs(drain_s)));
         publisher.join();
         // The cores are gone: what they recorded is written, and the shipper gets a moment to send it.
         self.log.stop();
@@ -331,6 +335,7 @@ fn start_cores(
     listeners: Vec<TcpListener>,
     desks: Vec<RecordDesk>,
     snapshot: Arc<Snapshot>,
+    admissions: &Arc<Admissions>,
 ) -> Result<Vec<CoreHandle>, String> {
     let own_addresses = netif::own_addresses().map_err(|error| format!("asking for this host's addresses: {error}"))?;
     let refuse_as_master = (settings.role == Role::Master).then(|| services::NO_TRAFFIC.to_string());
@@ -341,6 +346,9 @@ fn start_cores(
         config.cpu = cpus.get(index).copied();
         config.refuse_as_master = refuse_as_master.clone();
         config.own_addresses = own_addresses.clone();
+        config.admissions = Arc::clone(admissions);
+        let tuning = tuning::of(settings);
+        (config.timeouts, config.balancers) = (tuning.timeouts, tuning.balancers);
         let handle = Core::start(config).map_err(|error| {
             format!(
                 "starting data core {index}: {error}. Tidegate needs io_uring: kernel 5.15 or newer, \

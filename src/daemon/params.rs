@@ -11,6 +11,7 @@ use crate::settings::Fault;
 use crate::settings::LogLevel;
 use crate::settings::Settings;
 use crate::settings::TABLE;
+use crate::settings::Times;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
@@ -102,6 +103,12 @@ impl Params {
             settings.log_size_limit = new.log_size_limit;
             settings.keep_data_days = new.keep_data_days;
             settings.log_level = new.log_level;
+            settings.proxy_protocol = new.proxy_protocol;
+            settings.trusted_proxies = new.trusted_proxies;
+            settings.max_connections = new.max_connections;
+            settings.max_connections_per_client = new.max_connections_per_client;
+            // A way to an origin keeps the time the node was started with.
+            settings.times = Times { connect: settings.times.connect, ..new.times };
         });
         names(&difference.live)
     }

@@ -6,6 +6,7 @@ use crate::policy::Publish;
 use crate::policy::Snapshot;
 use crate::proxy::CoreHandle;
 use crate::proxy::CoreTotals;
+use crate::proxy::Tuning;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -78,6 +79,15 @@ impl Publisher {
             let publisher = publisher.clone();
             Box::pin(async move { publisher.publish(snapshot, || Ok(())).await })
         })
+    }
+
+    /// Hands every core how it is tuned from now on.
+    pub async fn tune(&self, tuning: Tuning) {
+        for (index, core) in self.cores().iter().enumerate() {
+            if let Err(words) = step(index, "tune", core.tune(tuning.clone())).await {
+                tracing::error!("changed startup params: {words}; a restart puts them in force");
+            }
+        }
     }
 
     /// Stops accepting on every core and waits for what is under way, at most `within`.

@@ -45,6 +45,7 @@ struct Slot {
     socket: RawFd,
     read: Cell<Deadline>,
     write: Cell<Deadline>,
+    exchange: Cell<Deadline>,
     on_read: Cell<Expiry>,
     on_write: Cell<Expiry>,
     read_expired: Cell<bool>,
@@ -145,6 +146,11 @@ impl Deadlines {
                 slot.write_expired.set(true);
                 slot.end(slot.on_write.get(), &mut cancels);
             }
+            if self.passed(slot.exchange.get()) && !slot.idle.get() {
+                slot.exchange.set(Deadline::NEVER);
+                slot.write_expired.set(true);
+                slot.end(Expiry::EndBoth, &mut cancels);
+            }
         }
         cancels
     }
@@ -154,6 +160,7 @@ impl Deadlines {
             socket,
             read: Cell::new(Deadline::NEVER),
             write: Cell::new(Deadline::NEVER),
+            exchange: Cell::new(Deadline::NEVER),
             on_read: Cell::new(Expiry::EndReading),
             on_write: Cell::new(Expiry::EndBoth),
             read_expired: Cell::new(false),
@@ -233,6 +240,11 @@ impl Entered {
     #[inline]
     pub(super) fn write_by(&self, deadline: Deadline) {
         self.slot(|slot| slot.write.set(deadline));
+    }
+
+    #[inline]
+    pub(super) fn exchange_by(&self, deadline: Deadline) {
+        self.slot(|slot| slot.exchange.set(deadline));
     }
 
     /// As [`Entered::read_by`], and says whether the wait is one that [`Deadlines::end_idle`] may end.

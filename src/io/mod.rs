@@ -42,6 +42,11 @@ pub fn spawn<F: Future + 'static>(task: F) -> tokio::task::JoinHandle<F::Output>
     tokio_uring::spawn(task)
 }
 
+/// Operations that this core's ring has under way.
+pub fn operations() -> u64 {
+    ring::under_way()
+}
+
 /// Lets the ring have its turn: returns once everything submitted before has reached the kernel.
 pub async fn breathe() {
     let _ = ring::submit((), io_uring::opcode::Nop::new().build()).await;

@@ -1,6 +1,7 @@
 //! One operation on the ring that keeps what it works on alive.
 
 use io_uring::squeue::Entry;
+use std::cell::Cell;
 use std::io;
 use std::marker::PhantomData;
 use tokio_uring::InFlightOneshot;
@@ -12,18 +13,44 @@ pub(super) struct GiveBack<D>(PhantomData<fn() -> D>);
 
 impl<D: 'static> OneshotOutputTransform for GiveBack<D> {
     type Output = (io::Result<u32>, D);
-    type StoredData = D;
+    type StoredData = (D, UnderWay);
 
-    fn transform_oneshot_output(self, data: D, cqe: io_uring::cqueue::Entry) -> Self::Output {
+    fn transform_oneshot_output(self, (data, _): (D, UnderWay), cqe: io_uring::cqueue::Entry) -> Self::Output {
         let result = cqe.result();
         (if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result as u32) }, data)
     }
 }
 
+thread_local! {
+    static UNDER_WAY: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Operations of this thread's ring that the kernel has not completed.
+pub(super) fn under_way() -> u64 {
+    UNDER_WAY.get()
+}
+
+/// An operation in that count. It lives with what the operation holds, so it stays while the kernel is at it, also when
+/// nobody waits any more.
+pub(super) struct UnderWay(());
+
+impl UnderWay {
+    fn count() -> UnderWay {
+        UNDER_WAY.set(UNDER_WAY.get() + 1);
+        UnderWay(())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        UNDER_WAY.set(UNDER_WAY.get() - 1);
+    }
+}
+
 /// Submits `entry`. `held` stays alive until the kernel has completed the operation, even if the future is dropped:
 /// it must own everything the entry points at, at addresses that do not change when `held` moves.
-pub(super) fn submit<D: Unpin + 'static>(held: D, entry: Entry) -> InFlightOneshot<D, GiveBack<D>> {
-    UnsubmittedOneshot::new(held, GiveBack(PhantomData), entry).submit()
+pub(super) fn submit<D: Unpin + 'static>(held: D, entry: Entry) -> InFlightOneshot<(D, UnderWay), GiveBack<D>> {
+    UnsubmittedOneshot::new((held, UnderWay::count()), GiveBack(PhantomData), entry).submit()
 }
 
 /// `IORING_RECVSEND_POLL_FIRST`: do not try at once, arm the poll; saves a failing attempt where data comes later.

@@ -151,6 +151,13 @@ impl TcpStream {
         self.socket.entered.read_by(deadline);
     }
 
+    /// Both directions end at `deadline`, whatever the single operations may: what an exchange may take altogether. It does
+    /// not end a [`Wait::Idle`], which belongs to no exchange.
+    #[inline]
+    pub fn exchange_by(&self, deadline: Deadline) {
+        self.socket.entered.exchange_by(deadline);
+    }
+
     /// Whether nothing has arrived and the peer has not closed: a pooled connection that may be used again.
     pub fn is_quiet(&self) -> bool {
         sockets::is_quiet(&self.socket.std)
@@ -438,7 +445,7 @@ mod tests {
                     (got, None)
                 });
                 let flow = io::Flow::default();
-                io::relay(&a, &b, &pipes, 500, &flow, || ()).await.unwrap();
+                io::relay(&a, &b, &pipes, (500, Deadline::NEVER), &flow, || ()).await.unwrap();
                 drop((a, b));
                 let (got, _held) = user.join().unwrap();
                 assert_eq!(flow.up.get(), big.len() as u64);

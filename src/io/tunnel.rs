@@ -1,6 +1,7 @@
 //! Bytes between two connections through pipes in the kernel, both ways at once.
 
 use super::breathe;
+use super::deadline::Deadline;
 use super::tcp::SharedSocket;
 use super::tcp::TcpStream;
 use crate::limits::TUNNEL_BIG_PIPES_MAX;
@@ -88,24 +89,25 @@ pub struct Flow {
     pub up_failed: Cell<Option<io::ErrorKind>>,
     /// The way down failed (not: ended).
     pub down_failed: Cell<Option<io::ErrorKind>>,
-    /// Nothing moved for too long.
+    /// Nothing moved for too long, or its time was over.
     pub idle: Cell<bool>,
 }
 
-/// Relays between `first` and `second` until both directions have ended or nothing has moved for `idle` milliseconds.
+/// Relays between `first` and `second` until both directions have ended, nothing has moved for so many milliseconds, or
+/// the deadline has passed whatever moves (`within`).
 /// An end on one side is passed on as an end to the other. `moved` is called whenever bytes have moved. Afterwards both
 /// connections are of no more use.
 pub async fn relay(
     first: &TcpStream,
     second: &TcpStream,
     pipes: &Pipes,
-    idle: u64,
+    within: (u64, Deadline),
     flow: &Flow,
     moved: impl Fn(),
 ) -> io::Result<()> {
     let (a, b) = (Ready::new(first)?, Ready::new(second)?);
     let alive = || {
-        let deadline = first.deadlines().after(idle);
+        let deadline = first.deadlines().after(within.0).or_earlier(within.1);
         first.end_by(deadline);
         second.end_by(deadline);
         moved();

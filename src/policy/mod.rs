@@ -36,6 +36,8 @@ pub use files::Folder;
 pub use files::NoFiles;
 pub use page::BlockFacts;
 pub use page::Page;
+pub use sections::client_address::Believed;
+pub use sections::client_address::Told;
 pub use snapshot::Snapshot;
 pub use snapshot::SnapshotError;
 pub use walk::decide;

@@ -4,6 +4,7 @@ use super::connection::Client;
 use super::connection::Request;
 use super::core::Held;
 use crate::base::clock::Mono;
+use crate::io::Deadline;
 use crate::limits::TUNNEL_UPDATE_MS;
 use crate::log::OpenRecord;
 use crate::log::SpoolFull;
@@ -26,6 +27,8 @@ pub(super) struct Account<'a> {
     pub(super) held: &'a Rc<Held>,
     pub(super) request_id: u32,
     pub(super) started: Mono,
+    /// When the exchange is over at the latest.
+    pub(super) until: Deadline,
     pub(super) request: Option<Request<'a>>,
     pub(super) tags: Tags,
     pub(super) rule: Cow<'a, str>,
@@ -35,17 +38,21 @@ pub(super) struct Account<'a> {
     record: Option<OpenRecord>,
     unrecorded: bool,
     settled: bool,
-    updated_by: Cell<crate::io::Deadline>,
+    updated_by: Cell<Deadline>,
 }
 
 impl<'a> Account<'a> {
-    /// Begins the account of the exchange whose first byte came at `started`, under the policy in force.
+    /// Begins the account of the exchange whose first byte came at `started`, under the policy in force, and its total time:
+    /// past that there is a moment left for a last word to the client, then its connection ends whatever it does.
     pub(super) fn begin(client: &'a Client<'a>, held: &'a Rc<Held>, request_id: u32, started: Mono) -> Account<'a> {
+        let (deadlines, timeouts) = (&client.state.deadlines, client.state.timeouts());
+        client.stream.exchange_by(deadlines.after(timeouts.total.saturating_add(timeouts.linger)));
         Account {
             client,
             held,
             request_id,
             started,
+            until: deadlines.after(timeouts.total),
             request: None,
             tags: Tags::default(),
             rule: Cow::Borrowed(""),
@@ -55,7 +62,7 @@ impl<'a> Account<'a> {
             record: None,
             unrecorded: false,
             settled: false,
-            updated_by: Cell::new(client.state.deadlines.after(TUNNEL_UPDATE_MS)),
+            updated_by: Cell::new(deadlines.after(TUNNEL_UPDATE_MS)),
         }
     }
 
@@ -143,6 +150,8 @@ impl<'a> Account<'a> {
         counters.download.add(self.ended.download);
         match self.ended.ending.by {
             By::Nobody => {}
+            // Past its request, what the node ends itself is an exchange that took too long.
+            By::Local if self.ended.ending.phase != Phase::Request => counters.failed.add(1),
             By::Policy | By::Local => counters.denied.add(1),
             _ => counters.failed.add(1),
         }
@@ -153,7 +162,7 @@ impl<'a> Account<'a> {
             client_id: self.client.id,
             request_id: self.request_id,
             started_us: self.client.state.deadlines.wall_at(self.started).0,
-            client: self.client.address,
+            client: self.client.address.get(),
             interface: self.client.interface,
             mime: mime.split(|byte| *byte == b';').next().unwrap_or(b"").trim_ascii(),
             filter_name: &self.filter_name,

@@ -82,7 +82,7 @@ fn page_of(client: &Client<'_>, account: &mut Account<'_>, failure: &Failure, ve
                 reason: &account.reason,
                 rule: &account.rule,
                 category: &category,
-                client: &client.address.ip().to_string(),
+                client: &client.address.get().ip().to_string(),
                 user: "",
                 reference: &reference,
                 node: &client.state.node_name,
@@ -122,7 +122,7 @@ async fn send(client: &Client<'_>, account: &mut Account<'_>, page: &Page, error
         out.extend_from_slice(page.body.as_bytes());
         account.ended.download = page.body.len() as u64;
     }
-    let (sent, out) = client.stream.send(out, 0, state.timeouts.body).await;
+    let (sent, out) = client.stream.send(out, 0, state.timeouts().body).await;
     state.heads.give(out);
     sent.is_ok()
 }

@@ -2,17 +2,22 @@
 
 use super::account::Account;
 use super::answer;
+use super::balancer;
+use super::balancer::Peer;
 use super::core::CoreState;
 use super::exchange;
 use crate::base::clock::Mono;
+use crate::io::Deadline;
 use crate::io::TcpStream;
 use crate::io::Wait;
 use crate::limits::HEAD_BUFFER_BYTES;
 use crate::limits::LINGER_BYTES_MAX;
+use crate::limits::SHEDDING_PER_CORE_MAX;
 use crate::wire::http1::Parsed;
 use crate::wire::http1::RequestError;
 use crate::wire::http1::RequestHead;
 use crate::wire::http1::parse_request;
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -22,7 +27,10 @@ pub(super) struct Client<'a> {
     pub(super) state: &'a Rc<CoreState>,
     pub(super) stream: &'a TcpStream,
     pub(super) id: u64,
-    pub(super) address: SocketAddr,
+    /// The other end of the connection, as a trusted balancer named it.
+    pub(super) peer: Peer,
+    /// The client of the request at hand, as a trusted proxy's fields may name it.
+    pub(super) address: Cell<SocketAddr>,
     pub(super) interface: SocketAddr,
 }
 
@@ -49,31 +57,59 @@ pub(super) enum Next {
 
 /// Serves a client's connection to its end.
 pub(super) async fn serve(state: Rc<CoreState>, stream: TcpStream) {
-    let open = Open::count(&state);
-    if open.is_too_many() {
-        return shed(&state, stream).await;
+    let (open, place) = (Open::count(&state), state.admissions.enter());
+    if open.is_too_many() || place.is_none() {
+        drop((open, place));
+        return shed(&state, stream, "there are too many; MAX_CONNECTIONS and MAX_FDS bound them").await;
     }
     // A peer that is gone already has no address any more, and needs no service.
     let (Ok(address), Ok(interface)) = (stream.peer_addr(), stream.local_addr()) else { return };
-    let id = state.desk.borrow_mut().next_client_id();
-    let client =
-        Client { state: &state, stream: &stream, id, address: canonical(address), interface: canonical(interface) };
-    let (mut buf, mut head) = (state.heads.take(), RequestHead::new());
+    let (peer, buf) = balancer::meet(&state, &stream, canonical(address), state.heads.take()).await;
+    let Some(peer) = peer else { return state.heads.give(buf) };
+    // A trusted proxy that does not tell its clients apart stands for many of them.
+    let client_place = if peer.trusted { None } else { Some(state.admissions.enter_client(peer.address.ip())) };
+    if matches!(client_place, Some(None)) {
+        state.heads.give(buf);
+        drop((open, place));
+        state.counters.client_limited.add(1);
+        return shed(&state, stream, "it has too many; MAX_CONNECTIONS_PER_CLIENT bounds them").await;
+    }
+    let client = Client {
+        state: &state,
+        stream: &stream,
+        id: state.desk.borrow_mut().next_client_id(),
+        peer,
+        address: Cell::new(peer.address),
+        interface: canonical(interface),
+    };
+    exchanges(&client, buf).await;
+}
+
+/// One exchange after the other, to the connection's end. What came behind a PROXY header stands in `buf`.
+async fn exchanges(client: &Client<'_>, mut buf: Vec<u8>) {
+    let (state, mut head) = (client.state, RequestHead::new());
     for request_id in 1u32.. {
-        let (arrival, back) = read_head(&client, buf, &mut head, request_id == 1).await;
+        // A drain ends idle connections; one that becomes idle later ends itself.
+        if request_id > 1 && buf.is_empty() && state.draining.get() {
+            break;
+        }
+        let (arrival, back) = read_head(client, buf, &mut head, request_id == 1).await;
         buf = back;
         // One exchange, one policy, from here to its end.
         let held = state.held();
         let next = match arrival {
             Arrival::Nothing => break,
             Arrival::Broken(fault, started) => {
-                let account = Account::begin(&client, &held, request_id, started);
-                answer::broken(&client, account, fault).await
+                let account = Account::begin(client, &held, request_id, started);
+                answer::broken(client, account, fault).await
             }
             Arrival::Head { bytes, started } => {
+                if client.peer.trusted {
+                    client.address.set(balancer::client_of(state, client.peer, &held.snapshot, &head, &buf));
+                }
                 let request = Request { head: &head, buf: &buf, head_bytes: bytes };
-                let account = Account::begin(&client, &held, request_id, started);
-                exchange::run(&client, request, account).await
+                let account = Account::begin(client, &held, request_id, started);
+                exchange::run(client, request, account).await
             }
         };
         match next {
@@ -82,11 +118,11 @@ pub(super) async fn serve(state: Rc<CoreState>, stream: TcpStream) {
                 buf.extend_from_slice(&behind);
             }
             Next::Linger => {
-                buf = linger(&client, buf).await;
+                buf = linger(state, client.stream, buf).await;
                 break;
             }
             Next::Reset => {
-                stream.reset_on_close();
+                client.stream.reset_on_close();
                 break;
             }
             Next::Close => break,
@@ -122,10 +158,15 @@ pub(super) enum Fault {
 }
 
 async fn read_head(client: &Client<'_>, mut buf: Vec<u8>, head: &mut RequestHead, first: bool) -> (Arrival, Vec<u8>) {
-    let (deadlines, timeouts) = (&client.state.deadlines, &client.state.timeouts);
+    let (state, deadlines) = (client.state, &client.state.deadlines);
     let mut started = (!buf.is_empty()).then(Mono::now);
-    let in_time = deadlines.after(timeouts.head);
-    let mut deadline = if first || started.is_some() { in_time } else { deadlines.after(timeouts.keep_alive) };
+    let in_time = || deadlines.after(state.timeouts().head);
+    let mut deadline = match (first, started.is_some()) {
+        // Who came while the listener closed gets a moment to say what for.
+        (true, false) if state.draining.get() => deadlines.after(state.timeouts().linger),
+        (false, false) => deadlines.after(state.timeouts().keep_alive),
+        _ => in_time(),
+    };
     loop {
         if let Some(started) = started {
             match parse_request(&buf, head) {
@@ -139,13 +180,17 @@ async fn read_head(client: &Client<'_>, mut buf: Vec<u8>, head: &mut RequestHead
             buf.reserve(HEAD_BUFFER_BYTES);
         }
         let wait = if started.is_some() { Wait::Later } else { Wait::Idle };
+        if started.is_some() {
+            // The exchange before this one is over; its total time must not end the wait for the rest of a head.
+            client.stream.exchange_by(Deadline::NEVER);
+        }
         let (received, back) = client.stream.recv(buf, deadline, wait).await;
         buf = back;
         let fault = match received {
             Ok(0) => Fault::Gone,
             Ok(_) => {
                 started.get_or_insert_with(Mono::now);
-                deadline = deadline.or_earlier(deadlines.after(timeouts.head));
+                deadline = deadline.or_earlier(in_time());
                 continue;
             }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Fault::Slow,
@@ -161,13 +206,13 @@ async fn read_head(client: &Client<'_>, mut buf: Vec<u8>, head: &mut RequestHead
 }
 
 /// Reads and forgets what the client still sends, for a moment.
-async fn linger(client: &Client<'_>, mut buf: Vec<u8>) -> Vec<u8> {
-    client.stream.end_writing();
-    let until = client.state.deadlines.after(client.state.timeouts.linger);
+async fn linger(state: &CoreState, stream: &TcpStream, mut buf: Vec<u8>) -> Vec<u8> {
+    stream.end_writing();
+    let until = state.deadlines.after(state.timeouts().linger);
     let mut left = LINGER_BYTES_MAX;
     loop {
         buf.clear();
-        let (received, back) = client.stream.recv(buf, until, Wait::Soon).await;
+        let (received, back) = stream.recv(buf, until, Wait::Soon).await;
         buf = back;
         match received {
             Ok(count) if count > 0 && count < left => left -= count,
@@ -177,10 +222,39 @@ async fn linger(client: &Client<'_>, mut buf: Vec<u8>) -> Vec<u8> {
 }
 
 /// Turns a client away in one send: no record, since no request was read.
-async fn shed(state: &CoreState, stream: TcpStream) {
+async fn shed(state: &CoreState, stream: TcpStream, why: &str) {
     state.counters.shed.add(1);
+    let address = stream.peer_addr();
+    state.refusals.tell(state, || match address {
+        Ok(address) => format!("turned a connection from {} away: {why}", canonical(address).ip()),
+        Err(_) => format!("turned a connection away: {why}"),
+    });
+    if state.counters.shedding.get() >= SHEDDING_PER_CORE_MAX {
+        stream.reset_on_close();
+        return;
+    }
+    let _shedding = Shedding::count(state);
     let words = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
-    let _ = stream.send(words.to_vec(), 0, state.timeouts.linger).await;
+    let (sent, buf) = stream.send(words.to_vec(), 0, state.timeouts().linger).await;
+    if sent.is_ok() {
+        linger(state, &stream, buf).await;
+    }
+}
+
+/// A connection in the count of those being turned away.
+struct Shedding<'a>(&'a CoreState);
+
+impl<'a> Shedding<'a> {
+    fn count(state: &'a CoreState) -> Shedding<'a> {
+        state.counters.shedding.add(1);
+        Shedding(state)
+    }
+}
+
+impl Drop for Shedding<'_> {
+    fn drop(&mut self) {
+        self.0.counters.shedding.sub(1);
+    }
 }
 
 /// A connection in the count of the open ones.

@@ -1,6 +1,9 @@
 //! One data core: a thread with a ring, its mailbox, and what its connections share.
 
 use super::account::Scratch;
+use super::admissions::Admissions;
+use super::balancer::Balancers;
+use super::balancer::Refusals;
 use super::connection;
 use super::counters::CoreCounters;
 use super::counters::CoreTotals;
@@ -57,8 +60,12 @@ pub struct CoreConfig {
     pub snapshot: Arc<Snapshot>,
     /// How long things may take.
     pub timeouts: Timeouts,
-    /// Client connections served at once.
+    /// Client connections served at once by this core.
     pub connections_max: usize,
+    /// Client connections served at once by all cores, which share this.
+    pub admissions: Arc<Admissions>,
+    /// What stands in front of the node.
+    pub balancers: Balancers,
 }
 
 impl CoreConfig {
@@ -81,6 +88,8 @@ impl CoreConfig {
             snapshot,
             timeouts: Timeouts::default(),
             connections_max: CONNECTIONS_PER_CORE_MAX,
+            admissions: Arc::default(),
+            balancers: Balancers::default(),
         }
     }
 }
@@ -88,6 +97,8 @@ impl CoreConfig {
 /// How long things may take, in milliseconds. Each is as precise as `limits::DEADLINE_SWEEP_MS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
+    /// For a balancer's PROXY header, from the accept.
+    pub proxy_header: u64,
     /// For a whole request head, from its first byte (from the accept, for a connection's first).
     pub head: u64,
     /// For a next request on an idle client connection.
@@ -104,6 +115,8 @@ pub struct Timeouts {
     pub tunnel: u64,
     /// For an idle connection to an origin.
     pub pooled: u64,
+    /// For an exchange or a tunnel altogether, from its request's head.
+    pub total: u64,
     /// For what a client still sends after its answer, before the connection is closed.
     pub linger: u64,
 }
@@ -111,6 +124,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Timeouts {
+            proxy_header: 3_000,
             head: 10_000,
             keep_alive: 60_000,
             body: 60_000,
@@ -119,9 +133,19 @@ impl Default for Timeouts {
             answer: 120_000,
             tunnel: 600_000,
             pooled: 30_000,
+            total: 86_400_000,
             linger: 2_000,
         }
     }
+}
+
+/// What a running core takes over when startup params change: connections and exchanges go by it from their next step on.
+#[derive(Clone, Debug, Default)]
+pub struct Tuning {
+    /// How long things may take. Ways to origins keep what the core was started with.
+    pub timeouts: Timeouts,
+    /// What stands in front of the node.
+    pub balancers: Balancers,
 }
 
 /// Starts data cores.
@@ -175,6 +199,11 @@ impl CoreHandle {
         self.ask(Order::Abort).await
     }
 
+    /// Changes how the core is tuned.
+    pub async fn tune(&self, tuning: Tuning) -> Result<(), String> {
+        self.ask(|ack| Order::Tune(Box::new(tuning), ack)).await
+    }
+
     /// Stops accepting, lets what is under way end for up to `within`, cuts the rest, ends the core. Returns when the
     /// last connection is gone; [`CoreHandle::join`] then returns at once.
     pub async fn drain(&self, within: Duration) -> Result<(), String> {
@@ -213,6 +242,7 @@ enum Order {
     Prepare(Arc<Snapshot>, Ack),
     Commit(Ack),
     Abort(Ack),
+    Tune(Box<Tuning>, Ack),
     Drain(Duration, Ack),
 }
 
@@ -231,8 +261,9 @@ impl Held {
 pub(super) struct CoreState {
     pub(super) node_name: String,
     pub(super) refuse_as_master: Option<String>,
-    pub(super) timeouts: Timeouts,
     pub(super) connections_max: usize,
+    pub(super) admissions: Arc<Admissions>,
+    pub(super) refusals: Refusals,
     pub(super) deadlines: Rc<Deadlines>,
     pub(super) heads: Buffers,
     pub(super) bodies: Buffers,
@@ -247,6 +278,8 @@ pub(super) struct CoreState {
     pub(super) reply_heads: RefCell<Vec<ReplyHead>>,
     /// This node's name in Via: a token.
     pub(super) via: String,
+    timeouts: Cell<Timeouts>,
+    balancers: RefCell<Rc<Balancers>>,
     date: RefCell<(i64, String)>,
     snapshot: RefCell<Rc<Held>>,
     prepared: RefCell<Option<Rc<Held>>>,
@@ -260,8 +293,9 @@ impl CoreState {
         let state = CoreState {
             node_name: config.node_name,
             refuse_as_master: config.refuse_as_master,
-            timeouts: config.timeouts,
             connections_max: config.connections_max,
+            admissions: config.admissions,
+            refusals: Refusals::default(),
             deadlines,
             upstreams,
             heads: Buffers::new(HEAD_BUFFER_BYTES, BUFFERS_KEPT_MAX),
@@ -274,6 +308,8 @@ impl CoreState {
             scratch: RefCell::default(),
             reply_heads: RefCell::default(),
             via,
+            timeouts: Cell::new(config.timeouts),
+            balancers: RefCell::new(Rc::new(config.balancers)),
             date: RefCell::new((i64::MIN, String::new())),
             snapshot: RefCell::new(Held::new(config.snapshot)),
             prepared: RefCell::default(),
@@ -284,6 +320,17 @@ impl CoreState {
     /// The policy that decides a request whose head has just been read; the exchange holds it to its end.
     pub(super) fn held(&self) -> Rc<Held> {
         Rc::clone(&self.snapshot.borrow())
+    }
+
+    /// How long things may take now.
+    #[inline]
+    pub(super) fn timeouts(&self) -> Timeouts {
+        self.timeouts.get()
+    }
+
+    /// What stands in front of the node now.
+    pub(super) fn balancers(&self) -> Rc<Balancers> {
+        Rc::clone(&self.balancers.borrow())
     }
 
     /// Hands `with` the date of now, as fields have it. It is spelt once a second.
@@ -357,6 +404,8 @@ fn chores(state: &Rc<CoreState>) -> impl FnMut(Wall) + use<> {
         (state.deadlines.after(POOL_SWEEP_MS), state.deadlines.after(OWN_ADDRESSES_REFRESH_MS));
     let mut system_by = state.deadlines.after(SYSTEM_LOOK_MS);
     move |_now| {
+        state.counters.sockets.set(state.deadlines.entered() as u64);
+        state.counters.operations.set(io::operations());
         if state.deadlines.passed(pool_by) {
             pool_by = state.deadlines.after(POOL_SWEEP_MS);
             state.upstreams.expire();
@@ -402,6 +451,11 @@ async fn obey(state: &Rc<CoreState>, mailbox: &mut mpsc::Receiver<Order>) -> (Du
             }
             Order::Abort(ack) => {
                 state.prepared.borrow_mut().take();
+                let _ = ack.send(Ok(()));
+            }
+            Order::Tune(tuning, ack) => {
+                state.timeouts.set(tuning.timeouts);
+                *state.balancers.borrow_mut() = Rc::new(tuning.balancers);
                 let _ = ack.send(Ok(()));
             }
             Order::Drain(within, ack) => return (within, Some(ack)),

@@ -11,6 +11,11 @@ pub struct CoreCounters {
     pub(super) connections: Counter,
     pub(super) connections_open: Counter,
     pub(super) shed: Counter,
+    pub(super) shedding: Counter,
+    pub(super) client_limited: Counter,
+    pub(super) proxy_header_refused: Counter,
+    pub(super) sockets: Counter,
+    pub(super) operations: Counter,
     pub(super) exhausted: Counter,
     pub(super) exchanges: Counter,
     pub(super) denied: Counter,
@@ -29,8 +34,16 @@ pub struct CoreTotals {
     pub connections: u64,
     /// Client connections open now.
     pub connections_open: u64,
-    /// Client connections turned away because the core had too many.
+    /// Client connections turned away because there were too many.
     pub shed: u64,
+    /// Of these, because there were too many of one client address.
+    pub client_limited: u64,
+    /// Connections closed for their PROXY header, or for want of one.
+    pub proxy_header_refused: u64,
+    /// Sockets in the core's table of deadlines, as the last sweep found them.
+    pub sockets: u64,
+    /// Operations under way in the core's ring, as the last sweep found them.
+    pub operations: u64,
     /// Times a core could not accept for want of descriptors or memory.
     pub exhausted: u64,
     /// Exchanges ended.
@@ -58,6 +71,10 @@ impl CoreCounters {
             connections: self.connections.get(),
             connections_open: self.connections_open.get(),
             shed: self.shed.get(),
+            client_limited: self.client_limited.get(),
+            proxy_header_refused: self.proxy_header_refused.get(),
+            sockets: self.sockets.get(),
+            operations: self.operations.get(),
             exhausted: self.exhausted.get(),
             exchanges: self.exchanges.get(),
             denied: self.denied.get(),
@@ -79,6 +96,10 @@ impl Add for CoreTotals {
             connections: self.connections + other.connections,
             connections_open: self.connections_open + other.connections_open,
             shed: self.shed + other.shed,
+            client_limited: self.client_limited + other.client_limited,
+            proxy_header_refused: self.proxy_header_refused + other.proxy_header_refused,
+            sockets: self.sockets + other.sockets,
+            operations: self.operations + other.operations,
             exhausted: self.exhausted + other.exhausted,
             exchanges: self.exchanges + other.exchanges,
             denied: self.denied + other.denied,
@@ -105,6 +126,11 @@ impl Counter {
     #[inline]
     pub(super) fn sub(&self, count: u64) {
         self.0.store(self.get().wrapping_sub(count), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn set(&self, count: u64) {
+        self.0.store(count, Ordering::Relaxed);
     }
 
     #[inline]

@@ -59,7 +59,7 @@ fn permitted<'a>(client: &Client<'a>, request: Request<'a>, account: &mut Accoun
         (false, Scheme::Https) => return Err(Failure::NeedsTunnel),
     };
     let facts = Facts {
-        client: client.address.ip(),
+        client: client.address.get().ip(),
         user: None,
         method: head.method(buf),
         scheme,

@@ -50,6 +50,8 @@ pub(super) enum Failure {
     BadBody(ChunkedError),
     /// The client went away in this phase: nobody is left to answer.
     ClientGone(Phase),
+    /// The exchange took all the time one may take, and was then in this phase.
+    TooLong(Phase),
     /// No record can be opened.
     NoRecord,
 }
@@ -260,6 +262,20 @@ impl Failure {
                 "",
                 "the client closed the connection".to_string(),
             ),
+            Failure::TooLong(phase) => Verdict {
+                close: true,
+                ..verdict(
+                    504,
+                    By::Local,
+                    *phase,
+                    CacheCode::Timeout,
+                    "http_response_timeout",
+                    "The exchange took too long",
+                    "It lasted as long as an exchange may last on this proxy (TOTAL_TIME). Ask for less at once, or tell \
+                     your administrator."
+                        .to_string(),
+                )
+            },
             Failure::NoRecord => Verdict {
                 close: true,
                 ..verdict(

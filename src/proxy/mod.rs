@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`core`] | one data core: its thread, its mailbox, what its connections share |
 //! | [`connection`] | a client's connection: reading heads, one exchange after the other |
+//! | [`balancer`], [`admissions`] | who the client is behind balancers; how many connections it may have |
 //! | [`exchange`] | is it permitted, and where does it go |
 //! | [`relay`], [`body`] | request and answer on their way, body framing kept |
 //! | [`tunnel`] | CONNECT and protocol changes: bytes nobody looks into |
@@ -16,7 +17,9 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod admissions;
 mod answer;
+mod balancer;
 mod body;
 mod connection;
 mod core;
@@ -31,5 +34,9 @@ pub use self::core::Core;
 pub use self::core::CoreConfig;
 pub use self::core::CoreHandle;
 pub use self::core::Timeouts;
+pub use self::core::Tuning;
+pub use admissions::Admissions;
+pub use balancer::Balancers;
+pub use balancer::ProxyProtocol;
 pub use counters::CoreCounters;
 pub use counters::CoreTotals;

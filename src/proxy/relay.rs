@@ -11,11 +11,14 @@ use super::failure::Failure;
 use super::tunnel;
 use super::upstream::Target;
 use super::upstream::Upstream;
+use crate::io::Deadline;
 use crate::io::TcpStream;
 use crate::io::Wait;
 use crate::limits::HEAD_BUFFER_BYTES;
 use crate::limits::INTERIM_REPLIES_MAX;
 use crate::policy::Permit;
+use crate::policy::Snapshot;
+use crate::policy::Told;
 use crate::record::By;
 use crate::record::CacheCode;
 use crate::record::Ending;
@@ -26,6 +29,7 @@ use crate::wire::http1::ForwardRequest;
 use crate::wire::http1::Parsed;
 use crate::wire::http1::ReplyError;
 use crate::wire::http1::ReplyHead;
+use crate::wire::http1::TellClient;
 use crate::wire::http1::Version;
 use crate::wire::http1::forward_reply;
 use crate::wire::http1::forward_request;
@@ -51,7 +55,8 @@ pub(super) async fn forward<'a>(
     let target = Target { host: request.head.host(), port: request.head.port() };
     let switch = request.head.wants_upgrade() && permit.upgrade_allowed();
     let mut room = Room { out: state.heads.take(), replies: state.heads.take(), head: state.take_reply_head() };
-    let how = ForwardRequest { via: &state.via, keep_upgrade: switch, ..ForwardRequest::default() };
+    let tell = tell_client(client, &account.held.snapshot);
+    let how = ForwardRequest { via: &state.via, keep_upgrade: switch, tell, ..ForwardRequest::default() };
     forward_request(request.head, request.buf, &how, &mut room.out);
     room.out.extend_from_slice(&request.buf[request.head_bytes..used]);
     let mut pooled = true;
@@ -67,7 +72,12 @@ pub(super) async fn forward<'a>(
         account.ended.peercode = PeerCode::Direct;
         let whole = body.is_whole();
         let gate = Gate::new(whole);
-        let delivery = Delivery { client, request, origin: &upstream.stream, gate: &gate, switch };
+        let until = account.until;
+        let delivery = Delivery { client, request, origin: &upstream.stream, gate: &gate, switch, until };
+        if !whole {
+            // An origin that takes the request in drops holds nobody for ever either.
+            upstream.stream.exchange_by(until);
+        }
         let told = delivery.run(&mut account, &mut room, &mut body).await;
         // An origin may close an idle connection just when it is used again: then nobody has seen the request.
         let unseen = upstream.pooled && whole && matches!(told, Err(Stop::Untouched(_)));
@@ -89,6 +99,17 @@ pub(super) async fn forward<'a>(
     next
 }
 
+/// What the origin learns about the client.
+fn tell_client(client: &Client<'_>, snapshot: &Snapshot) -> TellClient {
+    let (client, keep) = (client.peer.address.ip(), client.peer.trusted);
+    match snapshot.tells_origins() {
+        Told::Nothing => TellClient::Nothing,
+        Told::AsReceived => TellClient::AsReceived,
+        Told::XForwardedFor => TellClient::XForwardedFor { client, keep },
+        Told::Forwarded => TellClient::Forwarded { client, keep },
+    }
+}
+
 /// The whole answer has been sent.
 fn finish(
     client: &Client<'_>,
@@ -102,6 +123,7 @@ fn finish(
     account.close(Ending::COMPLETE);
     let uploaded = gate.uploaded.get();
     if delivered.reusable && uploaded && !client.state.draining.get() {
+        upstream.stream.exchange_by(Deadline::NEVER);
         client.state.upstreams.keep(target, upstream);
     }
     match (delivered.close, uploaded) {
@@ -115,18 +137,23 @@ fn finish(
 async fn give_up(client: &Client<'_>, mut account: Account<'_>, gate: &Gate, stop: Stop, used: usize) -> Next {
     // What the upload met first explains what the answer met then.
     let cause = gate.fault.take();
+    // Whatever failed after the exchange's total time failed because of it.
+    let too_long = client.state.deadlines.passed(account.until);
     if account.is_open() {
         let (ending, cachecode) = match (&cause, &stop) {
+            _ if too_long => (Ending::new(By::Local, Phase::Data), CacheCode::Timeout),
             (Some(_), _) => (Ending::new(By::Client, Phase::Data), CacheCode::Aborted),
             (None, Stop::Cut(ending, cachecode, _)) => (*ending, *cachecode),
             (None, Stop::Fail(_) | Stop::Untouched(_)) => (Ending::DROPPED, CacheCode::SystemError),
         };
         account.ended.cachecode = cachecode;
         account.close(ending);
-        let reset = matches!(stop, Stop::Cut(_, _, true)) || cause.is_some();
+        let reset = matches!(stop, Stop::Cut(_, _, true)) || cause.is_some() || too_long;
         return if reset { Next::Reset } else { Next::Close };
     }
+    let phase = if gate.uploaded.get() { Phase::Headers } else { Phase::Data };
     let failure = match (cause, stop) {
+        _ if too_long => Failure::TooLong(phase),
         (Some(failure), _) | (None, Stop::Fail(failure) | Stop::Untouched(failure)) => failure,
         (None, Stop::Cut(..)) => Failure::ClientGone(Phase::Data),
     };
@@ -207,12 +234,14 @@ struct Delivery<'a> {
     origin: &'a TcpStream,
     gate: &'a Gate,
     switch: bool,
+    /// When the exchange is over at the latest.
+    until: Deadline,
 }
 
 impl Delivery<'_> {
     async fn run(&self, account: &mut Account<'_>, room: &mut Room, body: &mut Body) -> Result<Delivered, Stop> {
-        let timeouts = &self.client.state.timeouts;
-        let (sent, out) = self.origin.send(std::mem::take(&mut room.out), 0, timeouts.body).await;
+        let within = self.client.state.timeouts().body;
+        let (sent, out) = self.origin.send(std::mem::take(&mut room.out), 0, within).await;
         room.out = out;
         if let Err(error) = sent {
             return Err(Stop::Untouched(match error.kind() {
@@ -251,7 +280,7 @@ impl Delivery<'_> {
         let state = self.client.state;
         self.gate.answered.set(true);
         self.origin.end();
-        self.client.stream.receive_by(state.deadlines.after(state.timeouts.linger));
+        self.client.stream.receive_by(state.deadlines.after(state.timeouts().linger));
     }
 
     async fn upload(&self, body: &mut Body) {
@@ -265,8 +294,9 @@ impl Delivery<'_> {
             }
             buf.clear();
             let answered = self.gate.answered.get();
-            let within = if answered { state.timeouts.linger } else { state.timeouts.body };
-            let (received, back) = self.client.stream.recv(buf, state.deadlines.after(within), Wait::Soon).await;
+            let within = if answered { state.timeouts().linger } else { state.timeouts().body };
+            let deadline = state.deadlines.after(within).or_earlier(self.until);
+            let (received, back) = self.client.stream.recv(buf, deadline, Wait::Soon).await;
             buf = back;
             match received {
                 Ok(0) => break Some(Failure::ClientGone(Phase::Data)),
@@ -282,12 +312,12 @@ impl Delivery<'_> {
             self.gate.behind.borrow_mut().extend_from_slice(&buf[taken.bytes..]);
             buf.truncate(taken.bytes);
             if origin_takes && !self.gate.answered.get() {
-                let (sent, back) = self.origin.send(buf, 0, state.timeouts.body).await;
+                let (sent, back) = self.origin.send(buf, 0, state.timeouts().body).await;
                 buf = back;
                 // It may have answered already; reading on keeps the way to the client open for that.
                 origin_takes = sent.is_ok();
                 // The time to answer counts from the end of the request.
-                self.origin.receive_by(state.deadlines.after(state.timeouts.answer));
+                self.origin.receive_by(state.deadlines.after(state.timeouts().answer).or_earlier(self.until));
             }
         };
         state.bodies.give(buf);
@@ -336,7 +366,7 @@ impl Delivery<'_> {
         account.open(mime).map_err(|_| Stop::Fail(Failure::NoRecord))?;
         // Without a length or chunks of its own, the answer would look whole when the connection closes.
         let by_close = body.ends_by_close() || plan.dechunk;
-        let (sent, out) = self.client.stream.send(std::mem::take(&mut room.out), 0, state.timeouts.body).await;
+        let (sent, out) = self.client.stream.send(std::mem::take(&mut room.out), 0, state.timeouts().body).await;
         room.out = out;
         sent.map_err(|error| client_cut(&error, by_close))?;
         let mut clean = !surplus;
@@ -379,7 +409,7 @@ impl Delivery<'_> {
                 // The parser refuses what has reached HEAD_BYTES_MAX, so this ends.
                 room.replies.reserve(HEAD_BUFFER_BYTES);
             }
-            let deadline = state.deadlines.after(state.timeouts.answer);
+            let deadline = state.deadlines.after(state.timeouts().answer).or_earlier(self.until);
             let (received, back) = self.origin.recv(std::mem::take(&mut room.replies), deadline, Wait::Later).await;
             room.replies = back;
             let untouched = room.replies.is_empty() && interims == 0;
@@ -401,7 +431,7 @@ impl Delivery<'_> {
         let mut out = state.heads.take();
         let how = ForwardReply { via: &state.via, ..ForwardReply::default() };
         forward_reply(&room.head, &room.replies, &how, &mut out);
-        let (sent, out) = self.client.stream.send(out, 0, state.timeouts.body).await;
+        let (sent, out) = self.client.stream.send(out, 0, state.timeouts().body).await;
         state.heads.give(out);
         sent.map_err(|_| Stop::Fail(Failure::ClientGone(Phase::Headers)))
     }
@@ -420,7 +450,7 @@ impl Delivery<'_> {
         let mut clean = true;
         while !body.is_whole() {
             buf.clear();
-            let deadline = state.deadlines.after(state.timeouts.body);
+            let deadline = state.deadlines.after(state.timeouts().body).or_earlier(self.until);
             let (received, back) = self.origin.recv(buf, deadline, Wait::Soon).await;
             buf = back;
             match received {
@@ -442,7 +472,7 @@ impl Delivery<'_> {
             if !dechunk {
                 buf.truncate(taken.bytes);
             }
-            let (sent, back) = self.client.stream.send(buf, 0, state.timeouts.body).await;
+            let (sent, back) = self.client.stream.send(buf, 0, state.timeouts().body).await;
             buf = back;
             sent.map_err(|error| client_cut(&error, by_close))?;
             account.ended.download += taken.payload;

@@ -46,7 +46,7 @@ pub(super) async fn connect(
     }
     let mut out = state.heads.take();
     out.extend_from_slice(ESTABLISHED);
-    let (sent, out) = client.stream.send(out, 0, state.timeouts.body).await;
+    let (sent, out) = client.stream.send(out, 0, state.timeouts().body).await;
     state.heads.give(out);
     if sent.is_err() {
         account.close(Ending::new(By::Client, Phase::Data));
@@ -61,7 +61,7 @@ pub(super) async fn run(client: &Client<'_>, mut account: Account<'_>, origin: &
     let _open = Open::count(state);
     let (uploaded, downloaded) = (account.ended.upload, account.ended.download);
     if !early.is_empty() {
-        let (sent, _) = origin.send(early.to_vec(), 0, state.timeouts.body).await;
+        let (sent, _) = origin.send(early.to_vec(), 0, state.timeouts().body).await;
         if sent.is_err() {
             account.close(Ending::new(By::Server, Phase::Data));
             return Next::Close;
@@ -70,12 +70,14 @@ pub(super) async fn run(client: &Client<'_>, mut account: Account<'_>, origin: &
     let uploaded = uploaded + early.len() as u64;
     let flow = Flow::default();
     let moved = || account.update(uploaded + flow.up.get(), downloaded + flow.down.get());
-    let relayed = io::relay(client.stream, origin, &state.pipes, state.timeouts.tunnel, &flow, moved).await;
+    let relayed =
+        io::relay(client.stream, origin, &state.pipes, (state.timeouts().tunnel, account.until), &flow, moved).await;
     account.ended.upload = uploaded + flow.up.get();
     account.ended.download = downloaded + flow.down.get();
     let ending = match relayed {
         // No descriptors for the pipes, or none for the reactor.
         Err(_) => Ending::new(By::Resource, Phase::Data),
+        Ok(()) if flow.idle.get() && state.deadlines.passed(account.until) => Ending::new(By::Local, Phase::Data),
         Ok(()) => Ending::new(ended_by(&flow), Phase::Data),
     };
     account.close(if ending.by == By::Nobody { Ending::COMPLETE } else { ending });

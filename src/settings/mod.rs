@@ -27,6 +27,7 @@ pub use table::Key;
 pub use table::TABLE;
 pub use table::key;
 
+use crate::base::networks::Networks;
 use std::fmt;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -51,6 +52,10 @@ pub struct Settings {
     pub listen_ip: Listen,
     /// LISTEN_PORT; 0 = any free port.
     pub listen_port: u16,
+    /// PROXY_PROTOCOL: whether balancers say who their clients are. Live.
+    pub proxy_protocol: ProxyProtocol,
+    /// TRUSTED_PROXIES: whose word about a client's address counts. Live.
+    pub trusted_proxies: Networks,
     /// PORTAL_IP: where the portal and, on a master, the cluster service listen.
     pub portal_ip: Listen,
     /// PORTAL_PORT; 0 = any free port.
@@ -71,6 +76,12 @@ pub struct Settings {
     pub pin_cpus: PinCpus,
     /// MAX_FDS: the limit on open files the daemon sets for itself.
     pub max_fds: u64,
+    /// MAX_CONNECTIONS: client connections at once. Live.
+    pub max_connections: u64,
+    /// MAX_CONNECTIONS_PER_CLIENT: of one address; 0 = no limit. Live.
+    pub max_connections_per_client: u32,
+    /// HEAD_TIME to DRAIN_TIME: how long things may take. Live but for CONNECT_TIME.
+    pub times: Times,
     /// ACTIVATION_KEY_FILE.
     pub activation_key_file: PathBuf,
     /// STATE_DIR.
@@ -83,6 +94,27 @@ pub struct Settings {
     pub lists_dir: PathBuf,
     /// CONTROL_GROUP: the group whose members may use the control socket.
     pub control_group: String,
+}
+
+/// How long things may take, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// HEAD_TIME: a whole request head.
+    pub head: u64,
+    /// IDLE_TIME: until a client's next request.
+    pub idle: u64,
+    /// BODY_TIME: until a body goes on.
+    pub body: u64,
+    /// CONNECT_TIME: until an address accepts.
+    pub connect: u64,
+    /// ANSWER_TIME: until an answer begins.
+    pub answer: u64,
+    /// TUNNEL_TIME: until something moves in a tunnel.
+    pub tunnel: u64,
+    /// TOTAL_TIME: an exchange or tunnel altogether.
+    pub total: u64,
+    /// DRAIN_TIME: what is under way when the node stops.
+    pub drain: u64,
 }
 
 impl Settings {
@@ -100,6 +132,8 @@ impl Settings {
             "HOSTNAME" => self.hostname.clone(),
             "LISTEN_IP" => self.listen_ip.to_string(),
             "LISTEN_PORT" => self.listen_port.to_string(),
+            "PROXY_PROTOCOL" => self.proxy_protocol.to_string(),
+            "TRUSTED_PROXIES" => self.trusted_proxies.to_string(),
             "PORTAL_IP" => self.portal_ip.to_string(),
             "PORTAL_PORT" => self.portal_port.to_string(),
             "MASTER_IP" => master(|address| address.ip().to_string()),
@@ -111,6 +145,16 @@ impl Settings {
             "CORES" => self.cores.map_or("auto".to_string(), |cores| cores.to_string()),
             "PIN_CPUS" => self.pin_cpus.to_string(),
             "MAX_FDS" => self.max_fds.to_string(),
+            "MAX_CONNECTIONS" => self.max_connections.to_string(),
+            "MAX_CONNECTIONS_PER_CLIENT" => self.max_connections_per_client.to_string(),
+            "HEAD_TIME" => self.times.head.to_string(),
+            "IDLE_TIME" => self.times.idle.to_string(),
+            "BODY_TIME" => self.times.body.to_string(),
+            "CONNECT_TIME" => self.times.connect.to_string(),
+            "ANSWER_TIME" => self.times.answer.to_string(),
+            "TUNNEL_TIME" => self.times.tunnel.to_string(),
+            "TOTAL_TIME" => self.times.total.to_string(),
+            "DRAIN_TIME" => self.times.drain.to_string(),
             "ACTIVATION_KEY_FILE" => self.activation_key_file.display().to_string(),
             "STATE_DIR" => self.state_dir.display().to_string(),
             "LOG_DIR" => self.log_dir.display().to_string(),
@@ -216,6 +260,27 @@ impl fmt::Display for Listen {
             Listen::Any => f.write_str("*"),
             Listen::Ip(ip) => ip.fmt(f),
         }
+    }
+}
+
+/// Whether connections begin with a PROXY protocol header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// Never.
+    Off,
+    /// Those of trusted peers may.
+    Optional,
+    /// All do.
+    Required,
+}
+
+impl fmt::Display for ProxyProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ProxyProtocol::Off => "off",
+            ProxyProtocol::Optional => "optional",
+            ProxyProtocol::Required => "required",
+        })
     }
 }
 

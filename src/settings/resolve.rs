@@ -1,13 +1,16 @@
 //! From what the file says to what it means on this host: types, defaults, and the checks that concern two keys.
 
+use crate::base::networks::Networks;
 use crate::settings::Fault;
 use crate::settings::Key;
 use crate::settings::Listen;
 use crate::settings::LogLevel;
 use crate::settings::PinCpus;
+use crate::settings::ProxyProtocol;
 use crate::settings::Role;
 use crate::settings::Said;
 use crate::settings::Settings;
+use crate::settings::Times;
 use crate::settings::key;
 use crate::settings::said::quote;
 use std::net::IpAddr;
@@ -23,6 +26,8 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
     let hostname = reader.read("HOSTNAME", dns_name);
     let listen_ip = reader.read("LISTEN_IP", listen);
     let listen_port = reader.read("LISTEN_PORT", |text| number(text, 0, 65_535));
+    let proxy_protocol = reader.read("PROXY_PROTOCOL", proxy_protocol);
+    let trusted_proxies = reader.read("TRUSTED_PROXIES", Networks::parse);
     let portal_ip = reader.read("PORTAL_IP", listen);
     let portal_port = reader.read("PORTAL_PORT", |text| number(text, 0, 65_535));
     let master_ip = reader.read("MASTER_IP", master_ip);
@@ -34,6 +39,9 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
     let cores = reader.read("CORES", cores);
     let pin_cpus = reader.read("PIN_CPUS", pin_cpus);
     let max_fds = reader.read("MAX_FDS", |text| number(text, 256, 4_194_304));
+    let max_connections = reader.read("MAX_CONNECTIONS", |text| number(text, 16, 4_194_304));
+    let per_client = reader.read("MAX_CONNECTIONS_PER_CLIENT", |text| number(text, 0, 1_048_576));
+    let times = times(&mut reader);
     let activation_key_file = reader.read("ACTIVATION_KEY_FILE", absolute);
     let state_dir = reader.read("STATE_DIR", absolute);
     let log_dir = reader.read("LOG_DIR", absolute);
@@ -50,6 +58,9 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
     if let (Some(Some(master)), Some(port), Some(ip), Some(own)) = (master_ip, master_port, portal_ip, portal_port) {
         reader.check_own_master(master, port, ip, own);
     }
+    if let (Some(mode), Some(trusted)) = (proxy_protocol, &trusted_proxies) {
+        reader.check_proxy_protocol(mode, trusted);
+    }
     let node_name = node_name.map(|name| if name.is_empty() { usable_host_name(host_name) } else { name });
     // Every `None` left a fault behind, so the `?`s below can only be reached with faults to tell.
     let build = || {
@@ -63,6 +74,8 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
             node_name,
             listen_ip: listen_ip?,
             listen_port: listen_port? as u16,
+            proxy_protocol: proxy_protocol?,
+            trusted_proxies: trusted_proxies?,
             portal_ip: portal_ip?,
             portal_port: portal_port? as u16,
             master: master.map(|ip| SocketAddr::new(ip, master_port.unwrap_or_default() as u16)),
@@ -73,6 +86,9 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
             cores: cores?,
             pin_cpus: pin_cpus?,
             max_fds: max_fds?,
+            max_connections: max_connections?,
+            max_connections_per_client: per_client? as u32,
+            times: times?,
             activation_key_file: activation_key_file?,
             state_dir: state_dir?,
             log_dir: log_dir?,
@@ -133,10 +149,48 @@ impl Reader<'_> {
         }
     }
 
+    fn check_proxy_protocol(&mut self, mode: ProxyProtocol, trusted: &Networks) {
+        if mode != ProxyProtocol::Off && trusted.is_empty() {
+            let accepts =
+                format!("the balancers' addresses, because PROXY_PROTOCOL is {mode} and only they may use it");
+            self.blame("TRUSTED_PROXIES", &accepts);
+        }
+    }
+
     fn check_own_master(&mut self, master: IpAddr, master_port: u64, portal: Listen, portal_port: u64) {
         if portal == Listen::Ip(master) && master_port == portal_port {
             self.blame("MASTER_IP", "another node's address: this is the node's own PORTAL_IP and PORTAL_PORT");
         }
+    }
+}
+
+fn times(reader: &mut Reader<'_>) -> Option<Times> {
+    let mut seconds = |key, least, most| reader.read(key, |text| number(text, least, most));
+    // All are read before one that is wrong ends it: every fault is told.
+    let (head, idle) = (seconds("HEAD_TIME", 1, DAY_S), seconds("IDLE_TIME", 1, DAY_S));
+    let (body, connect) = (seconds("BODY_TIME", 1, DAY_S), seconds("CONNECT_TIME", 1, DAY_S));
+    let (answer, tunnel) = (seconds("ANSWER_TIME", 1, DAY_S), seconds("TUNNEL_TIME", 1, DAY_S));
+    let (total, drain) = (seconds("TOTAL_TIME", 1, 7 * DAY_S), seconds("DRAIN_TIME", 0, 3_600));
+    Some(Times {
+        head: head?,
+        idle: idle?,
+        body: body?,
+        connect: connect?,
+        answer: answer?,
+        tunnel: tunnel?,
+        total: total?,
+        drain: drain?,
+    })
+}
+
+const DAY_S: u64 = 86_400;
+
+fn proxy_protocol(text: &str) -> Option<ProxyProtocol> {
+    match text {
+        "off" => Some(ProxyProtocol::Off),
+        "optional" => Some(ProxyProtocol::Optional),
+        "required" => Some(ProxyProtocol::Required),
+        _ => None,
     }
 }
 

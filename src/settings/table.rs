@@ -23,6 +23,9 @@ pub fn key(name: &str) -> Option<&'static Key> {
 const PORT: &str = "a port from 0 to 65535 (0 = any free port)";
 const ADDRESS: &str = "* (every IPv4 and IPv6 address) or one IP address";
 const DIRECTORY: &str = "an absolute path";
+const NETWORKS: &str =
+    "addresses and networks such as 10.0.0.0/8,2001:db8::7 with commas between them, or nothing (none)";
+const SECONDS: &str = "seconds from 1 to 86400";
 
 /// Every startup param, in the order of the file.
 pub const TABLE: &[Key] = &[
@@ -59,6 +62,24 @@ pub const TABLE: &[Key] = &[
         live: false,
     },
     Key { name: "LISTEN_PORT", default: "8080", accepts: PORT, help: "The port of the proxy.", live: false },
+    Key {
+        name: "PROXY_PROTOCOL",
+        default: "off",
+        accepts: "off, optional or required",
+        help: "Whether clients come through a balancer that says their addresses in a PROXY protocol header (version 1 or 2). \
+               Only peers in TRUSTED_PROXIES may say so. off: such a header is an error. optional: a trusted peer may send one. \
+               required: every connection must begin with one, and peers that are not trusted are closed at once.",
+        live: true,
+    },
+    Key {
+        name: "TRUSTED_PROXIES",
+        default: "",
+        accepts: NETWORKS,
+        help: "The balancers and proxies in front of this node whose word about a client's address counts: in PROXY protocol \
+               headers (PROXY_PROTOCOL) and, if the policy's [client_address] believes them, in X-Forwarded-For or Forwarded. \
+               MAX_CONNECTIONS_PER_CLIENT does not count them.",
+        live: true,
+    },
     Key {
         name: "PORTAL_IP",
         default: "*",
@@ -137,6 +158,81 @@ pub const TABLE: &[Key] = &[
         accepts: "a number from 256 to 4194304",
         help: "How many files and connections the daemon may have open; a proxied connection needs up to six.",
         live: false,
+    },
+    Key {
+        name: "MAX_CONNECTIONS",
+        default: "65536",
+        accepts: "a number from 16 to 4194304",
+        help: "How many client connections the node serves at once. Who comes beyond is told 503 and closed; those that are \
+               there go on.",
+        live: true,
+    },
+    Key {
+        name: "MAX_CONNECTIONS_PER_CLIENT",
+        default: "4096",
+        accepts: "a number from 0 to 1048576 (0 = no limit of its own)",
+        help: "How many connections one client address (of IPv6: one /64 network) may have at once. Who comes beyond is told \
+               503 and closed.",
+        live: true,
+    },
+    Key {
+        name: "HEAD_TIME",
+        default: "10",
+        accepts: SECONDS,
+        help: "How long a client may take for the whole head of a request: from its first byte, or from the connection for its \
+               first request. Then it is answered 408.",
+        live: true,
+    },
+    Key {
+        name: "IDLE_TIME",
+        default: "60",
+        accepts: SECONDS,
+        help: "How long a client's connection may wait for its next request before it is closed.",
+        live: true,
+    },
+    Key {
+        name: "BODY_TIME",
+        default: "60",
+        accepts: SECONDS,
+        help: "How long a body may stand still, either way: a client that sends nothing more of its request or takes nothing \
+               more of its answer, an origin that sends nothing more.",
+        live: true,
+    },
+    Key {
+        name: "CONNECT_TIME",
+        default: "5",
+        accepts: SECONDS,
+        help: "How long one address of an origin may take to accept a connection.",
+        live: false,
+    },
+    Key {
+        name: "ANSWER_TIME",
+        default: "120",
+        accepts: SECONDS,
+        help: "How long an origin may take to begin its answer once it has the request. Then the client is answered 504.",
+        live: true,
+    },
+    Key {
+        name: "TUNNEL_TIME",
+        default: "600",
+        accepts: SECONDS,
+        help: "How long nothing may move in a tunnel before it is closed.",
+        live: true,
+    },
+    Key {
+        name: "TOTAL_TIME",
+        default: "86400",
+        accepts: "seconds from 1 to 604800",
+        help: "How long one exchange, or one tunnel, may last altogether, however busy it is.",
+        live: true,
+    },
+    Key {
+        name: "DRAIN_TIME",
+        default: "10",
+        accepts: "seconds from 0 to 3600",
+        help: "How long what is under way may go on when the node is told to stop or to restart, before it is cut. Idle \
+               connections are closed at once.",
+        live: true,
     },
     Key {
         name: "ACTIVATION_KEY_FILE",

@@ -76,6 +76,7 @@ impl FakeDesk {
     fn status(&self) -> Status {
         let slave = self.role == "slave";
         Status {
+            front: tidegate::admin::Front::default(),
             node: if slave { "edge-1" } else { "harbour" }.into(),
             role: self.role.into(),
             version: "0.1.0".into(),

@@ -8,6 +8,7 @@ use super::files::Files;
 use super::sections::access_profiles;
 use super::sections::access_restriction;
 use super::sections::categories;
+use super::sections::client_address;
 use super::sections::network;
 use super::sections::request_types;
 use super::sections::templates;
@@ -63,6 +64,7 @@ fn read_root(mut root: Table, files: &dyn Files, builder: &mut Builder, out: &mu
     request_types::compile(&mut root, builder, out);
     categories::compile(&mut root, files, builder, out);
     network::compile(&mut root, builder, out);
+    client_address::compile(&mut root, builder, out);
     access_restriction::compile(&mut root, builder, out);
     access_profiles::compile(&mut root, builder, out);
     root.finish(out);

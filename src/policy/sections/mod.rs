@@ -3,6 +3,7 @@
 pub mod access_profiles;
 pub mod access_restriction;
 pub mod categories;
+pub mod client_address;
 pub mod network;
 pub mod request_types;
 pub mod templates;

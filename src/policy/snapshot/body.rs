@@ -24,6 +24,7 @@ pub struct Body {
     pub names: Names,
     pub templates: Vec<Template>,
     pub network: Network,
+    pub client_address: ClientAddress,
     pub rules: Vec<Rule>,
     pub regexes: Vec<Vec<u8>>,
     pub zones: Vec<String>,
@@ -182,6 +183,13 @@ pub struct Network {
     pub connect_ports: Vec<PortRange>,
 }
 
+/// What is believed and told about the client's address, as places in the section's tables.
+#[derive(Archive, Serialize, Default)]
+pub struct ClientAddress {
+    pub believed: u8,
+    pub told: u8,
+}
+
 /// Addresses refused otherwise that are allowed; no ports: on all.
 #[derive(Archive, Serialize)]
 pub struct Destination {
@@ -202,6 +210,7 @@ pub const fn layout() -> u64 {
         size_of::<ArchivedTemplate>(),
         size_of::<ArchivedDestination>(),
         size_of::<ArchivedNetwork>(),
+        size_of::<ArchivedClientAddress>(),
         size_of::<ArchivedRule>(),
         size_of::<super::hosts::ArchivedHosts>(),
         size_of::<super::hosts::ArchivedSlot>(),
@@ -237,6 +246,7 @@ impl ArchivedBody {
         hold(self.access_profiles.iter().all(|p| (p.rule.to_native() as usize) < rules), "an Access Profile's rule")?;
         hold(self.time_profiles.iter().all(|t| t.check(self.zones.len())), "a time profile's numbers")?;
         hold(self.request_types.iter().all(|t| t.check(self.regexes.len())), "a request type's regular expression")?;
+        hold(self.client_address.check(), "the client address's choices")?;
         self.hosts.check(self.names.categories.len())
     }
 }

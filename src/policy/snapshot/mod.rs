@@ -16,6 +16,8 @@ use super::page;
 use super::page::BlockFacts;
 use super::page::Page;
 use super::patterns::Pattern;
+use super::sections::client_address::Believed;
+use super::sections::client_address::Told;
 use super::sections::time_profiles;
 use crate::base::archive::Verified;
 use crate::limits::SNAPSHOT_BYTES_MAX;
@@ -138,6 +140,18 @@ impl Snapshot {
     #[inline]
     pub fn refuse_private(&self) -> bool {
         self.body().network.refuse_private
+    }
+
+    /// Which field of a trusted proxy names the client.
+    #[inline]
+    pub fn believed(&self) -> Believed {
+        self.body().client_address.believed()
+    }
+
+    /// What origins learn about the client's address.
+    #[inline]
+    pub fn tells_origins(&self) -> Told {
+        self.body().client_address.told()
     }
 
     /// How many hosts the categories hold.

@@ -22,6 +22,30 @@ pub enum ForwardTo {
     Parent,
 }
 
+/// What the next machine learns about the client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TellClient {
+    /// Nothing: X-Forwarded-For and Forwarded are dropped.
+    #[default]
+    Nothing,
+    /// What came, unchanged.
+    AsReceived,
+    /// X-Forwarded-For: what came if `keep`, then the client. Forwarded is dropped.
+    XForwardedFor {
+        /// The client, or the proxy it came through.
+        client: IpAddr,
+        /// Whether who sent the request is trusted to have said the truth.
+        keep: bool,
+    },
+    /// The same with Forwarded (RFC 7239). X-Forwarded-For is dropped.
+    Forwarded {
+        /// The client, or the proxy it came through.
+        client: IpAddr,
+        /// Whether who sent the request is trusted to have said the truth.
+        keep: bool,
+    },
+}
+
 /// How a request goes on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ForwardRequest<'a> {
@@ -35,6 +59,8 @@ pub struct ForwardRequest<'a> {
     pub keep_upgrade: bool,
     /// Drop Expect, because the proxy sends `100 Continue` itself.
     pub drop_expect: bool,
+    /// What to say about the client.
+    pub tell: TellClient,
 }
 
 /// How a reply goes on.
@@ -67,12 +93,17 @@ pub fn forward_request(head: &RequestHead, buf: &[u8], how: &ForwardRequest<'_>,
     write_host(head, out);
     copy_fields(&head.fields, buf, out, |known| match known {
         Known::Expect => !how.drop_expect && head.expects_continue(),
+        Known::XForwardedFor => {
+            matches!(how.tell, TellClient::AsReceived | TellClient::XForwardedFor { keep: true, .. })
+        }
+        Known::Forwarded => matches!(how.tell, TellClient::AsReceived | TellClient::Forwarded { keep: true, .. }),
         Known::MaxForwards => !matches!(head.kind, MethodKind::Options | MethodKind::Trace),
         _ => true,
     });
     if let Some(left) = head.max_forwards(buf) {
         field(out, "Max-Forwards", left.saturating_sub(1));
     }
+    write_client(how.tell, out);
     write_framing(head.framing(), out);
     // Only with a nomination are TE and Upgrade heard by the next hop alone (RFC 9110 sections 7.8 and 10.1.4).
     let upgrade = head.fields.said.upgrade.filter(|_| how.keep_upgrade && head.wants_upgrade());
@@ -178,6 +209,9 @@ fn copy_fields(fields: &Fields, buf: &[u8], out: &mut Vec<u8>, also: impl Fn(Kno
             Known::Other | Known::Date => !fields.said.nominates || !fields.nominated(buf, field.name.of_buf(buf)),
             Known::Pinned | Known::Via => true,
             Known::Expect | Known::MaxForwards => also(field.known),
+            Known::XForwardedFor | Known::Forwarded => {
+                also(field.known) && (!fields.said.nominates || !fields.nominated(buf, field.name.of_buf(buf)))
+            }
             Known::Connection
             | Known::Hop
             | Known::Te
@@ -201,6 +235,21 @@ fn flush(run: Option<(u32, u32)>, buf: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(buf.get(start as usize..end as usize).unwrap_or(&[]));
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// A line of its own: a list may stand in several (RFC 9110 section 5.3).
+fn write_client(tell: TellClient, out: &mut Vec<u8>) {
+    let client = match tell {
+        TellClient::Nothing | TellClient::AsReceived => return,
+        TellClient::XForwardedFor { client, .. } => client.to_string(),
+        TellClient::Forwarded { client, .. } => match client {
+            IpAddr::V4(v4) => format!("for={v4}"),
+            // A colon is none of a token's characters (RFC 7239 section 6).
+            IpAddr::V6(v6) => format!("for=\"[{v6}]\""),
+        },
+    };
+    let name: &[u8] = if matches!(tell, TellClient::Forwarded { .. }) { b"Forwarded" } else { b"X-Forwarded-For" };
+    raw_field(out, name, client.as_bytes());
 }
 
 fn write_framing(framing: BodyFraming, out: &mut Vec<u8>) {

@@ -85,6 +85,8 @@ pub(super) enum Known {
     Upgrade,
     MaxForwards,
     Date,
+    XForwardedFor,
+    Forwarded,
     /// End-to-end by definition: a Connection option cannot take it away (RFC 9110 section 7.6.1).
     Pinned,
 }
@@ -99,12 +101,14 @@ impl Known {
             4 if is("date") => Known::Date,
             6 if is("expect") => Known::Expect,
             7 if is("upgrade") => Known::Upgrade,
+            9 if is("forwarded") => Known::Forwarded,
             10 if is("connection") => Known::Connection,
             10 if is("keep-alive") => Known::Hop,
             12 if is("max-forwards") => Known::MaxForwards,
             13 if is("cache-control") || is("authorization") => Known::Pinned,
             14 if is("content-length") => Known::ContentLength,
             14 if is("http2-settings") => Known::Hop,
+            15 if is("x-forwarded-for") => Known::XForwardedFor,
             17 if is("transfer-encoding") => Known::TransferEncoding,
             // Proxy-Connection, Proxy-Authorization, Proxy-Authenticate, Proxy-Authentication-Info; Proxy-Status is
             // end-to-end (RFC 9209 section 2).
@@ -250,7 +254,7 @@ impl Said {
     fn hear(&mut self, buf: &[u8], field: &Field) {
         let value = field.value.of_buf(buf);
         match field.known {
-            Known::Other | Known::Hop | Known::Pinned => {}
+            Known::Other | Known::Hop | Known::Pinned | Known::XForwardedFor | Known::Forwarded => {}
             Known::Connection => self.hear_connection(value),
             Known::Te => self.trailers |= elements(value).any(|token| token.eq_ignore_ascii_case(b"trailers")),
             Known::TransferEncoding => self.coding = hear_coding(self.coding, value),

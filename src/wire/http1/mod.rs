@@ -30,7 +30,7 @@ mod target;
 pub use answer::{Answer, CONTINUE, ESTABLISHED, http_date, reason_phrase, write_answer};
 pub use body::BodyFraming;
 pub use chunked::{ChunkedDecoder, ChunkedError, Piece, Scan};
-pub use forward::{ForwardReply, ForwardRequest, ForwardTo, ReplyPlan, forward_reply, forward_request};
+pub use forward::{ForwardReply, ForwardRequest, ForwardTo, ReplyPlan, TellClient, forward_reply, forward_request};
 pub use head::{Parsed, Version};
 pub use reply::{ReplyError, ReplyHead, ReplyTo, parse_reply};
 pub use request::{RequestError, RequestHead, parse_request};
