@@ -12,7 +12,18 @@ pub const HEAD_FIELDS_MAX: usize = 256;
 /// The most bytes of empty lines before a message that are skipped, as RFC 9112 section 2.2 asks for at least one.
 pub const HEAD_LEADING_BYTES_MAX: usize = 8;
 
+// wire: fields
+/// The most options that all Connection fields of one head name together: each is compared with each field, and a head full of
+/// options would cost a core milliseconds.
+pub const CONNECTION_OPTIONS_MAX: u32 = 64;
+
 // wire: bodies
+/// The longest body, and the longest chunk, in bytes. Many programs count in signed 64-bit numbers: what is longer is negative to
+/// them, and ends somewhere else than it does for us.
+pub const BODY_BYTES_MAX: u64 = i64::MAX as u64;
+/// The most hexadecimal digits of a chunk's size: what 64 bits need. Leading zeros beyond have no use but to find readers that
+/// count differently.
+pub const CHUNK_SIZE_DIGITS_MAX: usize = 16;
 /// The most bytes of one chunk's size line: sixteen hexadecimal digits would do, the rest is for extensions that nobody
 /// acts upon.
 pub const CHUNK_LINE_BYTES_MAX: usize = 512;
@@ -286,6 +297,8 @@ pub const CONTROL_ACTION_S_MAX: u64 = 120;
 pub const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// How often the record of a running exchange is patched, in milliseconds: what a crash of the process loses of its numbers.
 pub const TUNNEL_UPDATE_MS: u64 = 1_000;
+/// The most characters of `details` in Proxy-Status: one or two sentences, as the page has them.
+pub const PROXY_STATUS_DETAILS_CHARS_MAX: usize = 400;
 /// Interim replies (1xx) that one request may get.
 pub const INTERIM_REPLIES_MAX: usize = 32;
 

@@ -3,8 +3,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use tidegate::wire::http1::ForwardRequest;
+use tidegate::wire::http1::ForwardTo;
 use tidegate::wire::http1::Parsed;
 use tidegate::wire::http1::RequestHead;
+use tidegate::wire::http1::Scheme;
 use tidegate::wire::http1::forward_request;
 use tidegate::wire::http1::parse_request;
 
@@ -16,7 +18,9 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     }
     let mut out = Vec::new();
-    let how = ForwardRequest { via: "tidegate", keep_upgrade: true, ..ForwardRequest::default() };
+    // An https target goes nowhere in plain but to another proxy: origin form would lose its scheme.
+    let to = if came.scheme() == Scheme::Https { ForwardTo::Parent } else { ForwardTo::Origin };
+    let how = ForwardRequest { via: "tidegate", to, keep_upgrade: true, ..ForwardRequest::default() };
     forward_request(&came, bytes, &how, &mut out);
     let mut went = RequestHead::new();
     match parse_request(&out, &mut went) {

@@ -4,6 +4,7 @@ use super::account::Account;
 use super::connection::Client;
 use super::connection::Fault;
 use super::connection::Next;
+use super::connection::Request;
 use super::failure::Failure;
 use super::failure::Verdict;
 use crate::policy::BlockFacts;
@@ -11,11 +12,13 @@ use crate::policy::ListKind;
 use crate::policy::Page;
 use crate::policy::page;
 use crate::record::By;
+use crate::record::CacheCode;
 use crate::record::Ending;
 use crate::record::Phase;
 use crate::wire::http1::Answer;
 use crate::wire::http1::ReplyTo;
 use crate::wire::http1::write_answer;
+use crate::wire::http1::write_proxy_status;
 use std::borrow::Cow;
 
 /// How much of the request has been read when it is refused.
@@ -51,13 +54,59 @@ pub(super) async fn refuse(client: &Client<'_>, mut account: Account<'_>, failur
     }
     let kept = account.request.is_some_and(|request| request.head.keep_alive());
     let close = verdict.close || !kept || reading == Reading::Part || client.state.draining.get();
-    let sent = send(client, &mut account, &page, verdict.error, close).await;
+    let mut proxy_status = String::new();
+    let details = if verdict.words.is_empty() { &account.reason } else { verdict.words.as_str() };
+    write_proxy_status(&client.state.via, Some(verdict.error), details, &mut proxy_status);
+    let content_type = Some(page.content_type);
+    let own = Own { status: page.status, content_type, body: page.body.as_bytes(), proxy_status, fields: &[] };
+    let sent = send(client, &mut account, &own, close).await;
     account.close(if sent { verdict.ending } else { Ending::new(By::Client, Phase::Last) });
+    after(reading, sent, close)
+}
+
+/// Answers a TRACE or OPTIONS that may take no further hop (RFC 9110 section 7.6.2), and ends the exchange.
+pub(super) async fn last_hop(
+    client: &Client<'_>,
+    request: Request<'_>,
+    mut account: Account<'_>,
+    reading: Reading,
+) -> Next {
+    let mut body = Vec::new();
+    let mut own = Own { status: 200, content_type: None, body: &[], proxy_status: String::new(), fields: &[] };
+    if request.head.is_trace() {
+        request.head.write_trace(request.buf, &mut body);
+        (own.content_type, own.body) = (Some("message/http"), &body);
+    } else {
+        own.fields = &[("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE, CONNECT")];
+    }
+    write_proxy_status(&client.state.via, None, "the last hop that Max-Forwards allows", &mut own.proxy_status);
+    account.ended.cachecode = CacheCode::Interface;
+    account.ended.status = own.status;
+    if account.open(own.content_type.unwrap_or("").as_bytes()).is_err() {
+        return refuse(client, account, Failure::NoRecord, reading).await;
+    }
+    let close = !request.head.keep_alive() || reading == Reading::Part || client.state.draining.get();
+    let sent = send(client, &mut account, &own, close).await;
+    account.close(if sent { Ending::COMPLETE } else { Ending::new(By::Client, Phase::Last) });
+    after(reading, sent, close)
+}
+
+/// What becomes of the connection.
+fn after(reading: Reading, sent: bool, close: bool) -> Next {
     match reading {
         _ if !sent => Next::Close,
         Reading::Whole(used) if !close => Next::Again { used, behind: Vec::new() },
         _ => Next::Linger,
     }
+}
+
+/// An answer of ours.
+struct Own<'a> {
+    status: u16,
+    content_type: Option<&'a str>,
+    body: &'a [u8],
+    proxy_status: String,
+    fields: &'a [(&'a str, &'a str)],
 }
 
 /// Writes what the failure means into the account, and the page for it.
@@ -102,25 +151,24 @@ fn page_of(client: &Client<'_>, account: &mut Account<'_>, failure: &Failure, ve
     page
 }
 
-async fn send(client: &Client<'_>, account: &mut Account<'_>, page: &Page, error: &str, close: bool) -> bool {
+async fn send(client: &Client<'_>, account: &mut Account<'_>, own: &Own<'_>, close: bool) -> bool {
     let state = client.state;
-    let proxy_status = format!("{}; error={error}", state.via);
     let mut out = state.heads.take();
     state.with_date(|date| {
         let answer = Answer {
-            status: page.status,
+            status: own.status,
             date: Some(date),
-            content_type: Some(page.content_type),
-            content_length: page.body.len() as u64,
+            content_type: own.content_type,
+            content_length: own.body.len() as u64,
             close,
-            proxy_status: Some(&proxy_status),
-            ..Answer::default()
+            proxy_status: Some(&own.proxy_status),
+            fields: own.fields,
         };
         write_answer(&answer, &mut out);
     });
     if account.request.is_none_or(|request| request.head.reply_to() != ReplyTo::Head) {
-        out.extend_from_slice(page.body.as_bytes());
-        account.ended.download = page.body.len() as u64;
+        out.extend_from_slice(own.body);
+        account.ended.download = own.body.len() as u64;
     }
     let (sent, out) = client.stream.send(out, 0, state.timeouts().body).await;
     state.heads.give(out);

@@ -20,6 +20,8 @@ pub(super) enum Body {
 pub(super) struct Taken {
     /// Bytes of the body as it is framed.
     pub(super) bytes: usize,
+    /// Bytes at the front that go on: fewer, where chunk extensions were left out.
+    pub(super) kept: usize,
     /// Of these, payload.
     pub(super) payload: u64,
 }
@@ -48,28 +50,49 @@ impl Body {
         matches!(self, Body::UntilClose)
     }
 
-    /// How much of the front of `bytes` is of this body; what is behind is not.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Taken, ChunkedError> {
-        match self {
+    /// How much of the front of `bytes` is of this body; what is behind is not. What goes on is moved together at the
+    /// front, so that nobody behind us reads chunk extensions.
+    pub(super) fn take(&mut self, bytes: &mut [u8]) -> Result<Taken, ChunkedError> {
+        if let Body::Chunked(decoder) = self {
+            let passed = decoder.pass(bytes)?;
+            return Ok(Taken { bytes: passed.consumed, kept: passed.kept, payload: passed.payload as u64 });
+        }
+        self.look(bytes)
+    }
+
+    /// As [`Body::take`], and changes nothing in `bytes`: what was kept is found with another [`Body`] later.
+    pub(super) fn look(&mut self, bytes: &[u8]) -> Result<Taken, ChunkedError> {
+        let count = match self {
             Body::Length(left) => {
                 let count = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 *left -= count as u64;
-                Ok(Taken { bytes: count, payload: count as u64 })
+                count
             }
             Body::Chunked(decoder) => {
                 let scan = decoder.scan(bytes)?;
-                Ok(Taken { bytes: scan.consumed, payload: scan.payload as u64 })
+                return Ok(Taken { bytes: scan.consumed, kept: scan.consumed, payload: scan.payload as u64 });
             }
-            Body::UntilClose => Ok(Taken { bytes: bytes.len(), payload: bytes.len() as u64 }),
+            Body::UntilClose => bytes.len(),
+        };
+        Ok(Taken { bytes: count, kept: count, payload: count as u64 })
+    }
+
+    /// As [`Body::take`], and appends what goes on to `out`: the body as it is framed, or its payload alone.
+    pub(super) fn pass(&mut self, bytes: &[u8], dechunk: bool, out: &mut Vec<u8>) -> Result<Taken, ChunkedError> {
+        if dechunk {
+            return self.take_payload(bytes, out);
         }
+        let start = out.len();
+        out.extend_from_slice(bytes);
+        let taken = self.take(&mut out[start..])?;
+        out.truncate(start + taken.kept);
+        Ok(taken)
     }
 
     /// As [`Body::take`], and appends the payload alone to `out`.
     pub(super) fn take_payload(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Taken, ChunkedError> {
         let Body::Chunked(decoder) = self else {
-            let taken = self.take(bytes)?;
-            out.extend_from_slice(&bytes[..taken.bytes]);
-            return Ok(taken);
+            return self.pass(bytes, false, out);
         };
         let mut taken = Taken::default();
         while taken.bytes < bytes.len() && !decoder.ended() {
@@ -78,6 +101,7 @@ impl Body {
             out.extend_from_slice(&rest[piece.payload.clone()]);
             taken.payload += piece.payload.len() as u64;
             taken.bytes += piece.consumed;
+            taken.kept += piece.payload.len();
         }
         Ok(taken)
     }
@@ -89,23 +113,31 @@ mod tests {
 
     #[test]
     fn a_body_takes_its_own_and_leaves_what_is_behind() {
-        type Row = (BodyFraming, &'static [u8], usize, u64, bool, &'static [u8]);
-        let table: [Row; 6] = [
-            (BodyFraming::None, b"next", 0, 0, true, b""),
-            (BodyFraming::Length(3), b"abcnext", 3, 3, true, b"abc"),
-            (BodyFraming::Length(9), b"abc", 3, 3, false, b"abc"),
-            (BodyFraming::Chunked, b"3\r\nabc\r\n0\r\n\r\nnext", 13, 3, true, b"abc"),
-            (BodyFraming::Chunked, b"5\r\nab", 5, 2, false, b"ab"),
-            (BodyFraming::Close, b"all", 3, 3, false, b"all"),
+        type Row = (BodyFraming, &'static [u8], usize, bool, &'static [u8], &'static [u8]);
+        let table: [Row; 7] = [
+            (BodyFraming::None, b"next", 0, true, b"", b""),
+            (BodyFraming::Length(3), b"abcnext", 3, true, b"abc", b"abc"),
+            (BodyFraming::Length(9), b"abc", 3, false, b"abc", b"abc"),
+            (BodyFraming::Chunked, b"3\r\nabc\r\n0\r\n\r\nnext", 13, true, b"3\r\nabc\r\n0\r\n\r\n", b"abc"),
+            (BodyFraming::Chunked, b"3 ;x=y\r\nabc\r\n0;z\r\n\r\nnext", 20, true, b"3\r\nabc\r\n0\r\n\r\n", b"abc"),
+            (BodyFraming::Chunked, b"5\r\nab", 5, false, b"5\r\nab", b"ab"),
+            (BodyFraming::Close, b"all", 3, false, b"all", b"all"),
         ];
-        for (framing, bytes, taken, payload, whole, plain) in table {
-            let expected = Taken { bytes: taken, payload };
+        for (framing, bytes, taken, whole, framed, plain) in table {
+            let payload = plain.len() as u64;
+            for (dechunk, expected) in [(false, framed), (true, plain)] {
+                let (mut body, mut out) = (Body::new(framing), b"before".to_vec());
+                let said = body.pass(bytes, dechunk, &mut out).unwrap();
+                assert_eq!(said, Taken { bytes: taken, kept: expected.len(), payload }, "{framing:?}");
+                assert_eq!((body.is_whole(), &out[6..]), (whole, expected), "{framing:?}");
+            }
             let mut body = Body::new(framing);
-            assert_eq!(body.take(bytes).unwrap(), expected, "{framing:?}");
+            assert_eq!(body.look(bytes).unwrap(), Taken { bytes: taken, kept: taken, payload }, "{framing:?}");
             assert_eq!(body.is_whole(), whole, "{framing:?}");
-            let (mut body, mut out) = (Body::new(framing), Vec::new());
-            assert_eq!(body.take_payload(bytes, &mut out).unwrap(), expected, "{framing:?}");
-            assert_eq!((body.is_whole(), &out[..]), (whole, plain), "{framing:?}");
+            let (mut body, mut bytes) = (Body::new(framing), bytes.to_vec());
+            let behind = bytes[taken..].to_vec();
+            let said = body.take(&mut bytes).unwrap();
+            assert_eq!((&bytes[..said.kept], &bytes[taken..]), (framed, &behind[..]), "{framing:?}");
         }
     }
 }

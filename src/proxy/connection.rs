@@ -13,10 +13,13 @@ use crate::io::Wait;
 use crate::limits::HEAD_BUFFER_BYTES;
 use crate::limits::LINGER_BYTES_MAX;
 use crate::limits::SHEDDING_PER_CORE_MAX;
+use crate::wire::http1::Answer;
 use crate::wire::http1::Parsed;
 use crate::wire::http1::RequestError;
 use crate::wire::http1::RequestHead;
 use crate::wire::http1::parse_request;
+use crate::wire::http1::write_answer;
+use crate::wire::http1::write_proxy_status;
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
@@ -234,8 +237,19 @@ async fn shed(state: &CoreState, stream: TcpStream, why: &str) {
         return;
     }
     let _shedding = Shedding::count(state);
-    let words = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
-    let (sent, buf) = stream.send(words.to_vec(), 0, state.timeouts().linger).await;
+    let mut proxy_status = String::new();
+    let details = format!("the connection was turned away: {why}");
+    write_proxy_status(&state.via, Some("proxy_internal_error"), &details, &mut proxy_status);
+    let answer = Answer {
+        status: 503,
+        close: true,
+        proxy_status: Some(&proxy_status),
+        fields: &[("Retry-After", "1")],
+        ..Answer::default()
+    };
+    let mut out = Vec::new();
+    write_answer(&answer, &mut out);
+    let (sent, buf) = stream.send(out, 0, state.timeouts().linger).await;
     if sent.is_ok() {
         linger(state, &stream, buf).await;
     }

@@ -24,7 +24,7 @@ use std::borrow::Cow;
 pub(super) async fn run<'a>(client: &'a Client<'a>, request: Request<'a>, mut account: Account<'a>) -> Next {
     account.request = Some(request);
     let mut body = Body::new(request.head.framing());
-    let early = match body.take(&request.buf[request.head_bytes..]) {
+    let early = match body.look(&request.buf[request.head_bytes..]) {
         Ok(early) => early,
         Err(error) => return answer::refuse(client, account, Failure::BadBody(error), Reading::Part).await,
     };
@@ -35,6 +35,12 @@ pub(super) async fn run<'a>(client: &'a Client<'a>, request: Request<'a>, mut ac
             let reading = if body.is_whole() { Reading::Whole(used) } else { Reading::Part };
             account.ended.upload = 0;
             answer::refuse(client, account, failure, reading).await
+        }
+        // RFC 9110 section 7.6.2: it is for us. Policy was asked first, so that nobody learns more here than elsewhere.
+        Ok(_) if request.head.max_forwards() == Some(0) => {
+            let reading = if body.is_whole() { Reading::Whole(used) } else { Reading::Part };
+            account.ended.upload = 0;
+            answer::last_hop(client, request, account, reading).await
         }
         Ok(permit) if request.head.is_connect() => tunnel::connect(client, request, account, permit).await,
         Ok(permit) => relay::forward(client, request, account, permit, body, used).await,

@@ -36,6 +36,8 @@ pub(super) enum Failure {
     Open(OpenError),
     /// The origin closed without an answer, or took nothing of the request.
     OriginGone,
+    /// The origin closed in the middle of its answer's head.
+    ReplyCut,
     /// The origin did not answer in time.
     OriginSilent,
     /// The origin's answer is not one we accept.
@@ -102,7 +104,7 @@ impl Failure {
                 CacheCode::None,
                 "http_request_error",
                 "Your request was not understood",
-                format!("{error}. The program that sent it has to be corrected."),
+                format!("{}. The program that sent it has to be corrected.", capital(&error.to_string())),
             ),
             Failure::SlowHead => Verdict {
                 ending: Ending::new(By::ClientTimeout, Phase::Request),
@@ -199,6 +201,17 @@ impl Failure {
                 "The site closed its connection before it had answered. Try again; if it persists, the site has a fault."
                     .to_string(),
             ),
+            Failure::ReplyCut => verdict(
+                502,
+                By::Server,
+                Phase::Headers,
+                CacheCode::Aborted,
+                "http_response_incomplete",
+                "The site closed the connection",
+                "The site closed its connection in the middle of its answer. Try again; if it persists, the site has a \
+                 fault."
+                    .to_string(),
+            ),
             Failure::OriginSilent => verdict(
                 504,
                 By::ServerTimeout,
@@ -213,18 +226,18 @@ impl Failure {
                 By::Server,
                 Phase::Headers,
                 CacheCode::InvalidResponse,
-                "http_protocol_error",
+                reply_error_type(*error),
                 "The site's answer is not valid",
-                format!("{error}. Passing it on would be unsafe; the site has to be corrected."),
+                format!("{}. Passing it on would be unsafe; the site has to be corrected.", capital(&error.to_string())),
             ),
             Failure::BadReplyBody(error) => verdict(
                 502,
                 By::Server,
                 Phase::Data,
                 CacheCode::InvalidResponse,
-                "http_protocol_error",
+                reply_body_error_type(*error),
                 "The site's answer is not valid",
-                format!("{error}. Passing it on would be unsafe; the site has to be corrected."),
+                format!("{}. Passing it on would be unsafe; the site has to be corrected.", capital(&error.to_string())),
             ),
             Failure::EndlessInterim => verdict(
                 502,
@@ -252,7 +265,7 @@ impl Failure {
                 CacheCode::None,
                 "http_request_error",
                 "Your request was not understood",
-                format!("{error}. The program that sent it has to be corrected."),
+                format!("{}. The program that sent it has to be corrected.", capital(&error.to_string())),
             ),
             Failure::ClientGone(phase) => by_client(
                 0,
@@ -391,6 +404,41 @@ fn open_verdict(error: &OpenError) -> Verdict {
                 "try again; if it persists, the proxy's limits (MAX_FDS) need a look.",
             ),
         },
+    }
+}
+
+/// RFC 9209 section 2.3 knows more precise types for some faults of a reply.
+fn reply_error_type(error: ReplyError) -> &'static str {
+    match error {
+        ReplyError::HeadTooLarge | ReplyError::TooManyFields => "http_response_header_section_size",
+        ReplyError::CodingUnknown | ReplyError::CodingMalformed | ReplyError::CodingInOldVersion => {
+            "http_response_transfer_coding"
+        }
+        ReplyError::SwitchWithoutUpgrade => "http_upgrade_failed",
+        ReplyError::LengthTooLarge => "http_response_body_size",
+        ReplyError::StatusLine
+        | ReplyError::Version
+        | ReplyError::BareLineFeed
+        | ReplyError::Folded
+        | ReplyError::FieldName
+        | ReplyError::ControlByte
+        | ReplyError::LengthMalformed
+        | ReplyError::LengthRepeated
+        | ReplyError::LengthWithCoding
+        | ReplyError::TooManyOptions => "http_protocol_error",
+    }
+}
+
+fn reply_body_error_type(error: ChunkedError) -> &'static str {
+    match error {
+        ChunkedError::TrailerTooLong => "http_response_trailer_section_size",
+        ChunkedError::Size
+        | ChunkedError::SizeOverflow
+        | ChunkedError::ExtensionTooLong
+        | ChunkedError::LineEnd
+        | ChunkedError::DataEnd
+        | ChunkedError::Trailer
+        | ChunkedError::TrailerForbidden => "http_response_transfer_coding",
     }
 }
 

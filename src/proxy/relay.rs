@@ -58,7 +58,12 @@ pub(super) async fn forward<'a>(
     let tell = tell_client(client, &account.held.snapshot);
     let how = ForwardRequest { via: &state.via, keep_upgrade: switch, tell, ..ForwardRequest::default() };
     forward_request(request.head, request.buf, &how, &mut room.out);
-    room.out.extend_from_slice(&request.buf[request.head_bytes..used]);
+    // It was looked through when the request came; this look takes chunk extensions out.
+    let early = &request.buf[request.head_bytes..used];
+    if let Err(error) = Body::new(request.head.framing()).pass(early, false, &mut room.out) {
+        break_off(state, room);
+        return own::refuse(client, account, Failure::BadBody(error), Reading::Part).await;
+    }
     let mut pooled = true;
     let next = loop {
         let upstream = match state.upstreams.open(&permit, &account.held.snapshot, target, pooled).await {
@@ -89,9 +94,10 @@ pub(super) async fn forward<'a>(
         break match told {
             Ok(Delivered { switched: true, .. }) => {
                 break_off(state, room);
-                return tunnel::run(client, account, &upstream.stream, &request.buf[used..]).await;
+                let early = [&request.buf[used..], &gate.behind.take()].concat();
+                return tunnel::run(client, account, &upstream.stream, &early).await;
             }
-            Ok(delivered) => finish(client, account, upstream, target, &gate, delivered, used),
+            Ok(delivered) => finish(client, account, request, upstream, &gate, delivered, used),
             Err(stop) => give_up(client, account, &gate, stop, used).await,
         };
     };
@@ -114,8 +120,8 @@ fn tell_client(client: &Client<'_>, snapshot: &Snapshot) -> TellClient {
 fn finish(
     client: &Client<'_>,
     account: Account<'_>,
+    request: Request<'_>,
     upstream: Upstream,
-    target: Target<'_>,
     gate: &Gate,
     delivered: Delivered,
     used: usize,
@@ -123,13 +129,15 @@ fn finish(
     account.close(Ending::COMPLETE);
     let uploaded = gate.uploaded.get();
     if delivered.reusable && uploaded && !client.state.draining.get() {
+        let target = Target { host: request.head.host(), port: request.head.port() };
         upstream.stream.exchange_by(Deadline::NEVER);
         client.state.upstreams.keep(target, upstream);
     }
     match (delivered.close, uploaded) {
         (false, true) => Next::Again { used, behind: gate.behind.take() },
-        (true, true) => Next::Close,
-        (_, false) => Next::Linger,
+        // The client said itself that nothing follows.
+        (true, true) if !request.head.keep_alive() => Next::Close,
+        _ => Next::Linger,
     }
 }
 
@@ -304,13 +312,13 @@ impl Delivery<'_> {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => break Some(Failure::SlowBody),
                 Err(_) => break Some(Failure::ClientGone(Phase::Data)),
             }
-            let taken = match body.take(&buf) {
+            let taken = match body.take(&mut buf) {
                 Ok(taken) => taken,
                 Err(error) => break Some(Failure::BadBody(error)),
             };
             self.gate.upload.set(self.gate.upload.get() + taken.payload);
             self.gate.behind.borrow_mut().extend_from_slice(&buf[taken.bytes..]);
-            buf.truncate(taken.bytes);
+            buf.truncate(taken.kept);
             if origin_takes && !self.gate.answered.get() {
                 let (sent, back) = self.origin.send(buf, 0, state.timeouts().body).await;
                 buf = back;
@@ -335,7 +343,7 @@ impl Delivery<'_> {
         let state = self.client.state;
         let status = room.head.status();
         let switched = status == 101;
-        if switched && !self.switch {
+        if switched && !self.may_switch(room) {
             return Err(Stop::Fail(Failure::BadReply(ReplyError::SwitchWithoutUpgrade)));
         }
         let mut body = Body::new(room.head.framing());
@@ -354,7 +362,8 @@ impl Delivery<'_> {
             account.ended.download = first.len() as u64;
             first.len()
         } else {
-            let taken = pass(&mut body, first, plan.dechunk, &mut room.out).map_err(Stop::Fail)?;
+            let taken = body.pass(first, plan.dechunk, &mut room.out);
+            let taken = taken.map_err(|error| Stop::Fail(Failure::BadReplyBody(error)))?;
             account.ended.download = taken.payload;
             taken.bytes
         };
@@ -379,6 +388,15 @@ impl Delivery<'_> {
             account.settle(Ending::COMPLETE);
         }
         Ok(Delivered { reusable: clean && room.head.keep_alive(), close: plan.close, switched })
+    }
+
+    /// A protocol that policy allowed and the client asked for, by an origin that has the whole request: what stands in the
+    /// way of the switched connection then is nothing of HTTP any more.
+    fn may_switch(&self, room: &Room) -> bool {
+        let asked = |protocol: &str| {
+            self.request.head.upgrades(self.request.buf).any(|offered| offered.eq_ignore_ascii_case(protocol))
+        };
+        self.switch && self.gate.uploaded.get() && room.head.upgrades(&room.replies).all(asked)
     }
 
     /// Reads up to and with the head of the final reply, passing interim ones on.
@@ -417,7 +435,7 @@ impl Delivery<'_> {
                 Ok(count) if count > 0 => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(Stop::Fail(Failure::OriginSilent)),
                 _ if untouched => return Err(Stop::Untouched(Failure::OriginGone)),
-                _ => return Err(Stop::Fail(Failure::OriginGone)),
+                _ => return Err(Stop::Fail(Failure::ReplyCut)),
             }
         }
     }
@@ -460,17 +478,17 @@ impl Delivery<'_> {
             }
             let taken = if dechunk {
                 room.out.clear();
-                let taken = pass(body, &buf, true, &mut room.out);
+                let taken = body.take_payload(&buf, &mut room.out);
                 std::mem::swap(&mut buf, &mut room.out);
-                taken.map(|taken| (taken, taken.bytes == room.out.len()))
+                taken.map(|taken| (taken, taken.bytes == room.out.len())).map_err(Failure::BadReplyBody)
             } else {
-                body.take(&buf).map_err(Failure::BadReplyBody).map(|taken| (taken, taken.bytes == buf.len()))
+                body.take(&mut buf).map_err(Failure::BadReplyBody).map(|taken| (taken, taken.bytes == buf.len()))
             };
             // Nobody knows what the bytes mean from here on: the answer cannot end well.
             let (taken, all) = taken.map_err(|_| origin_cut(None, by_close))?;
             clean &= all;
             if !dechunk {
-                buf.truncate(taken.bytes);
+                buf.truncate(taken.kept);
             }
             let (sent, back) = self.client.stream.send(buf, 0, state.timeouts().body).await;
             buf = back;
@@ -481,15 +499,6 @@ impl Delivery<'_> {
         state.bodies.give(buf);
         Ok(clean)
     }
-}
-
-fn pass(body: &mut Body, bytes: &[u8], dechunk: bool, out: &mut Vec<u8>) -> Result<super::body::Taken, Failure> {
-    if dechunk {
-        return body.take_payload(bytes, out).map_err(Failure::BadReplyBody);
-    }
-    let taken = body.take(bytes).map_err(Failure::BadReplyBody)?;
-    out.extend_from_slice(&bytes[..taken.bytes]);
-    Ok(taken)
 }
 
 fn client_cut(error: &io::Error, by_close: bool) -> Stop {

@@ -1,6 +1,21 @@
 //! Chunked bodies, whole and in pieces.
 use tidegate::wire::http1::*;
 
+/// What goes on of a chunked body handed over in pieces of the given sizes, and how many bytes it had.
+pub fn pass_chunked(bytes: &[u8], sizes: &[usize]) -> Result<(Vec<u8>, usize, bool), ChunkedError> {
+    let (mut decoder, mut out, mut used) = (ChunkedDecoder::new(), Vec::new(), 0);
+    let mut sizes = sizes.iter().copied().chain(std::iter::repeat(sizes.last().copied().unwrap_or(usize::MAX)));
+    while used < bytes.len() && !decoder.ended() {
+        let size = sizes.next().unwrap_or(1).clamp(1, bytes.len() - used);
+        let mut part = bytes[used..used + size].to_vec();
+        let passed = decoder.pass(&mut part)?;
+        assert_eq!(&part[passed.consumed..], &bytes[used + passed.consumed..used + size], "what is behind stays");
+        out.extend_from_slice(&part[..passed.kept]);
+        used += passed.consumed;
+    }
+    Ok((out, used, decoder.ended()))
+}
+
 /// Reads a chunked body handed over in pieces of the given sizes (the last one again and again): payload and bytes used.
 pub fn read_chunked(bytes: &[u8], sizes: &[usize]) -> Result<(Vec<u8>, usize, bool), ChunkedError> {
     let (mut reader, mut scanner) = (ChunkedDecoder::new(), ChunkedDecoder::new());
@@ -49,6 +64,22 @@ fn chunked_bodies_end_where_they_say_however_they_are_cut() {
 }
 
 #[test]
+fn what_goes_on_of_a_chunked_body_has_no_extensions_however_it_is_cut() {
+    for (bytes, goes_on) in [
+        ("0\r\n\r\n", "0\r\n\r\n"),
+        ("5\r\nhello\r\n0\r\n\r\n", "5\r\nhello\r\n0\r\n\r\n"),
+        ("000A;x=y\r\n0123456789\r\n0;a=\"b;\"\r\n\r\n", "000A\r\n0123456789\r\n0\r\n\r\n"),
+        ("1 \t; ext \r\nx\r\n0 ;\r\nX-Sum: 7\r\n\r\n", "1\r\nx\r\n0\r\nX-Sum: 7\r\n\r\n"),
+    ] {
+        let with_more = format!("{bytes}GET / HTTP/1.1\r\n");
+        for size in 1..with_more.len() {
+            let passed = pass_chunked(with_more.as_bytes(), &[size]).unwrap();
+            assert_eq!(passed, (goes_on.as_bytes().to_vec(), bytes.len(), true), "{bytes:?} by {size}");
+        }
+    }
+}
+
+#[test]
 fn chunked_bodies_that_could_end_in_two_places_are_refused() {
     let long_extension = format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(512));
     let only_extensions = "1;0123456789abcdef0123456789abcdef0123456789abcdef\r\nx\r\n".repeat(500);
@@ -63,6 +94,12 @@ fn chunked_bodies_that_could_end_in_two_places_are_refused() {
         (" 1\r\nx\r\n", ChunkedError::Size),
         ("1_0\r\n", ChunkedError::Size),
         ("10000000000000000\r\n", ChunkedError::SizeOverflow),
+        ("8000000000000000\r\n", ChunkedError::SizeOverflow),
+        ("00000000000000001\r\nx\r\n0\r\n\r\n", ChunkedError::SizeOverflow),
+        ("1\u{b}\r\nx\r\n", ChunkedError::Size),
+        ("1;a\rb\r\nx\r\n", ChunkedError::LineEnd),
+        ("5\r\nabc\r\n0\r\n\r\n", ChunkedError::DataEnd),
+        ("2\r\nabc\r\n", ChunkedError::DataEnd),
         ("1\nx\r\n0\r\n\r\n", ChunkedError::Size),
         ("1\rx", ChunkedError::LineEnd),
         ("1;a\nx", ChunkedError::LineEnd),
@@ -78,11 +115,20 @@ fn chunked_bodies_that_could_end_in_two_places_are_refused() {
         ("0\r\ntransfer-encoding: chunked\r\n\r\n", ChunkedError::TrailerForbidden),
         ("0\r\nHOST: a\r\n\r\n", ChunkedError::TrailerForbidden),
         ("0\r\nProxy-Authorization: a\r\n\r\n", ChunkedError::TrailerForbidden),
+        ("0\r\nProxy-Something-That-Is-Very-Long-Indeed: a\r\n\r\n", ChunkedError::TrailerForbidden),
+        ("0\r\nNo-Colon\r\n\r\n", ChunkedError::Trailer),
+        ("0\r\nX: a\u{0}b\r\n\r\n", ChunkedError::LineEnd),
         (&long_extension, ChunkedError::ExtensionTooLong),
         (&only_extensions, ChunkedError::ExtensionTooLong),
         (&long_trailer, ChunkedError::TrailerTooLong),
     ] {
         for size in [1, 2, 3, usize::MAX] {
+            assert_eq!(
+                pass_chunked(bytes.as_bytes(), &[size]),
+                Err(why),
+                "{} by {size}",
+                &bytes[..bytes.len().min(60)]
+            );
             assert_eq!(
                 read_chunked(bytes.as_bytes(), &[size]),
                 Err(why),

@@ -3,6 +3,7 @@
 use super::forward::field;
 use super::forward::raw_field;
 use super::forward::status_digits;
+use crate::limits::PROXY_STATUS_DETAILS_CHARS_MAX;
 
 /// The interim reply that lets a waiting client send its body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -54,6 +55,25 @@ pub fn write_answer(answer: &Answer<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends a value for Proxy-Status (RFC 9209): who speaks, the type of the error if there is one, and words for people,
+/// which become ASCII here, as the form asks for. `node` must be a token of RFC 9651 section 3.3.4.
+pub fn write_proxy_status(node: &str, error: Option<&str>, details: &str, out: &mut String) {
+    out.push_str(node);
+    if let Some(error) = error {
+        out.push_str("; error=");
+        out.push_str(error);
+    }
+    out.push_str("; details=\"");
+    for character in details.chars().take(PROXY_STATUS_DETAILS_CHARS_MAX) {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            ' '..='~' => out.push(character),
+            _ => out.push('?'),
+        }
+    }
+    out.push('"');
+}
+
 /// What a status is called.
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
@@ -70,6 +90,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         407 => "Proxy Authentication Required",
         408 => "Request Timeout",
+        411 => "Length Required",
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",

@@ -30,6 +30,7 @@ impl BodyFraming {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FramingFault {
     LengthMalformed,
+    LengthTooLarge,
     LengthRepeated,
     LengthWithCoding,
     CodingUnknown,
@@ -56,6 +57,7 @@ pub(super) fn announced(said: &Said, version: Version) -> Result<Option<BodyFram
         LengthSaid::Nothing => Ok(None),
         LengthSaid::Bytes(bytes) => Ok(Some(BodyFraming::Length(bytes))),
         LengthSaid::Malformed => Err(FramingFault::LengthMalformed),
+        LengthSaid::TooLarge => Err(FramingFault::LengthTooLarge),
         LengthSaid::Repeated => Err(FramingFault::LengthRepeated),
     }
 }

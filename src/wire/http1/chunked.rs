@@ -1,8 +1,10 @@
 //! The chunked coding (RFC 9112 section 7.1), read in pieces of any size.
 //!
-//! The decoder checks every byte and tells how far it came, so that a body can be passed on as it stands, chunk lines,
-//! trailers and all, without being taken apart and wrapped again. [`ChunkedDecoder::next`] hands out the payload instead,
-//! for those who look inside and for HTTP/1.0 clients.
+//! The decoder checks every byte and tells how far it came, so that a body can be passed on where it stands, chunks,
+//! trailers and all, without being taken apart and wrapped again. [`ChunkedDecoder::pass`] is that: what it leaves in the
+//! buffer has no chunk extensions and no white space around sizes any more, which nobody needs and which other readers
+//! read in other ways. [`ChunkedDecoder::next`] hands out the payload instead, for those who look inside and for HTTP/1.0
+//! clients; [`ChunkedDecoder::scan`] only looks.
 //!
 //! ```text
 //! Size -> [Space -> Extension] -> SizeLf -> Data -> DataCr -> DataLf -> Size ...
@@ -14,8 +16,10 @@ use std::fmt;
 use std::ops::Range;
 
 use super::head::is_token_byte;
+use crate::limits::BODY_BYTES_MAX;
 use crate::limits::CHUNK_EXTENSION_BYTES_MAX;
 use crate::limits::CHUNK_LINE_BYTES_MAX;
+use crate::limits::CHUNK_SIZE_DIGITS_MAX;
 use crate::limits::TRAILER_BYTES_MAX;
 
 /// Why a chunked body is refused. The connection it came on cannot be used again: nobody knows where the next message
@@ -24,7 +28,7 @@ use crate::limits::TRAILER_BYTES_MAX;
 pub enum ChunkedError {
     /// A chunk's size is missing or holds something other than hexadecimal digits.
     Size,
-    /// A chunk's size does not fit in 64 bits.
+    /// A chunk's size is beyond [`BODY_BYTES_MAX`], or has more digits than such a number needs.
     SizeOverflow,
     /// A chunk's size line, or all extensions of the body together, are longer than anybody needs.
     ExtensionTooLong,
@@ -44,7 +48,7 @@ impl fmt::Display for ChunkedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ChunkedError::Size => "chunked body: a chunk's size is not a hexadecimal number",
-            ChunkedError::SizeOverflow => "chunked body: a chunk's size is beyond 64 bits",
+            ChunkedError::SizeOverflow => "chunked body: a chunk's size is beyond what programs can count",
             ChunkedError::ExtensionTooLong => "chunked body: chunk extensions are too long",
             ChunkedError::LineEnd => "chunked body: a line holds a control byte or does not end in CR LF",
             ChunkedError::DataEnd => "chunked body: a chunk is longer than its size says",
@@ -62,6 +66,19 @@ impl std::error::Error for ChunkedError {}
 pub struct Scan {
     /// Bytes of the buffer that belong to this body, all of them checked; less than the buffer only when it ended.
     pub consumed: usize,
+    /// Payload bytes among them.
+    pub payload: usize,
+    /// The body ended with the last consumed byte.
+    pub ended: bool,
+}
+
+/// What [`ChunkedDecoder::pass`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Passed {
+    /// Bytes of the buffer that belonged to this body; less than the buffer only when it ended.
+    pub consumed: usize,
+    /// Bytes at the front of the buffer that now are to be sent on.
+    pub kept: usize,
     /// Payload bytes among them.
     pub payload: usize,
     /// The body ended with the last consumed byte.
@@ -150,6 +167,34 @@ impl ChunkedDecoder {
         Ok(scan)
     }
 
+    /// As [`ChunkedDecoder::scan`], and closes the gaps that chunk extensions leave at the front of `buf`. What stands
+    /// behind the body stays where it is.
+    pub fn pass(&mut self, buf: &mut [u8]) -> Result<Passed, ChunkedError> {
+        let mut passed = Passed { ended: self.ended(), ..Passed::default() };
+        while passed.consumed < buf.len() && !self.ended() {
+            let from = passed.consumed;
+            let run = if self.state == State::Data {
+                let run = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len() - from);
+                self.take_data(run);
+                passed.payload += run;
+                run
+            } else {
+                self.state = self.step(buf[from])?;
+                1
+            };
+            passed.consumed += run;
+            if matches!(self.state, State::Space | State::Extension) {
+                continue;
+            }
+            if passed.kept != from {
+                buf.copy_within(from..from + run, passed.kept);
+            }
+            passed.kept += run;
+        }
+        passed.ended = self.ended();
+        Ok(passed)
+    }
+
     /// The next run of payload in `buf`. Call again with what was not consumed until nothing is left or the body ended.
     pub fn next(&mut self, buf: &[u8]) -> Result<Piece, ChunkedError> {
         let mut at = 0;
@@ -235,7 +280,7 @@ impl ChunkedDecoder {
             b'0'..=b'9' => digit - b'0',
             _ => (digit | 0x20) - b'a' + 10,
         };
-        if self.left > u64::MAX >> 4 {
+        if self.left > BODY_BYTES_MAX >> 4 || self.line_bytes > CHUNK_SIZE_DIGITS_MAX {
             return Err(ChunkedError::SizeOverflow);
         }
         self.left = self.left << 4 | u64::from(value);
@@ -283,8 +328,10 @@ impl ChunkedDecoder {
     }
 
     fn check_name(&self) -> Result<State, ChunkedError> {
-        let name = self.name.get(..self.name_bytes).unwrap_or(&[]);
-        let forbidden = name.starts_with(b"proxy-") || FORBIDDEN.iter().any(|text| text.as_bytes() == name);
+        let name = &self.name[..self.name_bytes.min(NAME_BYTES_KEPT)];
+        // A longer name than any of those is none of those, whatever it begins with.
+        let listed = self.name_bytes <= NAME_BYTES_KEPT && FORBIDDEN.iter().any(|text| text.as_bytes() == name);
+        let forbidden = listed || name.starts_with(b"proxy-");
         if forbidden { Err(ChunkedError::TrailerForbidden) } else { Ok(State::TrailerValue) }
     }
 }

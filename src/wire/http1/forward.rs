@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::body::BodyFraming;
+use super::head::Field;
 use super::head::Fields;
 use super::head::Known;
 use super::head::Version;
@@ -10,6 +11,7 @@ use super::head::protocols;
 use super::reply::ReplyHead;
 use super::request::MethodKind;
 use super::request::RequestHead;
+use super::request::is_secret;
 use super::target::TargetForm;
 
 /// Who gets the request.
@@ -91,16 +93,18 @@ pub struct ReplyPlan {
 pub fn forward_request(head: &RequestHead, buf: &[u8], how: &ForwardRequest<'_>, out: &mut Vec<u8>) {
     write_request_line(head, buf, how.to, out);
     write_host(head, out);
-    copy_fields(&head.fields, buf, out, |known| match known {
+    let is_trace = head.kind == MethodKind::Trace;
+    copy_fields(&head.fields, buf, out, |field| match field.known {
         Known::Expect => !how.drop_expect && head.expects_continue(),
         Known::XForwardedFor => {
             matches!(how.tell, TellClient::AsReceived | TellClient::XForwardedFor { keep: true, .. })
         }
         Known::Forwarded => matches!(how.tell, TellClient::AsReceived | TellClient::Forwarded { keep: true, .. }),
-        Known::MaxForwards => !matches!(head.kind, MethodKind::Options | MethodKind::Trace),
-        _ => true,
+        Known::MaxForwards => !is_trace && head.kind != MethodKind::Options,
+        // A client must not send secrets with TRACE (RFC 9110 section 9.3.8): the origin would reflect them.
+        _ => !is_trace || !is_secret(field.name.of_buf(buf)),
     });
-    if let Some(left) = head.max_forwards(buf) {
+    if let Some(left) = head.max_forwards() {
         field(out, "Max-Forwards", left.saturating_sub(1));
     }
     write_client(how.tell, out);
@@ -202,16 +206,15 @@ fn write_authority(head: &RequestHead, always_port: bool, out: &mut Vec<u8>) {
 }
 
 /// Copies the fields that go on, runs of them at once: most heads have long stretches that do not concern us.
-fn copy_fields(fields: &Fields, buf: &[u8], out: &mut Vec<u8>, also: impl Fn(Known) -> bool) {
+fn copy_fields(fields: &Fields, buf: &[u8], out: &mut Vec<u8>, also: impl Fn(&Field) -> bool) {
     let mut run: Option<(u32, u32)> = None;
     for field in &fields.list {
         let goes_on = match field.known {
-            Known::Other | Known::Date => !fields.said.nominates || !fields.nominated(buf, field.name.of_buf(buf)),
-            Known::Pinned | Known::Via => true,
-            Known::Expect | Known::MaxForwards => also(field.known),
-            Known::XForwardedFor | Known::Forwarded => {
-                also(field.known) && (!fields.said.nominates || !fields.nominated(buf, field.name.of_buf(buf)))
+            Known::Other | Known::XForwardedFor | Known::Forwarded => {
+                (!fields.said.nominates || !fields.nominated(buf, field.name.of_buf(buf))) && also(field)
             }
+            Known::Via | Known::Date => true,
+            Known::Pinned | Known::Expect | Known::MaxForwards => also(field),
             Known::Connection
             | Known::Hop
             | Known::Te

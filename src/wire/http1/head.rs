@@ -2,6 +2,8 @@
 
 use std::mem::MaybeUninit;
 
+use crate::limits::BODY_BYTES_MAX;
+use crate::limits::CONNECTION_OPTIONS_MAX;
 use crate::limits::HEAD_BYTES_MAX;
 use crate::limits::HEAD_FIELDS_MAX;
 use crate::limits::HEAD_LEADING_BYTES_MAX;
@@ -107,9 +109,11 @@ impl Known {
             12 if is("max-forwards") => Known::MaxForwards,
             13 if is("cache-control") || is("authorization") => Known::Pinned,
             14 if is("content-length") => Known::ContentLength,
-            14 if is("http2-settings") => Known::Hop,
             15 if is("x-forwarded-for") => Known::XForwardedFor,
             17 if is("transfer-encoding") => Known::TransferEncoding,
+            // Gateways that hand fields to programs as CGI variables cannot tell these from the real ones.
+            14 if is("http2-settings") || is("content_length") => Known::Hop,
+            17 if is("transfer_encoding") => Known::Hop,
             // Proxy-Connection, Proxy-Authorization, Proxy-Authenticate, Proxy-Authentication-Info; Proxy-Status is
             // end-to-end (RFC 9209 section 2).
             n if n > 6 && name[..6].eq_ignore_ascii_case(b"proxy-") && !is("proxy-status") => Known::Hop,
@@ -125,6 +129,8 @@ pub(super) enum LengthSaid {
     Nothing,
     Bytes(u64),
     Malformed,
+    /// A number, but one that other readers may take for a negative one.
+    TooLarge,
     Repeated,
 }
 
@@ -147,6 +153,16 @@ pub(super) enum ExpectSaid {
     Unknown,
 }
 
+/// What Max-Forwards said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) enum HopsSaid {
+    #[default]
+    Nothing,
+    Left(u64),
+    /// No number, or more than one field.
+    Malformed,
+}
+
 /// Everything the fields say to this hop, gathered in the one pass that copies their ranges.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Said {
@@ -159,13 +175,16 @@ pub(super) struct Said {
     pub keep_alive: bool,
     /// Connection names Upgrade, and an Upgrade field names a protocol we may let through.
     pub upgrade: Option<Span>,
+    /// There is more than one Upgrade field, so that two readers may see two lists.
+    pub upgrade_repeated: bool,
     connection_upgrade: bool,
+    connection_options: u32,
     /// Connection names fields that are not always of this hop.
     pub nominates: bool,
     /// TE accepts trailers.
     pub trailers: bool,
     pub via: bool,
-    pub max_forwards: Option<Span>,
+    pub max_forwards: HopsSaid,
     pub date: bool,
 }
 
@@ -218,6 +237,11 @@ impl Fields {
         self.said.upgrade = self.said.upgrade.filter(|span| named && protocols(span.of_buf(buf)).next().is_some());
     }
 
+    /// Connection names more options than anybody needs.
+    pub fn too_many_options(&self) -> bool {
+        self.said.connection_options > CONNECTION_OPTIONS_MAX
+    }
+
     /// The first value of a field, by name without regard to case.
     pub fn value<'b>(&self, buf: &'b [u8], name: &str) -> Option<&'b [u8]> {
         let same = |field: &&Field| field.name.of_buf(buf).eq_ignore_ascii_case(name.as_bytes());
@@ -260,7 +284,7 @@ impl Said {
             Known::TransferEncoding => self.coding = hear_coding(self.coding, value),
             Known::ContentLength => {
                 self.length = match self.length {
-                    LengthSaid::Nothing => decimal(value).map_or(LengthSaid::Malformed, LengthSaid::Bytes),
+                    LengthSaid::Nothing => hear_length(value),
                     _ => LengthSaid::Repeated,
                 }
             }
@@ -273,14 +297,23 @@ impl Said {
                 let known = value.eq_ignore_ascii_case(b"100-continue") && self.expect != ExpectSaid::Unknown;
                 self.expect = if known { ExpectSaid::Continue } else { ExpectSaid::Unknown };
             }
-            Known::Upgrade => self.upgrade = Some(field.value),
-            Known::MaxForwards => self.max_forwards = Some(field.value),
+            Known::Upgrade => {
+                self.upgrade_repeated |= self.upgrade.is_some();
+                self.upgrade = Some(field.value);
+            }
+            Known::MaxForwards => {
+                self.max_forwards = match (self.max_forwards, digits(value)) {
+                    (HopsSaid::Nothing, true) => HopsSaid::Left(decimal(value).unwrap_or(u64::MAX)),
+                    _ => HopsSaid::Malformed,
+                }
+            }
             Known::Date => self.date = true,
         }
     }
 
     fn hear_connection(&mut self, value: &[u8]) {
         for token in elements(value) {
+            self.connection_options = self.connection_options.saturating_add(1);
             if token.eq_ignore_ascii_case(b"close") {
                 self.close = true;
             } else if token.eq_ignore_ascii_case(b"keep-alive") {
@@ -291,6 +324,14 @@ impl Said {
                 self.nominates = true;
             }
         }
+    }
+}
+
+fn hear_length(value: &[u8]) -> LengthSaid {
+    match decimal(value) {
+        Some(bytes) if bytes <= BODY_BYTES_MAX => LengthSaid::Bytes(bytes),
+        None if !digits(value) => LengthSaid::Malformed,
+        _ => LengthSaid::TooLarge,
     }
 }
 
@@ -334,12 +375,17 @@ pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// Digits and nothing else, in 64 bits.
-pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
+/// Digits and nothing else, at least one.
+fn digits(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(u8::is_ascii_digit)
+}
+
+/// The number, if it is digits and nothing else, and fits in 64 bits.
+pub(super) fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
         return None;
     }
-    digits.iter().try_fold(0u64, |number, digit| {
+    text.iter().try_fold(0u64, |number, digit| {
         digit.is_ascii_digit().then_some(())?;
         number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
     })

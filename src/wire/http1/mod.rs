@@ -25,13 +25,15 @@ mod forward;
 mod head;
 mod reply;
 mod request;
+mod request_error;
 mod target;
 
-pub use answer::{Answer, CONTINUE, ESTABLISHED, http_date, reason_phrase, write_answer};
+pub use answer::{Answer, CONTINUE, ESTABLISHED, http_date, reason_phrase, write_answer, write_proxy_status};
 pub use body::BodyFraming;
-pub use chunked::{ChunkedDecoder, ChunkedError, Piece, Scan};
+pub use chunked::{ChunkedDecoder, ChunkedError, Passed, Piece, Scan};
 pub use forward::{ForwardReply, ForwardRequest, ForwardTo, ReplyPlan, TellClient, forward_reply, forward_request};
 pub use head::{Parsed, Version};
 pub use reply::{ReplyError, ReplyHead, ReplyTo, parse_reply};
-pub use request::{RequestError, RequestHead, parse_request};
+pub use request::{RequestHead, parse_request};
+pub use request_error::RequestError;
 pub use target::{Scheme, TargetForm};

@@ -89,6 +89,8 @@ pub enum ReplyError {
     ControlByte,
     /// Content-Length is not a number.
     LengthMalformed,
+    /// Content-Length is beyond [`crate::limits::BODY_BYTES_MAX`].
+    LengthTooLarge,
     /// More than one Content-Length.
     LengthRepeated,
     /// Content-Length together with Transfer-Encoding.
@@ -99,8 +101,10 @@ pub enum ReplyError {
     CodingMalformed,
     /// Transfer-Encoding in an HTTP/1.0 reply.
     CodingInOldVersion,
-    /// 101 without Upgrade and Connection: upgrade.
+    /// 101 without Upgrade and Connection: upgrade, with several Upgrade fields, or to a protocol nobody asked for.
     SwitchWithoutUpgrade,
+    /// Connection names more than [`crate::limits::CONNECTION_OPTIONS_MAX`] options.
+    TooManyOptions,
 }
 
 impl ReplyError {
@@ -122,12 +126,16 @@ impl fmt::Display for ReplyError {
             ReplyError::FieldName => "a field of the origin's reply has a malformed name",
             ReplyError::ControlByte => "a field of the origin's reply holds a control byte",
             ReplyError::LengthMalformed => "the origin's Content-Length is not a number",
+            ReplyError::LengthTooLarge => "the origin's Content-Length is beyond what programs can count",
             ReplyError::LengthRepeated => "the origin's reply has more than one Content-Length",
             ReplyError::LengthWithCoding => "the origin's reply has Content-Length and Transfer-Encoding",
             ReplyError::CodingUnknown => "the origin's reply uses a transfer coding that nobody asked for",
             ReplyError::CodingMalformed => "the origin's Transfer-Encoding does not end in a single chunked",
             ReplyError::CodingInOldVersion => "the origin's HTTP/1.0 reply has Transfer-Encoding",
-            ReplyError::SwitchWithoutUpgrade => "the origin switches protocols without saying to which",
+            ReplyError::SwitchWithoutUpgrade => {
+                "the origin switches to a protocol that nobody asked for, or that it does not name"
+            }
+            ReplyError::TooManyOptions => "the Connection field of the origin's reply names too many options",
         })
     }
 }
@@ -205,7 +213,10 @@ impl ReplyHead {
 /// RFC 9112 section 6.3, in its order.
 fn framing_of(head: &ReplyHead, to: ReplyTo) -> Result<BodyFraming, ReplyError> {
     let said = &head.fields.said;
-    if head.status == 101 && said.upgrade.is_none() {
+    if head.fields.too_many_options() {
+        return Err(ReplyError::TooManyOptions);
+    }
+    if head.status == 101 && (said.upgrade.is_none() || said.upgrade_repeated) {
         return Err(ReplyError::SwitchWithoutUpgrade);
     }
     let tunnel = to == ReplyTo::Connect && (200..300).contains(&head.status);
@@ -252,6 +263,7 @@ fn name_the_fault(window: &[u8], error: httparse::Error) -> ReplyError {
 fn framing_fault(fault: FramingFault) -> ReplyError {
     match fault {
         FramingFault::LengthMalformed => ReplyError::LengthMalformed,
+        FramingFault::LengthTooLarge => ReplyError::LengthTooLarge,
         FramingFault::LengthRepeated => ReplyError::LengthRepeated,
         FramingFault::LengthWithCoding => ReplyError::LengthWithCoding,
         FramingFault::CodingUnknown => ReplyError::CodingUnknown,

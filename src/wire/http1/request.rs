@@ -1,18 +1,17 @@
 //! The head of a request: parsed once, asked often, allocating nothing once its memory has grown.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use super::body::BodyFraming;
-use super::body::FramingFault;
 use super::body::announced;
+use super::forward::raw_field;
 use super::head::ExpectSaid;
 use super::head::FieldFault;
 use super::head::Fields;
+use super::head::HopsSaid;
 use super::head::Parsed;
 use super::head::Span;
 use super::head::Version;
-use super::head::decimal;
 use super::head::field_fault;
 use super::head::has_bare_line_feed;
 use super::head::is_token_byte;
@@ -21,7 +20,9 @@ use super::head::protocols;
 use super::head::raw_fields;
 use super::head::window;
 use super::reply::ReplyTo;
-use super::target::AuthorityFault;
+use super::request_error::RequestError;
+use super::request_error::framing_fault;
+use super::request_error::target_fault;
 use super::target::Scheme;
 use super::target::TargetForm;
 use super::target::normalise_host;
@@ -64,146 +65,12 @@ pub fn parse_request(buf: &[u8], head: &mut RequestHead) -> Result<Parsed, Reque
     head.kind = MethodKind::of(method);
     head.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     head.fields.fill(window, raw.headers);
+    head.understand_method(method)?;
     head.understand_target(window, target.as_bytes())?;
     head.understand_framing()?;
-    head.understand_expectation()?;
+    head.understand_hop(method)?;
     Ok(Parsed::Complete(bytes))
 }
-
-/// Why a request is refused: always the client's doing. After any of these the connection is closed, since nobody can
-/// say where the next request starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestError {
-    /// The request line is longer than [`REQUEST_LINE_BYTES_MAX`].
-    LineTooLong,
-    /// The head is longer than [`HEAD_BYTES_MAX`].
-    HeadTooLarge,
-    /// More fields than [`crate::limits::HEAD_FIELDS_MAX`].
-    TooManyFields,
-    /// Empty lines without end before the request.
-    LeadingLines,
-    /// The request line is not `method target version`.
-    RequestLine,
-    /// Neither HTTP/1.1 nor HTTP/1.0.
-    Version,
-    /// A line ends in LF without CR.
-    BareLineFeed,
-    /// A field's value continues on the next line.
-    Folded,
-    /// A field's name is not a token, or white space stands before its colon.
-    FieldName,
-    /// NUL, a lone CR or another control byte in a field.
-    ControlByte,
-    /// HTTP/1.1 without Host.
-    HostMissing,
-    /// More than one Host.
-    HostRepeated,
-    /// Host is not a host with an optional port.
-    HostMalformed,
-    /// Host names another machine than the target.
-    HostDiffers,
-    /// A user name or password in the target.
-    Userinfo,
-    /// The target's host is no name and no address.
-    TargetHost,
-    /// The target's port is not 1 to 65535, or missing where it must stand.
-    TargetPort,
-    /// A byte that may not stand in a target, or a fragment.
-    TargetBytes,
-    /// The form of the target does not go with the method.
-    TargetForm,
-    /// A scheme this proxy does not speak.
-    SchemeUnknown,
-    /// Content-Length is not a number.
-    LengthMalformed,
-    /// More than one Content-Length.
-    LengthRepeated,
-    /// Content-Length together with Transfer-Encoding.
-    LengthWithCoding,
-    /// A transfer coding other than chunked.
-    CodingUnknown,
-    /// Transfer-Encoding does not end in a single chunked.
-    CodingMalformed,
-    /// Transfer-Encoding in an HTTP/1.0 request.
-    CodingInOldVersion,
-    /// CONNECT with a body.
-    ConnectWithBody,
-    /// An expectation other than 100-continue.
-    Expectation,
-}
-
-impl RequestError {
-    /// The status of the answer.
-    pub fn status(self) -> u16 {
-        match self {
-            RequestError::LineTooLong => 414,
-            RequestError::HeadTooLarge | RequestError::TooManyFields => 431,
-            RequestError::Version => 505,
-            RequestError::SchemeUnknown | RequestError::CodingUnknown => 501,
-            RequestError::Expectation => 417,
-            RequestError::LeadingLines
-            | RequestError::RequestLine
-            | RequestError::BareLineFeed
-            | RequestError::Folded
-            | RequestError::FieldName
-            | RequestError::ControlByte
-            | RequestError::HostMissing
-            | RequestError::HostRepeated
-            | RequestError::HostMalformed
-            | RequestError::HostDiffers
-            | RequestError::Userinfo
-            | RequestError::TargetHost
-            | RequestError::TargetPort
-            | RequestError::TargetBytes
-            | RequestError::TargetForm
-            | RequestError::LengthMalformed
-            | RequestError::LengthRepeated
-            | RequestError::LengthWithCoding
-            | RequestError::CodingMalformed
-            | RequestError::CodingInOldVersion
-            | RequestError::ConnectWithBody => 400,
-        }
-    }
-}
-
-impl fmt::Display for RequestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            RequestError::LineTooLong => "the request line is too long: shorten the address",
-            RequestError::HeadTooLarge => {
-                "the request's head is too large: send fewer or shorter fields (cookies, mostly)"
-            }
-            RequestError::TooManyFields => "the request has too many fields: send fewer",
-            RequestError::LeadingLines => "there are empty lines where a request should start",
-            RequestError::RequestLine => "the request line is not a method, a target and a version, one space apart",
-            RequestError::Version => "the request is not HTTP/1.1 or HTTP/1.0: speak HTTP/1.1 to this proxy",
-            RequestError::BareLineFeed => "a line of the head ends in LF without CR",
-            RequestError::Folded => "a field's value continues on the next line, which is obsolete",
-            RequestError::FieldName => "a field's name is not a token followed by a colon",
-            RequestError::ControlByte => "a field holds NUL, a lone CR or another control byte",
-            RequestError::HostMissing => "the Host field is missing",
-            RequestError::HostRepeated => "there is more than one Host field",
-            RequestError::HostMalformed => "the Host field is not a host with an optional port",
-            RequestError::HostDiffers => "the Host field names another host or port than the target",
-            RequestError::Userinfo => "the target holds a user name or password: send them in Authorization",
-            RequestError::TargetHost => "the target's host is neither a name nor an address",
-            RequestError::TargetPort => "the target's port is not a number from 1 to 65535",
-            RequestError::TargetBytes => "the target holds a fragment or bytes that must be percent-encoded",
-            RequestError::TargetForm => "the target's form does not go with the method",
-            RequestError::SchemeUnknown => "the target's scheme is neither http nor https",
-            RequestError::LengthMalformed => "Content-Length is not a number",
-            RequestError::LengthRepeated => "there is more than one Content-Length",
-            RequestError::LengthWithCoding => "Content-Length stands together with Transfer-Encoding",
-            RequestError::CodingUnknown => "a transfer coding other than chunked is not served",
-            RequestError::CodingMalformed => "Transfer-Encoding does not end in a single chunked",
-            RequestError::CodingInOldVersion => "Transfer-Encoding does not exist in HTTP/1.0",
-            RequestError::ConnectWithBody => "CONNECT has no body",
-            RequestError::Expectation => "an expectation other than 100-continue cannot be met",
-        })
-    }
-}
-
-impl std::error::Error for RequestError {}
 
 /// The methods this hop treats in their own way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -394,14 +261,42 @@ impl RequestHead {
     }
 
     /// How many more hops a TRACE or OPTIONS may take: at 0 the proxy answers it itself (RFC 9110 section 7.6.2).
-    pub fn max_forwards(&self, buf: &[u8]) -> Option<u64> {
-        let heeds = matches!(self.kind, MethodKind::Options | MethodKind::Trace);
-        self.fields.said.max_forwards.filter(|_| heeds).and_then(|span| decimal(span.of_buf(buf)))
+    pub fn max_forwards(&self) -> Option<u64> {
+        match self.fields.said.max_forwards {
+            HopsSaid::Left(hops) if self.heeds_max_forwards() => Some(hops),
+            _ => None,
+        }
     }
 
     /// Via names this pseudonym: the request goes in a circle (answer 508).
     pub fn went_in_a_circle(&self, buf: &[u8], pseudonym: &str) -> bool {
         self.fields.via_names(buf, pseudonym)
+    }
+
+    /// The method is TRACE.
+    pub fn is_trace(&self) -> bool {
+        self.kind == MethodKind::Trace
+    }
+
+    /// Appends the head as it came, for the answer to a TRACE, but for fields that are secrets (RFC 9110 section 9.3.8).
+    pub fn write_trace(&self, buf: &[u8], out: &mut Vec<u8>) {
+        let from_line = buf.get(self.method.start as usize..).unwrap_or(&[]);
+        out.extend_from_slice(from_line.split(|byte| *byte == b'\r').next().unwrap_or(&[]));
+        out.extend_from_slice(b"\r\n");
+        for field in self.fields.list.iter().filter(|field| !is_secret(field.name.of_buf(buf))) {
+            raw_field(out, field.name.of_buf(buf), field.value.of_buf(buf));
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn heeds_max_forwards(&self) -> bool {
+        matches!(self.kind, MethodKind::Options | MethodKind::Trace)
+    }
+
+    fn understand_method(&self, method: &str) -> Result<(), RequestError> {
+        let disguised = self.kind == MethodKind::Other
+            && (method.eq_ignore_ascii_case("HEAD") || method.eq_ignore_ascii_case("CONNECT"));
+        if disguised { Err(RequestError::MethodCase) } else { Ok(()) }
     }
 
     fn understand_target(&mut self, buf: &[u8], target: &[u8]) -> Result<(), RequestError> {
@@ -507,16 +402,44 @@ impl RequestHead {
     fn understand_framing(&mut self) -> Result<(), RequestError> {
         let framing = announced(&self.fields.said, self.version).map_err(framing_fault)?;
         self.framing = framing.unwrap_or(BodyFraming::None);
-        if self.is_connect() && self.framing.has_body() {
-            return Err(RequestError::ConnectWithBody);
+        match self.kind {
+            MethodKind::Connect if self.framing.has_body() => Err(RequestError::ConnectWithBody),
+            MethodKind::Trace if self.framing.has_body() => Err(RequestError::TraceWithBody),
+            _ => Ok(()),
+        }
+    }
+
+    /// RFC 1945 section 7.2.2: a body cannot be ended by closing, and these methods have one.
+    fn lacks_length(&self, method: &str) -> bool {
+        self.version == Version::Http10 && self.framing == BodyFraming::None && matches!(method, "POST" | "PUT")
+    }
+
+    /// What is said to this hop beside framing.
+    fn understand_hop(&self, method: &str) -> Result<(), RequestError> {
+        let said = &self.fields.said;
+        if self.lacks_length(method) {
+            return Err(RequestError::LengthMissing);
+        }
+        if self.fields.too_many_options() {
+            return Err(RequestError::TooManyOptions);
+        }
+        if said.upgrade_repeated {
+            return Err(RequestError::UpgradeRepeated);
+        }
+        if said.max_forwards == HopsSaid::Malformed && self.heeds_max_forwards() {
+            return Err(RequestError::MaxForwards);
+        }
+        if said.expect == ExpectSaid::Unknown && self.version == Version::Http11 {
+            return Err(RequestError::Expectation);
         }
         Ok(())
     }
+}
 
-    fn understand_expectation(&self) -> Result<(), RequestError> {
-        let unknown = self.version == Version::Http11 && self.fields.said.expect == ExpectSaid::Unknown;
-        if unknown { Err(RequestError::Expectation) } else { Ok(()) }
-    }
+/// A field that whoever reads a reflected request must not learn: it may be a script that could not read it otherwise.
+pub(super) fn is_secret(name: &[u8]) -> bool {
+    const SECRETS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "cookie2", "x-api-key"];
+    SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret.as_bytes()))
 }
 
 fn partial(window: &[u8], head: &mut RequestHead) -> Result<Parsed, RequestError> {
@@ -574,23 +497,4 @@ fn speaks_another_version(line: &[u8]) -> bool {
     let third = words(line).nth(2);
     let other = third.is_none_or(|version| version.starts_with(b"HTTP/") && !speaks_this_version(line));
     is_method && rest_is_printable && other && matches!(words(line).count(), 2 | 3)
-}
-
-fn target_fault(fault: AuthorityFault) -> RequestError {
-    match fault {
-        AuthorityFault::Userinfo => RequestError::Userinfo,
-        AuthorityFault::Host => RequestError::TargetHost,
-        AuthorityFault::Port => RequestError::TargetPort,
-    }
-}
-
-fn framing_fault(fault: FramingFault) -> RequestError {
-    match fault {
-        FramingFault::LengthMalformed => RequestError::LengthMalformed,
-        FramingFault::LengthRepeated => RequestError::LengthRepeated,
-        FramingFault::LengthWithCoding => RequestError::LengthWithCoding,
-        FramingFault::CodingUnknown => RequestError::CodingUnknown,
-        FramingFault::CodingMalformed => RequestError::CodingMalformed,
-        FramingFault::CodingInOldVersion => RequestError::CodingInOldVersion,
-    }
 }
