@@ -217,12 +217,16 @@ pub const REFUSALS_TOLD_MS: u64 = 10_000;
 /// Orders that may wait in a core's mailbox; they come from one publisher and one main thread.
 pub const CORE_MAILBOX_MAX: usize = 16;
 /// The size of the buffers heads are read into and written from, in bytes; a longer head grows its buffer to
-/// [`HEAD_BYTES_MAX`].
-pub const HEAD_BUFFER_BYTES: usize = 16 * 1024;
+/// [`HEAD_BYTES_MAX`]. Not a power of two: a thousand buffers that all begin at the same distance from a page would fall into
+/// the same few sets of the processor's caches.
+pub const HEAD_BUFFER_BYTES: usize = 16 * 1024 + 3 * 64;
 /// The size of the buffers bodies are moved through, in bytes.
 pub const BODY_BUFFER_BYTES: usize = 64 * 1024;
-/// Free buffers of each size that a core keeps.
-pub const BUFFERS_KEPT_MAX: usize = 256;
+/// Free buffers of each size that a core keeps. What is not needed for [`POOL_SWEEP_MS`] is freed, down to
+/// [`BUFFERS_KEPT_MIN`].
+pub const BUFFERS_KEPT_MAX: usize = 4096;
+/// Free buffers of each size that a core keeps even if it does not need them.
+pub const BUFFERS_KEPT_MIN: usize = 64;
 /// Addresses of one host that are tried, at most.
 pub const DIAL_ADDRESSES_MAX: usize = 6;
 /// How long one address may be silent before the next is tried beside it, in milliseconds (RFC 8305 section 5).

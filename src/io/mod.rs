@@ -18,6 +18,8 @@ mod tunnel;
 pub use buffers::Buffers;
 pub use deadline::Deadline;
 pub use deadline::Deadlines;
+pub use tcp::Asked;
+pub use tcp::Receiving;
 pub use tcp::TcpListener;
 pub use tcp::TcpStream;
 pub use tcp::Wait;

@@ -47,9 +47,12 @@ impl Drop for UnderWay {
     }
 }
 
+/// An operation on its way.
+pub(super) type Operation<D> = InFlightOneshot<(D, UnderWay), GiveBack<D>>;
+
 /// Submits `entry`. `held` stays alive until the kernel has completed the operation, even if the future is dropped:
 /// it must own everything the entry points at, at addresses that do not change when `held` moves.
-pub(super) fn submit<D: Unpin + 'static>(held: D, entry: Entry) -> InFlightOneshot<(D, UnderWay), GiveBack<D>> {
+pub(super) fn submit<D: Unpin + 'static>(held: D, entry: Entry) -> Operation<D> {
     UnsubmittedOneshot::new((held, UnderWay::count()), GiveBack(PhantomData), entry).submit()
 }
 

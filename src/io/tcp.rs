@@ -5,11 +5,13 @@ use super::deadline::Deadlines;
 use super::deadline::Entered;
 use super::deadline::Expiry;
 use super::ring;
+use super::ring::Operation;
 use crate::limits::ACCEPT_BACK_OFF_MS;
 use crate::sys::sockets;
 use crate::sys::sockets::RawAddress;
 use io_uring::opcode;
 use io_uring::types::Fd;
+use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::net::Shutdown;
@@ -18,7 +20,11 @@ use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::os::fd::RawFd;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
 use std::time::Duration;
 
 /// What a receive waits for.
@@ -35,6 +41,40 @@ pub enum Wait {
 /// A connection on this core. Dropping it ends what it has under way, then closes it.
 pub struct TcpStream {
     socket: Rc<Socket>,
+}
+
+/// A receive under way that nobody waits for yet. Dropped, it ends with its connection.
+pub struct Receiving {
+    operation: Operation<Held>,
+    room: u32,
+    /// What it ended with, if [`Receiving::is_over`] found it ended.
+    early: Option<(io::Result<u32>, Held)>,
+}
+
+type Held = (Rc<Socket>, Vec<u8>);
+
+impl Receiving {
+    /// Whether it has ended: bytes came, or the stream ended.
+    pub fn is_over(&mut self) -> bool {
+        if self.early.is_none()
+            && let Poll::Ready(done) = Pin::new(&mut self.operation).poll(&mut Context::from_waker(Waker::noop()))
+        {
+            self.early = Some(done);
+        }
+        self.early.is_some()
+    }
+}
+
+/// What became of [`TcpStream::ask`].
+pub struct Asked {
+    /// Whether the whole was sent.
+    pub sent: io::Result<()>,
+    /// What was sent, given back.
+    pub ask: Vec<u8>,
+    /// How many bytes of the answer came.
+    pub received: io::Result<usize>,
+    /// They, behind what the buffer held before.
+    pub answer: Vec<u8>,
 }
 
 /// What operations share: the place in the table goes first, so that no sweep meets a closed descriptor.
@@ -85,17 +125,40 @@ impl TcpStream {
 
     /// Receives into the free room of `buf`, behind what it holds. `Ok(0)` is the end of the stream; `TimedOut` means the
     /// deadline passed (the connection can then still be written to).
-    pub async fn recv(&self, mut buf: Vec<u8>, deadline: Deadline, wait: Wait) -> (io::Result<usize>, Vec<u8>) {
-        let free = buf.spare_capacity_mut();
-        if free.is_empty() {
+    pub async fn recv(&self, buf: Vec<u8>, deadline: Deadline, wait: Wait) -> (io::Result<usize>, Vec<u8>) {
+        if buf.len() == buf.capacity() {
             return (Err(io::Error::other("a receive needs room in its buffer")), buf);
         }
+        self.finish_recv(self.begin_recv(buf, wait), deadline, wait).await
+    }
+
+    /// Begins to receive into the free room of `buf`, of which there must be some. No deadline ends it until
+    /// [`TcpStream::finish_recv`] waits for it.
+    pub fn begin_recv(&self, mut buf: Vec<u8>, wait: Wait) -> Receiving {
+        let free = buf.spare_capacity_mut();
         let room = u32::try_from(free.len()).unwrap_or(u32::MAX);
         let entry = opcode::Recv::new(self.fd(), free.as_mut_ptr().cast(), room).build();
         let entry = if wait == Wait::Soon { entry } else { ring::poll_first(entry) };
-        self.socket.entered.wait_to_read(deadline, wait == Wait::Idle);
-        let (result, (_, mut buf)) = ring::submit((Rc::clone(&self.socket), buf), entry).await;
-        self.socket.entered.wait_to_read(Deadline::NEVER, false);
+        Receiving { operation: ring::submit((Rc::clone(&self.socket), buf), entry), room, early: None }
+    }
+
+    /// Waits for what [`TcpStream::begin_recv`] began, as [`TcpStream::recv`] does.
+    pub async fn finish_recv(
+        &self,
+        receiving: Receiving,
+        deadline: Deadline,
+        wait: Wait,
+    ) -> (io::Result<usize>, Vec<u8>) {
+        let Receiving { operation, room, early } = receiving;
+        let (result, (_, mut buf)) = match early {
+            Some(done) => done,
+            None => {
+                self.socket.entered.wait_to_read(deadline, wait == Wait::Idle);
+                let done = operation.await;
+                self.socket.entered.wait_to_read(Deadline::NEVER, false);
+                done
+            }
+        };
         match result {
             Ok(0) if self.socket.entered.read_expired() => (Err(io::ErrorKind::TimedOut.into()), buf),
             Ok(count) => {
@@ -107,6 +170,30 @@ impl TcpStream {
             }
             Err(error) => (Err(error), buf),
         }
+    }
+
+    /// Sends the whole of `ask` and waits for the beginning of the answer, of which `answer` is the receive begun before:
+    /// both reach the kernel at once and the caller wakes once, for the answer or at `deadline`. What the peer has not taken
+    /// then it must take within `within` milliseconds.
+    pub async fn ask(&self, ask: Vec<u8>, answer: Receiving, within: u64, deadline: Deadline) -> Asked {
+        let length = u32::try_from(ask.len()).unwrap_or(u32::MAX);
+        // MSG_WAITALL: the kernel goes on by itself after a part; nobody here would be woken to send the rest.
+        let flags = sockets::SEND_WITHOUT_SIGNAL | sockets::WHOLE;
+        let entry = opcode::Send::new(self.fd(), ask.as_ptr(), length).flags(flags).build();
+        let sending = ring::submit((Rc::clone(&self.socket), ask), entry);
+        // One deadline for both: nobody is woken when the send is done, who could take a second one back.
+        let (received, answer) = self.finish_recv(answer, deadline, Wait::Later).await;
+        // Done long ago, unless the peer answers or leaves before it has taken the whole, or takes nothing at all.
+        self.socket.entered.write_by(self.deadlines().after(within));
+        let (result, (_, ask)) = sending.await;
+        self.socket.entered.write_by(Deadline::NEVER);
+        let sent = match result {
+            Ok(sent) if sent == length => Ok(()),
+            _ if self.socket.entered.write_expired() => Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+            Err(error) => Err(error),
+        };
+        Asked { sent, ask, received, answer }
     }
 
     /// Sends `buf` from `from` to its end. Each part the peer takes puts the deadline off to `within` milliseconds later.
@@ -156,11 +243,6 @@ impl TcpStream {
     #[inline]
     pub fn exchange_by(&self, deadline: Deadline) {
         self.socket.entered.exchange_by(deadline);
-    }
-
-    /// Whether nothing has arrived and the peer has not closed: a pooled connection that may be used again.
-    pub fn is_quiet(&self) -> bool {
-        sockets::is_quiet(&self.socket.std)
     }
 
     /// The other end's address.
@@ -324,6 +406,55 @@ mod tests {
             buf.extend_from_slice(b"there");
             let (count, buf) = ours.recv(buf, deadlines.after(1000), Wait::Later).await;
             assert_eq!((count.unwrap(), &buf[..]), (9, &b"there and back"[..]));
+        });
+    }
+
+    #[test]
+    fn asking_wakes_for_the_answer_and_what_comes_unasked_shows() {
+        on_a_core(|deadlines| async move {
+            let (ours, mut theirs) = pair(&deadlines).await;
+            let mut receiving = ours.begin_recv(Vec::with_capacity(64), Wait::Later);
+            assert!(!receiving.is_over());
+            theirs.write_all(b"answered").unwrap();
+            let asked = ours.ask(b"question".to_vec(), receiving, 1_000, deadlines.after(5_000)).await;
+            assert_eq!((asked.received.unwrap(), &asked.answer[..]), (8, &b"answered"[..]));
+            assert_eq!((asked.sent.is_ok(), &asked.ask[..]), (true, &b"question"[..]));
+            let mut unasked = ours.begin_recv(asked.answer, Wait::Later);
+            theirs.write_all(b"!").unwrap();
+            let start = Mono::now();
+            while !unasked.is_over() {
+                assert!(start.0.elapsed() < Duration::from_secs(5));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let (count, buf) = ours.finish_recv(unasked, deadlines.after(1_000), Wait::Later).await;
+            assert_eq!((count.unwrap(), &buf[..]), (1, &b"answered!"[..]));
+            let mut got = [0; 8];
+            theirs.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"question");
+        });
+    }
+
+    #[test]
+    fn a_peer_that_neither_takes_nor_answers_is_given_up() {
+        on_a_core(|deadlines| async move {
+            let (ours, _theirs) = pair(&deadlines).await;
+            let receiving = ours.begin_recv(Vec::with_capacity(64), Wait::Later);
+            let asked = ours.ask(vec![7; 64 << 20], receiving, 300, deadlines.after(300)).await;
+            assert_eq!(asked.received.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+            assert_eq!(asked.sent.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+        });
+    }
+
+    #[test]
+    fn a_receive_nobody_waited_for_ends_with_its_connection() {
+        on_a_core(|deadlines| async move {
+            let (ours, mut theirs) = pair(&deadlines).await;
+            let receiving = ours.begin_recv(Vec::with_capacity(64), Wait::Later);
+            drop(ours);
+            drop(receiving);
+            until("the slot is free", || deadlines.entered() == 0).await;
+            theirs.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            assert_eq!(theirs.read(&mut [0]).unwrap(), 0, "the peer sees the close");
         });
     }
 

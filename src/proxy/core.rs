@@ -409,6 +409,8 @@ fn chores(state: &Rc<CoreState>) -> impl FnMut(Wall) + use<> {
         if state.deadlines.passed(pool_by) {
             pool_by = state.deadlines.after(POOL_SWEEP_MS);
             state.upstreams.expire();
+            state.heads.shed();
+            state.bodies.shed();
         }
         if state.deadlines.passed(system_by) {
             system_by = state.deadlines.after(SYSTEM_LOOK_MS);

@@ -7,11 +7,13 @@ use super::body::Body;
 use super::connection::Client;
 use super::connection::Next;
 use super::connection::Request;
+use super::core::CoreState;
 use super::failure::Failure;
 use super::tunnel;
 use super::upstream::Target;
 use super::upstream::Upstream;
 use crate::io::Deadline;
+use crate::io::Receiving;
 use crate::io::TcpStream;
 use crate::io::Wait;
 use crate::limits::HEAD_BUFFER_BYTES;
@@ -54,7 +56,7 @@ pub(super) async fn forward<'a>(
     let state = client.state;
     let target = Target { host: request.head.host(), port: request.head.port() };
     let switch = request.head.wants_upgrade() && permit.upgrade_allowed();
-    let mut room = Room { out: state.heads.take(), replies: state.heads.take(), head: state.take_reply_head() };
+    let mut room = Room::new(state);
     let tell = tell_client(client, &account.held.snapshot);
     let how = ForwardRequest { via: &state.via, keep_upgrade: switch, tell, ..ForwardRequest::default() };
     forward_request(request.head, request.buf, &how, &mut room.out);
@@ -66,7 +68,7 @@ pub(super) async fn forward<'a>(
     }
     let mut pooled = true;
     let next = loop {
-        let upstream = match state.upstreams.open(&permit, &account.held.snapshot, target, pooled).await {
+        let mut upstream = match state.upstreams.open(&permit, &account.held.snapshot, target, pooled).await {
             Ok(upstream) => upstream,
             Err(error) => {
                 let reading = if body.is_whole() { Reading::Whole(used) } else { Reading::Part };
@@ -78,6 +80,7 @@ pub(super) async fn forward<'a>(
         let whole = body.is_whole();
         let gate = Gate::new(whole);
         let until = account.until;
+        room.receiving = upstream.receiving.take();
         let delivery = Delivery { client, request, origin: &upstream.stream, gate: &gate, switch, until };
         if !whole {
             // An origin that takes the request in drops holds nobody for ever either.
@@ -97,7 +100,7 @@ pub(super) async fn forward<'a>(
                 let early = [&request.buf[used..], &gate.behind.take()].concat();
                 return tunnel::run(client, account, &upstream.stream, &early).await;
             }
-            Ok(delivered) => finish(client, account, request, upstream, &gate, delivered, used),
+            Ok(delivered) => finish(client, account, request, &mut room, upstream, &gate, delivered, used),
             Err(stop) => give_up(client, account, &gate, stop, used).await,
         };
     };
@@ -121,6 +124,7 @@ fn finish(
     client: &Client<'_>,
     account: Account<'_>,
     request: Request<'_>,
+    room: &mut Room,
     upstream: Upstream,
     gate: &Gate,
     delivered: Delivered,
@@ -131,7 +135,8 @@ fn finish(
     if delivered.reusable && uploaded && !client.state.draining.get() {
         let target = Target { host: request.head.host(), port: request.head.port() };
         upstream.stream.exchange_by(Deadline::NEVER);
-        client.state.upstreams.keep(target, upstream);
+        room.replies.clear();
+        client.state.upstreams.keep(target, upstream, std::mem::take(&mut room.replies));
     }
     match (delivered.close, uploaded) {
         (false, true) => Next::Again { used, behind: gate.behind.take() },
@@ -173,7 +178,7 @@ async fn give_up(client: &Client<'_>, mut account: Account<'_>, gate: &Gate, sto
     own::refuse(client, account, failure, reading).await
 }
 
-fn break_off(state: &super::core::CoreState, room: Room) {
+fn break_off(state: &CoreState, room: Room) {
     state.heads.give(room.out);
     state.heads.give(room.replies);
     state.give_reply_head(room.head);
@@ -183,9 +188,20 @@ fn break_off(state: &super::core::CoreState, room: Room) {
 struct Room {
     /// What is sent: the request (kept until an answer begins, in case it must be sent again), then the answer.
     out: Vec<u8>,
-    /// What the origin answers.
+    /// What the origin answers. Made by whoever first receives into it.
     replies: Vec<u8>,
+    /// The first receive of the answer, begun before anybody waits for it.
+    receiving: Option<Receiving>,
+    /// What that receive brought.
+    received: Option<io::Result<usize>>,
     head: ReplyHead,
+}
+
+impl Room {
+    fn new(state: &CoreState) -> Room {
+        let (out, head) = (state.heads.take(), state.take_reply_head());
+        Room { out, replies: Vec::new(), receiving: None, received: None, head }
+    }
 }
 
 /// What upload and answer, which run at the same time, tell each other.
@@ -248,18 +264,14 @@ struct Delivery<'a> {
 
 impl Delivery<'_> {
     async fn run(&self, account: &mut Account<'_>, room: &mut Room, body: &mut Body) -> Result<Delivered, Stop> {
+        if body.is_whole() {
+            self.ask(room).await?;
+            return self.answer(account, room).await;
+        }
         let within = self.client.state.timeouts().body;
         let (sent, out) = self.origin.send(std::mem::take(&mut room.out), 0, within).await;
         room.out = out;
-        if let Err(error) = sent {
-            return Err(Stop::Untouched(match error.kind() {
-                io::ErrorKind::TimedOut => Failure::OriginSilent,
-                _ => Failure::OriginGone,
-            }));
-        }
-        if body.is_whole() {
-            return self.answer(account, room).await;
-        }
+        sent.map_err(|error| unsent(&error))?;
         let mut uploading = pin!(self.upload(body));
         let mut answering = pin!(self.answer(account, room));
         let (mut uploaded, mut told) = (false, None);
@@ -281,6 +293,29 @@ impl Delivery<'_> {
             }
         })
         .await
+    }
+
+    /// Sends a whole request and receives the beginning of its answer.
+    async fn ask(&self, room: &mut Room) -> Result<(), Stop> {
+        let state = self.client.state;
+        let receiving = match room.receiving.take() {
+            Some(receiving) => receiving,
+            None => {
+                if room.replies.capacity() == 0 {
+                    room.replies = state.heads.take();
+                }
+                self.origin.begin_recv(std::mem::take(&mut room.replies), Wait::Later)
+            }
+        };
+        let deadline = state.deadlines.after(state.timeouts().answer).or_earlier(self.until);
+        let asked = self.origin.ask(std::mem::take(&mut room.out), receiving, state.timeouts().body, deadline).await;
+        (room.out, room.replies) = (asked.ask, asked.answer);
+        // An origin may answer before it has read all, and then close: the answer counts.
+        match (asked.sent, &asked.received) {
+            (Err(error), Ok(0) | Err(_)) => return Err(unsent(&error)),
+            _ => room.received = Some(asked.received),
+        }
+        Ok(())
     }
 
     /// The answer is out before the request is in: the client gets a moment to notice.
@@ -401,10 +436,8 @@ impl Delivery<'_> {
 
     /// Reads up to and with the head of the final reply, passing interim ones on.
     async fn read_final_head(&self, room: &mut Room) -> Result<usize, Stop> {
-        let state = self.client.state;
         let to = self.request.head.reply_to();
         let mut interims = 0;
-        room.replies.clear();
         room.head.clear();
         loop {
             if !room.replies.is_empty() {
@@ -423,13 +456,10 @@ impl Delivery<'_> {
                     Err(error) => return Err(Stop::Fail(Failure::BadReply(error))),
                 }
             }
-            if room.replies.len() == room.replies.capacity() {
-                // The parser refuses what has reached HEAD_BYTES_MAX, so this ends.
-                room.replies.reserve(HEAD_BUFFER_BYTES);
-            }
-            let deadline = state.deadlines.after(state.timeouts().answer).or_earlier(self.until);
-            let (received, back) = self.origin.recv(std::mem::take(&mut room.replies), deadline, Wait::Later).await;
-            room.replies = back;
+            let received = match room.received.take() {
+                Some(received) => received,
+                None => self.receive(room).await,
+            };
             let untouched = room.replies.is_empty() && interims == 0;
             match received {
                 Ok(count) if count > 0 => {}
@@ -438,6 +468,25 @@ impl Delivery<'_> {
                 _ => return Err(Stop::Fail(Failure::ReplyCut)),
             }
         }
+    }
+
+    /// Receives more of the answer's head.
+    async fn receive(&self, room: &mut Room) -> io::Result<usize> {
+        let state = self.client.state;
+        let deadline = state.deadlines.after(state.timeouts().answer).or_earlier(self.until);
+        let receiving = match room.receiving.take() {
+            Some(receiving) => receiving,
+            None => {
+                if room.replies.len() == room.replies.capacity() {
+                    // The parser refuses what has reached HEAD_BYTES_MAX, so this ends.
+                    room.replies.reserve(HEAD_BUFFER_BYTES);
+                }
+                self.origin.begin_recv(std::mem::take(&mut room.replies), Wait::Later)
+            }
+        };
+        let (received, replies) = self.origin.finish_recv(receiving, deadline, Wait::Later).await;
+        room.replies = replies;
+        received
     }
 
     /// HTTP/1.0 knows no interim replies.
@@ -499,6 +548,13 @@ impl Delivery<'_> {
         state.bodies.give(buf);
         Ok(clean)
     }
+}
+
+fn unsent(error: &io::Error) -> Stop {
+    Stop::Untouched(match error.kind() {
+        io::ErrorKind::TimedOut => Failure::OriginSilent,
+        _ => Failure::OriginGone,
+    })
 }
 
 fn client_cut(error: &io::Error, by_close: bool) -> Stop {

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpListener;
-use std::net::TcpStream;
+
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
@@ -89,17 +89,11 @@ pub fn reset_on_close(socket: impl AsFd) -> io::Result<()> {
     Ok(setsockopt(&socket.as_fd(), sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })?)
 }
 
-/// Whether a connection nobody reads from is still good: open, and with nothing to read.
-pub fn is_quiet(socket: &TcpStream) -> bool {
-    let mut byte = [0];
-    matches!(
-        nix::sys::socket::recv(socket.as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT),
-        Err(nix::errno::Errno::EAGAIN)
-    )
-}
-
 /// `MSG_NOSIGNAL`, for operations submitted elsewhere: a closed peer is an error, not a signal.
 pub const SEND_WITHOUT_SIGNAL: i32 = MsgFlags::MSG_NOSIGNAL.bits();
+
+/// `MSG_WAITALL`, for sends submitted elsewhere: the ring sends what is left after a part by itself.
+pub const WHOLE: i32 = MsgFlags::MSG_WAITALL.bits();
 
 /// `SOCK_CLOEXEC`, for accepts submitted elsewhere.
 pub const CLOSE_ON_EXEC: i32 = nix::libc::SOCK_CLOEXEC;
@@ -140,7 +134,7 @@ pub fn is_cancelled(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::io::Write;
+    use std::net::TcpStream;
 
     #[test]
     fn a_group_shares_one_port_and_the_any_address_serves_both_families() {
@@ -151,20 +145,6 @@ mod tests {
         if group[0].local_addr().unwrap().is_ipv6() {
             TcpStream::connect(("::1", port)).unwrap();
         }
-    }
-
-    #[test]
-    fn a_connection_is_quiet_until_bytes_or_the_end_arrive() {
-        let listener = listen("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
-        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (mut theirs, _) = listener.accept().unwrap();
-        assert!(is_quiet(&ours));
-        theirs.write_all(b"x").unwrap();
-        assert!(!is_quiet(&ours));
-        (&ours).read_exact(&mut [0]).unwrap();
-        assert!(is_quiet(&ours));
-        drop(theirs);
-        assert!(!is_quiet(&ours));
     }
 
     #[test]

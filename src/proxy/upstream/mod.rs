@@ -12,7 +12,9 @@ use super::counters::CoreCounters;
 use crate::base::clock::Mono;
 use crate::io::Deadline;
 use crate::io::Deadlines;
+use crate::io::Receiving;
 use crate::io::TcpStream;
+use crate::io::Wait;
 use crate::limits::POOLED_BELIEVED_MS_MAX;
 use crate::limits::POOLED_BELIEVED_MS_MIN;
 use crate::policy::Permit;
@@ -57,6 +59,8 @@ pub(super) struct Target<'a> {
 /// A connection to an origin, ready for a request.
 pub(super) struct Upstream {
     pub(super) stream: TcpStream,
+    /// The receive of the answer, if it was begun already.
+    pub(super) receiving: Option<Receiving>,
     pub(super) address: SocketAddr,
     /// How long connecting took, the name's resolution included; 0 for a pooled connection.
     pub(super) connect_us: u32,
@@ -158,14 +162,17 @@ impl Upstreams {
         let now = Mono::now();
         let connect_us = u32::try_from(now.micros_since(begun)).unwrap_or(u32::MAX).max(1);
         let believed = self.believed(&lookup, address.ip(), now);
-        Ok(Upstream { stream, address, connect_us, pooled: false, believed })
+        Ok(Upstream { stream, receiving: None, address, connect_us, pooled: false, believed })
     }
 
-    /// Puts a connection whose last answer was read to its end back for the next request.
-    pub(super) fn keep(&self, target: Target<'_>, upstream: Upstream) {
-        let Upstream { stream, address, believed, .. } = upstream;
+    /// Puts a connection whose last answer was read to its end back for the next request. The receive of that request's
+    /// answer begins now, into `buffer`: what comes before the request shows that the connection is of no more use, without
+    /// a system call to ask.
+    pub(super) fn keep(&self, target: Target<'_>, upstream: Upstream, buffer: Vec<u8>) {
         let until = self.deadlines.after(self.timeouts.pooled);
-        self.pool.put(target, Pooled { stream, address, port: target.port, until, believed });
+        let receiving = upstream.stream.begin_recv(buffer, Wait::Later);
+        let Upstream { stream, address, believed, .. } = upstream;
+        self.pool.put(target, Pooled { stream, receiving, address, port: target.port, until, believed });
     }
 
     /// Closes what has been idle too long.
@@ -197,18 +204,19 @@ impl Upstreams {
     /// The latest used idle connection that still lives and that this policy allows.
     fn take_pooled(&self, snapshot: &Snapshot, target: Target<'_>) -> Option<Upstream> {
         loop {
-            let Pooled { stream, address, until, believed, .. } = self.pool.take(target)?;
+            let Pooled { stream, mut receiving, address, until, believed, .. } = self.pool.take(target)?;
             // The policy may have changed since it was opened.
             let allowed = self.kind_refused(snapshot, address.ip(), target.port).is_none();
-            if allowed && !self.deadlines.passed(until) && stream.is_quiet() {
-                return Some(Upstream { stream, address, connect_us: 0, pooled: true, believed });
+            if allowed && !self.deadlines.passed(until) && !receiving.is_over() {
+                let receiving = Some(receiving);
+                return Some(Upstream { stream, receiving, address, connect_us: 0, pooled: true, believed });
             }
         }
     }
 
     /// Asks whether the name of a pooled connection still leads to its address; if it has moved, the connection closes. If
     /// nobody can say, it stays: it works, and a new one would need the answer too.
-    async fn believe_again(&self, upstream: Upstream, target: Target<'_>) -> Option<Upstream> {
+    async fn believe_again(&self, mut upstream: Upstream, target: Target<'_>) -> Option<Upstream> {
         let now = Mono::now();
         let lookup = self.resolver.look(target.host, now);
         let said = lookup.settled().await;
@@ -218,7 +226,8 @@ impl Upstreams {
             Err(OpenError::NoSuchHost) => true,
             Err(_) => false,
         };
-        let alive = !moved && upstream.stream.is_quiet();
+        let quiet = !upstream.receiving.as_mut().is_some_and(Receiving::is_over);
+        let alive = !moved && quiet;
         alive.then(|| Upstream { believed: self.believed(&lookup, ip, now), ..upstream })
     }
 

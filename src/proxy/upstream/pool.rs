@@ -2,6 +2,7 @@
 
 use super::Target;
 use crate::io::Deadline;
+use crate::io::Receiving;
 use crate::io::TcpStream;
 use crate::limits::POOLED_PER_CORE_MAX;
 use crate::limits::POOLED_PER_HOST_MAX;
@@ -13,6 +14,8 @@ use std::net::SocketAddr;
 /// An idle connection.
 pub(super) struct Pooled {
     pub(super) stream: TcpStream,
+    /// Under way as long as the origin says nothing: whatever it says now, nobody has asked for.
+    pub(super) receiving: Receiving,
     pub(super) address: SocketAddr,
     pub(super) port: u16,
     /// Closed when it has been idle until then.
@@ -58,7 +61,7 @@ impl Pool {
     pub(super) fn expire(&self, up: impl Fn(Deadline) -> bool) {
         let mut kept = 0;
         self.hosts.borrow_mut().retain(|_, idle| {
-            idle.retain(|pooled| !up(pooled.until) && pooled.stream.is_quiet());
+            idle.retain_mut(|pooled| !up(pooled.until) && !pooled.receiving.is_over());
             kept += idle.len();
             !idle.is_empty()
         });
