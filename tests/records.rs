@@ -100,7 +100,7 @@ fn read_all(reader: &mut LogReader) -> Vec<Record> {
             return all;
         }
         reader.acknowledge(batch.last()).unwrap();
-        all.extend(batch.records().unwrap());
+        all.extend(batch.records().unwrap().iter().map(Record::owned));
     }
 }
 
@@ -360,7 +360,8 @@ fn shipping_goes_on_between_memory_and_files_without_a_gap_or_a_double() {
         closed
     };
     let taken = |reader: &mut LogReader, records_max: usize| -> Vec<u64> {
-        let records = reader.next_batch(records_max, 1 << 20).unwrap().records().unwrap();
+        let batch = reader.next_batch(records_max, 1 << 20).unwrap();
+        let records = batch.records().unwrap();
         records.iter().map(|record| record.client_id).collect()
     };
     let mut reader = log.reader().unwrap();

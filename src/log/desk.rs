@@ -118,13 +118,13 @@ impl OpenRecord {
 
     /// Patches the numbers for the last time and hands the record to the log.
     pub fn close(mut self, ended: &Ended) {
-        self.hand_over(|_| *ended);
+        if let Some(shared) = self.shared.take() {
+            self.hand_over(&shared, ended);
+        }
     }
 
-    fn hand_over(&mut self, numbers: impl FnOnce(Ended) -> Ended) {
-        let Some(shared) = self.shared.take() else { return };
-        let ended = numbers(shared.spool.numbers(self.slot));
-        shared.spool.patch(self.slot, &ended);
+    fn hand_over(&self, shared: &Shared, ended: &Ended) {
+        shared.spool.patch(self.slot, ended);
         shared.spool.set_state(self.slot, State::Closed);
         shared.closed.push(self.slot);
     }
@@ -132,7 +132,10 @@ impl OpenRecord {
 
 impl Drop for OpenRecord {
     fn drop(&mut self) {
-        self.hand_over(|last| Ended { ending: Ending::DROPPED, ..last });
+        if let Some(shared) = self.shared.take() {
+            let last = shared.spool.numbers(self.slot);
+            self.hand_over(&shared, &Ended { ending: Ending::DROPPED, ..last });
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reading extended.log for shipping: whole records in sequence, across rotation, from the cursor on.
 
+use crate::base::clock::Mono;
 use crate::limits;
 use crate::log::LogConfig;
 use crate::log::LogError;
@@ -48,6 +49,9 @@ pub struct LogReader {
     damaged: VecDeque<String>,
     /// (last number, place after it) of batches handed out and not yet acknowledged.
     outstanding: VecDeque<(u64, u64, u64)>,
+    /// The cursor that is to be saved, if it was put off; and when the last was saved.
+    unsaved: Option<Cursor>,
+    saved: Mono,
 }
 
 /// A place in a file: the next byte to read.
@@ -80,6 +84,8 @@ impl LogReader {
             hint: None,
             damaged: VecDeque::new(),
             outstanding: VecDeque::new(),
+            unsaved: None,
+            saved: Mono::now(),
         };
         reader.place = reader.hinted(cursor).map_err(|error| reader.failed("opening", &error))?;
         Ok(reader)
@@ -130,7 +136,7 @@ impl LogReader {
         self.acknowledge_at(seq)
     }
 
-    /// Makes durable that everything up to `seq` is stored at the master.
+    /// Notes that everything up to `seq` is stored at the master: durably, unless more is about to follow.
     pub fn acknowledge(&mut self, seq: u64) -> Result<(), LogError> {
         if seq <= self.acknowledged { Ok(()) } else { self.acknowledge_at(seq) }
     }
@@ -156,12 +162,27 @@ impl LogReader {
         self.acknowledged = seq;
         self.control.acknowledged.store(seq, Ordering::Release);
         self.recent.acknowledge(seq);
+        self.unsaved = Some(cursor);
+        // Two syncs for each batch of a backlog would cost more than they are worth: the master knows what it has.
+        let more = seq < self.progress.borrow().durable;
+        let now = Mono::now();
+        if more && now.micros_since(self.saved) < limits::LOG_CURSOR_MS * 1000 {
+            return Ok(());
+        }
+        self.saved = now;
+        self.save()
+    }
+
+    fn save(&mut self) -> Result<(), LogError> {
+        let Some(cursor) = self.unsaved else { return Ok(()) };
         cursor.save(&self.cursor_path, self.epoch).map_err(|error| {
             LogError(format!(
                 "saving the cursor {}: {error}. Nothing is lost; free space or repair the permissions there.",
                 self.cursor_path.display()
             ))
-        })
+        })?;
+        self.unsaved = None;
+        Ok(())
     }
 
     /// Reads until enough is there or the record `durable` is reached.
@@ -302,6 +323,14 @@ impl LogReader {
 
     fn failed(&self, doing: &str, error: &io::Error) -> LogError {
         LogError(format!("{doing} extended.log in {}: {error}. See that the files can be read.", self.dir.display()))
+    }
+}
+
+impl Drop for LogReader {
+    fn drop(&mut self) {
+        if let Err(error) = self.save() {
+            tracing::warn!("{error}");
+        }
     }
 }
 

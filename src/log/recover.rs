@@ -115,7 +115,10 @@ fn survivors(spools: &[(PathBuf, Spool)], last: u64) -> Vec<Survivor> {
         for slot in 0..spool.size().slots() {
             let (state, assigned) = (spool.state(slot), spool.seq(slot));
             let logged = assigned != 0 && assigned <= last;
-            if state == State::Free || logged || !spool.copy_body(slot, &mut body) || slots::read_body(&body).is_none()
+            if state == State::Free
+                || logged
+                || !spool.recover_body(slot, &mut body)
+                || slots::read_body(&body).is_none()
             {
                 continue;
             }

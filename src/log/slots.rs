@@ -33,6 +33,9 @@ const HEADER_CHECKED_WORDS: usize = 8;
 const SEQ_HIGH_WORD: usize = 9;
 const NUMBER_WORDS: usize = 9;
 const BODY_FIXED_BYTES: usize = limits::SPOOL_SLOT_FIXED_BYTES - NUMBER_WORDS * 8;
+/// Lengths in a body: one for each text and a reserved one.
+const LENGTHS: usize = TEXTS + 1;
+const _: () = assert!(BODY_FIXED_BYTES == 58 + 2 * LENGTHS && LENGTHS.is_multiple_of(4));
 
 /// Number and size of the slots of a spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,23 +273,38 @@ impl Spool {
         self.slot(slot)[2].store(seq, Ordering::Release);
     }
 
-    /// Copies the body of a slot to `body` and answers whether its checksum holds.
-    pub fn copy_body(&self, slot: u32, body: &mut Vec<u8>) -> bool {
+    /// Copies the body of a slot to `body`; what is no body is empty. For the slots of this run, which a core has just filled.
+    pub fn copy_body(&self, slot: u32, body: &mut Vec<u8>) {
+        let words = self.body_of(slot, body);
+        for (word, place) in words.iter().zip(body.as_chunks_mut::<8>().0) {
+            *place = word.load(Ordering::Relaxed).to_le_bytes();
+        }
+        body.truncate(self.body_bytes(slot));
+    }
+
+    /// The same for the slots of a predecessor: answers whether the checksum holds.
+    pub fn recover_body(&self, slot: u32, body: &mut Vec<u8>) -> bool {
+        self.copy_body(slot, body);
+        let length = self.body_bytes(slot);
         let words = self.slot(slot);
-        let length = (words[0].load(Ordering::Acquire) >> 32) as usize;
-        body.clear();
-        if length > (words.len() - NUMBER_WORDS) * 8 {
-            return false;
-        }
-        body.resize(length.next_multiple_of(8), 0);
         let mut sum = Checksum::of(length);
-        for (word, place) in words[NUMBER_WORDS..].iter().zip(body.as_chunks_mut::<8>().0) {
-            let value = word.load(Ordering::Relaxed);
-            *place = value.to_le_bytes();
-            sum.add(value);
-        }
-        body.truncate(length);
-        sum.value() == words[1].load(Ordering::Relaxed)
+        let count = body.len().div_ceil(8);
+        words[NUMBER_WORDS..NUMBER_WORDS + count].iter().for_each(|word| sum.add(word.load(Ordering::Relaxed)));
+        body.len() == length && sum.value() == words[1].load(Ordering::Relaxed)
+    }
+
+    /// The length that a slot says its body has.
+    fn body_bytes(&self, slot: u32) -> usize {
+        (self.slot(slot)[0].load(Ordering::Acquire) >> 32) as usize
+    }
+
+    /// The words of a slot's body and as much room, in whole words; none if the slot says that they are more than it has.
+    fn body_of(&self, slot: u32, body: &mut Vec<u8>) -> &[AtomicU64] {
+        let words = &self.slot(slot)[NUMBER_WORDS..];
+        let count = self.body_bytes(slot).div_ceil(8);
+        let words = words.get(..count).unwrap_or_default();
+        body.resize(words.len() * 8, 0);
+        words
     }
 
     fn slot(&self, slot: u32) -> &[AtomicU64] {
@@ -304,24 +322,42 @@ impl Spool {
 
 /// Writes the unchanging part of a record to `body` (cleared first), each text cut to its bound.
 pub fn write_body(body: &mut Vec<u8>, entry: &Entry) {
-    body.clear();
-    body.extend_from_slice(&entry.client_id.to_le_bytes());
-    body.extend_from_slice(&entry.started_us.to_le_bytes());
-    body.extend_from_slice(&entry.request_id.to_le_bytes());
-    body.extend_from_slice(&entry.client.port().to_le_bytes());
-    body.extend_from_slice(&entry.interface.port().to_le_bytes());
-    let client_is_4 = write_address(body, entry.client.ip());
-    let interface_is_4 = write_address(body, entry.interface.ip());
-    let flags = u16::from(client_is_4) | u16::from(interface_is_4) << 1 | u16::from(entry.named) << 2;
-    body.extend_from_slice(&flags.to_le_bytes());
-    let lengths = body.len();
-    body.resize(BODY_FIXED_BYTES, 0);
-    for (index, text) in entry.texts.iter().enumerate() {
-        let start = body.len();
-        append_cut(body, text, limits::RECORD_TEXT_BYTES_MAX[index]);
-        let length = (body.len() - start) as u16; // every bound is below 64 KiB
-        body[lengths + 2 * index..lengths + 2 * index + 2].copy_from_slice(&length.to_le_bytes());
+    let mut lengths = [0; LENGTHS];
+    for ((text, bytes_max), length) in entry.texts.iter().zip(limits::RECORD_TEXT_BYTES_MAX).zip(&mut lengths) {
+        let kept = kept_of(text, bytes_max);
+        *length = if kept == text.len() { kept } else { kept + DOTS.len() } as u16; // every bound is below 64 KiB
     }
+    body.clear();
+    body.resize(BODY_FIXED_BYTES, 0);
+    let mut rest = &mut body[..BODY_FIXED_BYTES];
+    put(&mut rest, entry.client_id.to_le_bytes());
+    put(&mut rest, entry.started_us.to_le_bytes());
+    put(&mut rest, entry.request_id.to_le_bytes());
+    put(&mut rest, entry.client.port().to_le_bytes());
+    put(&mut rest, entry.interface.port().to_le_bytes());
+    put(&mut rest, address_bytes(entry.client.ip()));
+    put(&mut rest, address_bytes(entry.interface.ip()));
+    let (client_is_4, interface_is_4) = (entry.client.is_ipv4(), entry.interface.is_ipv4());
+    let flags = u16::from(client_is_4) | u16::from(interface_is_4) << 1 | u16::from(entry.named) << 2;
+    put(&mut rest, flags.to_le_bytes());
+    for [a, b, c, d] in lengths.as_chunks::<4>().0 {
+        // Four at once: they are read again as one word.
+        let four = u64::from(*a) | u64::from(*b) << 16 | u64::from(*c) << 32 | u64::from(*d) << 48;
+        put(&mut rest, four.to_le_bytes());
+    }
+    for (text, length) in entry.texts.iter().zip(lengths) {
+        // Half of the texts of an ordinary record are empty.
+        if length > 0 {
+            append_cut(body, text, usize::from(length));
+        }
+    }
+}
+
+/// Writes a field and moves on behind it.
+fn put<const N: usize>(rest: &mut &mut [u8], field: [u8; N]) {
+    let (place, behind) = std::mem::take(rest).split_at_mut(N);
+    place.copy_from_slice(&field);
+    *rest = behind;
 }
 
 /// Reads what [`write_body`] wrote; `None` if the lengths do not agree.
@@ -347,14 +383,15 @@ pub fn read_body(body: &[u8]) -> Option<Entry<'_>> {
     })
 }
 
-fn write_address(body: &mut Vec<u8>, ip: IpAddr) -> bool {
-    let mut bytes = [0; 16];
+fn address_bytes(ip: IpAddr) -> [u8; 16] {
     match ip {
-        IpAddr::V4(ip) => bytes[..4].copy_from_slice(&ip.octets()),
-        IpAddr::V6(ip) => bytes = ip.octets(),
+        IpAddr::V4(ip) => {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&ip.octets());
+            bytes
+        }
+        IpAddr::V6(ip) => ip.octets(),
     }
-    body.extend_from_slice(&bytes);
-    ip.is_ipv4()
 }
 
 fn read_address(bytes: &[u8], is_4: bool) -> Option<IpAddr> {
@@ -363,17 +400,29 @@ fn read_address(bytes: &[u8], is_4: bool) -> Option<IpAddr> {
     Some(if is_4 { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(bytes).into() })
 }
 
-/// Appends `text`, or as much of it as leaves room for `...`, ending between two characters if it is UTF-8.
-fn append_cut(body: &mut Vec<u8>, text: &[u8], bytes_max: usize) {
+/// What a text that is cut ends in.
+const DOTS: &[u8] = b"...";
+
+/// How much of `text` is kept if it may have `bytes_max`: all, or as much as leaves room for the dots and ends between two
+/// characters if it is UTF-8.
+fn kept_of(text: &[u8], bytes_max: usize) -> usize {
     if text.len() <= bytes_max {
-        return body.extend_from_slice(text);
+        return text.len();
     }
-    let mut end = bytes_max - 3;
-    while end > bytes_max - 6 && text[end] & 0xc0 == 0x80 {
+    let mut end = bytes_max - DOTS.len();
+    while end > bytes_max - 2 * DOTS.len() && text[end] & 0xc0 == 0x80 {
         end -= 1;
     }
-    body.extend_from_slice(&text[..end]);
-    body.extend_from_slice(b"...");
+    end
+}
+
+/// Appends `text` in `length` bytes, as [`kept_of`] has found.
+fn append_cut(body: &mut Vec<u8>, text: &[u8], length: usize) {
+    if text.len() == length {
+        return body.extend_from_slice(text);
+    }
+    body.extend_from_slice(&text[..length - DOTS.len()]);
+    body.extend_from_slice(DOTS);
 }
 
 fn store_numbers(words: &[AtomicU64], ended: &Ended) {
@@ -496,7 +545,7 @@ mod tests {
         let states: Vec<State> = (0..6).map(|slot| spool.state(slot)).collect();
         assert_eq!(states, [State::Free, State::Free, State::Free, State::Free, State::Free, State::Open]);
         let mut again = Vec::new();
-        assert!(spool.copy_body(5, &mut again));
+        assert!(spool.recover_body(5, &mut again));
         let entry = read_body(&again).unwrap();
         assert_eq!((entry.client_id, entry.request_id, entry.named, entry.client), (3, 70_000, true, draft.client));
         assert_eq!(entry.texts[4].len(), 2048, "a long text is cut");
@@ -531,7 +580,8 @@ mod tests {
         #[test]
         fn a_text_is_cut_between_characters(text in "[a-zäöü日本]{1,60}", bytes_max in 8usize..40) {
             let mut out = Vec::new();
-            append_cut(&mut out, text.as_bytes(), bytes_max);
+            let kept = kept_of(text.as_bytes(), bytes_max);
+            append_cut(&mut out, text.as_bytes(), if kept == text.len() { kept } else { kept + 3 });
             prop_assert!(out.len() <= bytes_max && std::str::from_utf8(&out).is_ok());
         }
     }

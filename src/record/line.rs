@@ -6,6 +6,7 @@ use crate::record::Ended;
 use crate::record::Record;
 use crate::record::domains;
 use crate::record::domains::Domains;
+use crate::record::lines;
 use crate::record::pen::Pen;
 use crate::record::pen::SLACK;
 use crate::record::text;
@@ -333,6 +334,11 @@ impl fmt::Display for BadLine {
 
 /// Reads a line, with or without its LF.
 pub fn parse(line: &[u8]) -> Result<Record, BadLine> {
+    view(line).map(|record| record.owned())
+}
+
+/// The same without a copy of anything.
+pub fn view(line: &[u8]) -> Result<Record<&str>, BadLine> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = std::str::from_utf8(line).map_err(|_| BadLine("it is not UTF-8".to_string()))?;
     if !(line.starts_with('"') && line.ends_with('"')) {
@@ -346,7 +352,7 @@ pub fn parse(line: &[u8]) -> Result<Record, BadLine> {
     }
 }
 
-fn read_columns(columns: &mut Columns) -> Result<Record, BadLine> {
+fn read_columns<'a>(columns: &mut Columns<'a>) -> Result<Record<&'a str>, BadLine> {
     let mut record = Record {
         record_id: columns.scalar()?,
         client_id: columns.number()?,
@@ -375,21 +381,21 @@ fn read_columns(columns: &mut Columns) -> Result<Record, BadLine> {
     record.peer = columns.scalar()?;
     record.request_host = columns.scalar()?;
     columns.skip(4)?;
-    record.time_profiles = columns.text()?.to_string();
-    record.user_groups = columns.text()?.to_string();
-    record.request_types = columns.text()?.to_string();
-    record.applications = columns.text()?.to_string();
-    record.categories = columns.text()?.to_string();
-    record.response_profiles = columns.text()?.to_string();
+    record.time_profiles = columns.text()?;
+    record.user_groups = columns.text()?;
+    record.request_types = columns.text()?;
+    record.applications = columns.text()?;
+    record.categories = columns.text()?;
+    record.response_profiles = columns.text()?;
     record.upload_types = columns.scalar()?;
     record.download_types = columns.scalar()?;
-    record.profiles = columns.text()?.to_string();
+    record.profiles = columns.text()?;
     record.node = columns.scalar()?;
     record.seq = columns.number()?;
     (record.ended_us, record.offset_min) = columns.timestamp()?;
     record.snapshot = columns.scalar()?;
     record.rule = columns.scalar()?;
-    record.ending = columns.text()?.to_string();
+    record.ending = columns.text()?;
     record.connect_us = columns.number()?;
     record.first_byte_us = columns.number()?;
     record.sni = columns.scalar()?;
@@ -409,12 +415,18 @@ struct Columns<'a> {
     // By the tab alone, which is searched for faster than the quotes around it: no value holds one.
     rest: std::str::Split<'a, char>,
     index: usize,
+    /// Whether the line has as many control bytes as tabs between 47 columns, and two quotes for each: if it then falls into 47
+    /// quoted columns, none of them holds another, and none needs to be looked at.
+    regular: bool,
 }
 
 impl<'a> Columns<'a> {
     /// Those of a line without its LF.
     fn new(line: &'a str) -> Columns<'a> {
-        Columns { rest: line.split('\t'), index: 0 }
+        let controls = lines::count_bytes(line.as_bytes(), |byte| (byte < 0x20) | (byte == 0x7f));
+        let quotes = lines::count_bytes(line.as_bytes(), |byte| byte == b'"');
+        let regular = controls == COLUMNS.len() - 1 && quotes == 2 * COLUMNS.len();
+        Columns { rest: line.split('\t'), index: 0, regular }
     }
 
     fn text(&mut self) -> Result<&'a str, BadLine> {
@@ -423,13 +435,13 @@ impl<'a> Columns<'a> {
         let quoted = self.rest.next().ok_or_else(|| BadLine(format!("it ends before the column {name}")))?;
         match quoted.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
             None => Err(BadLine(format!("the column {name} is not quoted"))),
-            Some(text) if text::is_clean(text.as_bytes()) => Ok(text),
+            Some(text) if self.regular || text::is_clean(text.as_bytes()) => Ok(text),
             Some(_) => Err(BadLine(format!("the column {name} holds a quote or control byte"))),
         }
     }
 
-    fn scalar(&mut self) -> Result<String, BadLine> {
-        self.text().map(|text| if text == "-" { String::new() } else { text.to_string() })
+    fn scalar(&mut self) -> Result<&'a str, BadLine> {
+        self.text().map(|text| if text == "-" { "" } else { text })
     }
 
     fn skip(&mut self, columns: usize) -> Result<(), BadLine> {
@@ -463,6 +475,40 @@ impl<'a> Columns<'a> {
 
 /// Microseconds since the epoch and the offset in minutes of `2026-11-20T19:24:02.000001+00:00`.
 pub(super) fn timestamp(text: &str) -> Option<(i64, i16)> {
+    timestamp_as_written(text.as_bytes()).or_else(|| timestamp_of_any_kind(text))
+}
+
+/// The same for what [`LineWriter`] writes, and for nothing that the library would read differently.
+fn timestamp_as_written(text: &[u8]) -> Option<(i64, i16)> {
+    let text: &[u8; 32] = text.try_into().ok()?;
+    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (29, b':')];
+    let number = |at: usize, digits: usize| {
+        let digit =
+            |sum: Option<i64>, byte: &u8| Some(sum? * 10 + i64::from(byte.is_ascii_digit().then(|| byte - b'0')?));
+        text[at..at + digits].iter().fold(Some(0), digit)
+    };
+    let [year, month, day] = [number(0, 4)?, number(5, 2)?, number(8, 2)?];
+    let [hour, minute, second, micros] = [number(11, 2)?, number(14, 2)?, number(17, 2)?, number(20, 6)?];
+    let offset = number(27, 2)? * 60 + number(30, 2)?;
+    let whole = marks.iter().all(|(at, mark)| text[*at] == *mark) && matches!(text[26], b'+' | b'-');
+    // The 29th and later of a month are left to the library, which knows the calendar; so are the years at its ends.
+    let usual = (1970..9000).contains(&year) && (1..=12).contains(&month) && (1..=28).contains(&day);
+    if !whole || !usual || hour > 23 || minute > 59 || second > 59 || number(27, 2)? > 23 || number(30, 2)? > 59 {
+        return None;
+    }
+    let offset = if text[26] == b'-' { -offset } else { offset };
+    let seconds = days_from_1970(year, month, day) * 86_400 + (hour * 60 + minute - offset) * 60 + second;
+    Some((seconds * 1_000_000 + micros, offset as i16))
+}
+
+/// Days from 1 January 1970 to a date of the Gregorian calendar: years begin in March, so that the leap day is their last.
+fn days_from_1970(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month > 2 { year } else { year - 1 };
+    let before_month = (153 * ((month + 9) % 12) + 2) / 5;
+    365 * year + year / 4 - year / 100 + year / 400 + before_month + day - 1 - 719_468
+}
+
+fn timestamp_of_any_kind(text: &str) -> Option<(i64, i16)> {
     let when: Timestamp = text.parse().ok()?;
     Some((when.as_microsecond(), text.get(text.len().saturating_sub(6)..).and_then(offset_minutes)?))
 }
@@ -663,6 +709,25 @@ mod tests {
             prop_assert_eq!(text::unescape(&record.useragent), Some(agent));
             prop_assert_eq!(text::unescape(&record.rule), Some(rule.clone().into_bytes()));
             prop_assert_eq!(text::unescape(&record.categories), Some(rule.into_bytes()));
+        }
+
+        #[test]
+        fn times_are_read_as_the_library_reads_them(
+            us in 0i64..253_402_207_200_000_000, minutes in -1439i32..1440, change in any::<Option<(prop::sample::Index, u8)>>(),
+        ) {
+            let zone = jiff::tz::Offset::from_seconds(minutes * 60).unwrap().to_time_zone();
+            let when = Timestamp::from_microsecond(us).unwrap().to_zoned(zone);
+            let mut text = when.strftime("%Y-%m-%dT%H:%M:%S.%6f%:z").to_string().into_bytes();
+            if let Some((at, byte)) = change {
+                let at = at.index(text.len());
+                text[at] = b"0123456789-+:.T"[usize::from(byte) % 15];
+            }
+            let text = String::from_utf8(text).unwrap();
+            let quickly = timestamp_as_written(text.as_bytes());
+            prop_assert!(quickly.is_none() || quickly == timestamp_of_any_kind(&text), "{} {:?}", text, quickly);
+            if change.is_none() && us < 220_000_000_000_000_000 && us > 86_400_000_000 {
+                prop_assert_eq!(timestamp(&text), Some((us, minutes as i16)));
+            }
         }
 
         #[test]

@@ -98,14 +98,14 @@ impl Lines {
     }
 
     /// The records they are.
-    pub fn records(&self) -> Result<Vec<Record>, BadLine> {
+    pub fn records(&self) -> Result<Vec<Record<&str>>, BadLine> {
         read(&self.text)
     }
 }
 
 /// The records that lines are. They come from afar: a line that is none makes all of them useless.
-pub fn read(text: &[u8]) -> Result<Vec<Record>, BadLine> {
-    text.split_inclusive(|byte| *byte == b'\n').map(line::parse).collect()
+pub fn read(text: &[u8]) -> Result<Vec<Record<&str>>, BadLine> {
+    text.split_inclusive(|byte| *byte == b'\n').map(line::view).collect()
 }
 
 /// The `seq` of a line that [`line::parse`] takes for a record, without making one: an order of magnitude cheaper, and done
@@ -113,7 +113,7 @@ pub fn read(text: &[u8]) -> Result<Vec<Record>, BadLine> {
 pub fn check(line: &[u8]) -> Result<u64, BadLine> {
     match check_quickly(line) {
         Some(seq) => Ok(seq),
-        None => line::parse(line).map(|record| record.seq), // says what is wrong
+        None => line::view(line).map(|record| record.seq), // says what is wrong
     }
 }
 
@@ -124,8 +124,8 @@ fn check_quickly(line: &[u8]) -> Option<u64> {
     // then every column is quoted and clean. No quote may serve two of them.
     let separators = count_of(bytes, b"\"\t\"");
     let shared = count_of(bytes, b"\t\"\t") > 0 || bytes.starts_with(b"\"\t") || bytes.ends_with(b"\t\"");
-    let controls = count(bytes, |byte| (byte < 0x20) | (byte == 0x7f));
-    let quotes = count(bytes, |byte| byte == b'"');
+    let controls = count_bytes(bytes, |byte| (byte < 0x20) | (byte == 0x7f));
+    let quotes = count_bytes(bytes, |byte| byte == b'"');
     let regular = !shared && separators == COLUMNS.len() - 1 && controls == separators && quotes == 2 * COLUMNS.len();
     if !regular || bytes.len() < 2 || bytes.first() != Some(&b'"') || bytes.last() != Some(&b'"') {
         return None;
@@ -151,7 +151,7 @@ fn check_quickly(line: &[u8]) -> Option<u64> {
 }
 
 /// How many bytes `is` holds for. In stretches whose count fits a byte: the compiler then looks at 16 bytes at a time.
-fn count(bytes: &[u8], is: impl Fn(u8) -> bool) -> usize {
+pub(super) fn count_bytes(bytes: &[u8], is: impl Fn(u8) -> bool) -> usize {
     let in_stretch = |stretch: &[u8]| stretch.iter().fold(0u8, |sum, byte| sum + u8::from(is(*byte)));
     bytes.chunks(255).map(|stretch| usize::from(in_stretch(stretch))).sum()
 }
@@ -240,6 +240,7 @@ mod tests {
     use crate::record::Ended;
     use crate::record::line::Entry;
     use crate::record::line::LineWriter;
+    use crate::record::text;
     use jiff::tz::TimeZone;
     use proptest::prelude::*;
 
@@ -270,9 +271,10 @@ mod tests {
             };
             let ended = Ended { upload: numbers.1, download: numbers.2, status: numbers.4, ended_us, ..Ended::default() };
             let line = line_of(&draft, &ended, numbers.1);
-            let records = read(&[&line[..], &line[..]].concat()).unwrap();
+            let twice = [&line[..], &line[..]].concat();
+            let records = read(&twice).unwrap();
             prop_assert_eq!(check_quickly(&line), Some(numbers.1));
-            let lines = Lines::of(&records);
+            let lines = Lines::of(&records.iter().map(Record::owned).collect::<Vec<_>>());
             prop_assert_eq!((lines.len(), lines.first(), lines.last()), (2, numbers.1, numbers.1));
             prop_assert_eq!(lines.records().unwrap(), records);
         }
@@ -295,6 +297,11 @@ mod tests {
                 }
             }
             prop_assert_eq!(check(&line).ok(), line::parse(&line).ok().map(|record| record.seq));
+            if line::parse(&line).is_ok() {
+                let text = line.strip_suffix(b"\n").unwrap_or(&line);
+                let values = text.split(|byte| *byte == b'\t').map(|value| &value[1..value.len() - 1]);
+                prop_assert!(values.clone().all(text::is_clean) && values.count() == COLUMNS.len());
+            }
             prop_assert!(check_quickly(&line).is_none() || line::parse(&line).is_ok(), "{:?}", String::from_utf8_lossy(&line));
         }
 

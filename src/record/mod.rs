@@ -195,10 +195,12 @@ impl Epoch {
 /// Text is kept as it stands in the log, *escaped* ([`text`]): it holds no control byte whatever a client sent, so that
 /// a report or a terminal can show it as it is. Absent text is empty. Derived columns (size, range, the tld and
 /// referer_host columns, date_time) are not kept: the codec derives them again.
+///
+/// `T` is what text is kept in: a `Record` owns it, a `Record<&str>` borrows it from the line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Record {
+pub struct Record<T = String> {
     /// Unique in the cluster: `SECONDS-CLIENT-REQUEST-BOOT`.
-    pub record_id: String,
+    pub record_id: T,
     /// Number of the client connection.
     pub client_id: u64,
     /// The how-manieth exchange on it.
@@ -218,72 +220,72 @@ pub struct Record {
     /// Whether the user bypassed a block.
     pub bypassed: bool,
     /// The client's address.
-    pub client_ip: String,
+    pub client_ip: T,
     /// `user@ip` or `anonymous@ip`.
-    pub username: String,
+    pub username: T,
     /// Request method.
-    pub method: String,
+    pub method: T,
     /// Request URL.
-    pub url: String,
+    pub url: T,
     /// The `Referer` field.
-    pub referer: String,
+    pub referer: T,
     /// The `User-Agent` field.
-    pub useragent: String,
+    pub useragent: T,
     /// Media type of what was served.
-    pub mime: String,
+    pub mime: T,
     /// The section that blocked; empty if none did.
-    pub filter_name: String,
+    pub filter_name: T,
     /// Why it blocked.
-    pub filtering_reason: String,
+    pub filtering_reason: T,
     /// `IP:PORT` that received the request.
-    pub interface: String,
+    pub interface: T,
     /// How it was answered.
-    pub cachecode: String,
+    pub cachecode: T,
     /// Where the answer came from.
-    pub peercode: String,
+    pub peercode: T,
     /// The host really asked.
-    pub peer: String,
+    pub peer: T,
     /// The request's host.
-    pub request_host: String,
+    pub request_host: T,
     /// Time profiles.
-    pub time_profiles: String,
+    pub time_profiles: T,
     /// User groups.
-    pub user_groups: String,
+    pub user_groups: T,
     /// Request types.
-    pub request_types: String,
+    pub request_types: T,
     /// Application signatures.
-    pub applications: String,
+    pub applications: T,
     /// Categories.
-    pub categories: String,
+    pub categories: T,
     /// Response profiles.
-    pub response_profiles: String,
+    pub response_profiles: T,
     /// Content types of the upload.
-    pub upload_types: String,
+    pub upload_types: T,
     /// Content types of the download.
-    pub download_types: String,
+    pub download_types: T,
     /// Profiles.
-    pub profiles: String,
+    pub profiles: T,
     /// The node that wrote it.
-    pub node: String,
+    pub node: T,
     /// That node's number of the record, without gaps.
     pub seq: u64,
     /// The snapshot that decided.
-    pub snapshot: String,
+    pub snapshot: T,
     /// The rule that decided.
-    pub rule: String,
+    pub rule: T,
     /// Two letters: who ended it, in which phase.
-    pub ending: String,
+    pub ending: T,
     /// Time to connect upstream, microseconds.
     pub connect_us: u32,
     /// Time to the first byte of the answer, microseconds.
     pub first_byte_us: u32,
     /// Server name of the TLS ClientHello in a tunnel.
-    pub sni: String,
+    pub sni: T,
     /// TLS versions and ciphers on both sides.
-    pub tls: String,
+    pub tls: T,
 }
 
-impl Record {
+impl<T: AsRef<str>> Record<T> {
     /// Bytes in both directions.
     pub fn size(&self) -> u64 {
         self.upload.saturating_add(self.download)
@@ -291,6 +293,63 @@ impl Record {
 
     /// Whether policy blocked it.
     pub fn blocked(&self) -> bool {
-        !self.filter_name.is_empty()
+        !self.filter_name.as_ref().is_empty()
+    }
+
+    /// The same record, borrowing its text.
+    pub fn view(&self) -> Record<&str> {
+        self.map(AsRef::as_ref)
+    }
+
+    /// The same record, owning its text.
+    pub fn owned(&self) -> Record {
+        self.map(|text| text.as_ref().to_string())
+    }
+
+    fn map<'a, U>(&'a self, f: impl Fn(&'a T) -> U) -> Record<U> {
+        Record {
+            record_id: f(&self.record_id),
+            client_id: self.client_id,
+            request_id: self.request_id,
+            ended_us: self.ended_us,
+            offset_min: self.offset_min,
+            elapsed_ms: self.elapsed_ms,
+            status: self.status,
+            upload: self.upload,
+            download: self.download,
+            bypassed: self.bypassed,
+            client_ip: f(&self.client_ip),
+            username: f(&self.username),
+            method: f(&self.method),
+            url: f(&self.url),
+            referer: f(&self.referer),
+            useragent: f(&self.useragent),
+            mime: f(&self.mime),
+            filter_name: f(&self.filter_name),
+            filtering_reason: f(&self.filtering_reason),
+            interface: f(&self.interface),
+            cachecode: f(&self.cachecode),
+            peercode: f(&self.peercode),
+            peer: f(&self.peer),
+            request_host: f(&self.request_host),
+            time_profiles: f(&self.time_profiles),
+            user_groups: f(&self.user_groups),
+            request_types: f(&self.request_types),
+            applications: f(&self.applications),
+            categories: f(&self.categories),
+            response_profiles: f(&self.response_profiles),
+            upload_types: f(&self.upload_types),
+            download_types: f(&self.download_types),
+            profiles: f(&self.profiles),
+            node: f(&self.node),
+            seq: self.seq,
+            snapshot: f(&self.snapshot),
+            rule: f(&self.rule),
+            ending: f(&self.ending),
+            connect_us: self.connect_us,
+            first_byte_us: self.first_byte_us,
+            sni: f(&self.sni),
+            tls: f(&self.tls),
+        }
     }
 }

@@ -25,7 +25,7 @@ use std::sync::PoisonError;
 pub trait RecordStore: Send + Sync {
     /// Stores what of `batch` is not stored yet, durably, and answers the highest sequence number stored of this epoch:
     /// that may be acknowledged. A node is known by its epoch; its name may change.
-    fn ingest(&self, node: &str, epoch: Epoch, batch: &[Record]) -> Result<u64, StoreError>;
+    fn ingest(&self, node: &str, epoch: Epoch, batch: &[Record<&str>]) -> Result<u64, StoreError>;
     /// The highest sequence number stored of a node's epoch; 0 if none.
     fn highest(&self, node: &str, epoch: Epoch) -> Result<u64, StoreError>;
     /// Answers a question that `report` has checked.
@@ -84,7 +84,7 @@ impl SqliteRecords {
 }
 
 impl RecordStore for SqliteRecords {
-    fn ingest(&self, node: &str, epoch: Epoch, batch: &[Record]) -> Result<u64, StoreError> {
+    fn ingest(&self, node: &str, epoch: Epoch, batch: &[Record<&str>]) -> Result<u64, StoreError> {
         let stored = self.writer().ingest(node, epoch, batch);
         stored.map_err(|error| failed("storing records in", &self.path, &error.to_string()))
     }
@@ -148,8 +148,10 @@ mod tests {
         }
     }
 
-    fn records(seqs: impl IntoIterator<Item = u64>) -> Vec<Record> {
-        seqs.into_iter().map(record).collect()
+    fn ingest(store: &SqliteRecords, node: &str, epoch: Epoch, seqs: impl IntoIterator<Item = u64>) -> u64 {
+        let records: Vec<Record> = seqs.into_iter().map(record).collect();
+        let batch: Vec<Record<&str>> = records.iter().map(Record::view).collect();
+        store.ingest(node, epoch, &batch).unwrap()
     }
 
     fn store() -> (tempfile::TempDir, SqliteRecords) {
@@ -179,10 +181,10 @@ mod tests {
             (&[10, 11, 12, 13], 13, 13, &[]),
         ];
         for (seqs, highest, count, gaps) in steps {
-            assert_eq!(store.ingest("edge-1", EPOCH, &records(seqs.iter().copied())).unwrap(), *highest, "{seqs:?}");
+            assert_eq!(ingest(&store, "edge-1", EPOCH, seqs.iter().copied()), *highest, "{seqs:?}");
             assert_eq!(told(&store), (*count, gaps.to_vec()), "{seqs:?}");
         }
-        assert_eq!(store.ingest("edge-2", Epoch([2; 16]), &records([1])).unwrap(), 1, "another node counts for itself");
+        assert_eq!(ingest(&store, "edge-2", Epoch([2; 16]), [1]), 1, "another node counts for itself");
         drop(store);
         let again = SqliteRecords::open(&dir.path().join("records.db")).unwrap();
         assert_eq!((again.highest("renamed", EPOCH).unwrap(), told(&again).0), (13, 14));
@@ -191,7 +193,7 @@ mod tests {
     #[test]
     fn a_question_is_answered_by_count_rank_and_time() {
         let (_dir, store) = store();
-        store.ingest("edge-1", EPOCH, &records(1..=30)).unwrap();
+        ingest(&store, "edge-1", EPOCH, 1..=30);
         let all = store.answer(&Question::default()).unwrap();
         assert_eq!((all.requests, all.blocked, all.upload, all.download), (30, 6, 30, 300));
         let names: Vec<(&str, u64)> = all.categories.iter().map(|rank| (rank.name.as_str(), rank.requests)).collect();
@@ -223,9 +225,9 @@ mod tests {
     #[test]
     fn old_records_are_forgotten_and_do_not_come_back() {
         let (_dir, store) = store();
-        store.ingest("edge-1", EPOCH, &records(1..=30)).unwrap();
+        ingest(&store, "edge-1", EPOCH, 1..=30);
         assert_eq!(store.prune(Wall(11_000_000)).unwrap(), 10);
-        store.ingest("edge-1", EPOCH, &records(5..=31)).unwrap();
+        ingest(&store, "edge-1", EPOCH, 5..=31);
         let answer = store.answer(&Question::default()).unwrap();
         assert_eq!((answer.requests, answer.newest.last().unwrap().seq, answer.gaps.len()), (21, 11, 0));
     }
@@ -253,7 +255,7 @@ mod tests {
             let mut stored = std::collections::BTreeSet::new();
             for (first, count) in batches {
                 stored.extend(first..first + count);
-                let highest = store.ingest("edge-1", EPOCH, &records(first..first + count)).unwrap();
+                let highest = ingest(&store, "edge-1", EPOCH, first..first + count);
                 prop_assert_eq!(Some(&highest), stored.last());
                 let answer = store.answer(&Question { newest: Some(1000), ..Question::default() }).unwrap();
                 let seqs: Vec<u64> = answer.newest.iter().rev().map(|row| row.seq).collect();

@@ -277,14 +277,14 @@ pub struct FakeStore {
 }
 
 impl RecordStore for FakeStore {
-    fn ingest(&self, node: &str, epoch: Epoch, batch: &[Record]) -> Result<u64, StoreError> {
+    fn ingest(&self, node: &str, epoch: Epoch, batch: &[Record<&str>]) -> Result<u64, StoreError> {
         let mut rows = self.rows.lock().unwrap();
         let rows = rows.entry((node.to_string(), epoch)).or_default();
         for record in batch {
             self.given.fetch_add(1, Ordering::SeqCst);
             match record.seq.cmp(&(rows.len() as u64 + 1)) {
                 std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => rows.push(record.clone()),
+                std::cmp::Ordering::Equal => rows.push(record.owned()),
                 std::cmp::Ordering::Greater => panic!("a gap before {}", record.seq),
             }
         }

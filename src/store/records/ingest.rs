@@ -5,6 +5,7 @@ use crate::base::clock::Wall;
 use crate::limits;
 use crate::record::Epoch;
 use crate::record::Record;
+use rusqlite::CachedStatement;
 use rusqlite::Connection;
 use rusqlite::OptionalExtension;
 use rusqlite::Transaction;
@@ -27,7 +28,7 @@ impl Writer {
     }
 
     /// See `RecordStore::ingest`.
-    pub fn ingest(&mut self, node: &str, epoch: Epoch, batch: &[Record]) -> rusqlite::Result<u64> {
+    pub fn ingest(&mut self, node: &str, epoch: Epoch, batch: &[Record<&str>]) -> rusqlite::Result<u64> {
         let stored = self.ingest_in_transaction(node, epoch, batch);
         if stored.is_err() {
             // It may hold words of the transaction that was rolled back.
@@ -56,7 +57,7 @@ impl Writer {
         Ok(forgotten as u64)
     }
 
-    fn ingest_in_transaction(&mut self, node: &str, epoch: Epoch, batch: &[Record]) -> rusqlite::Result<u64> {
+    fn ingest_in_transaction(&mut self, node: &str, epoch: Epoch, batch: &[Record<&str>]) -> rusqlite::Result<u64> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (source, mut highest) = match highest(&transaction, epoch)? {
             Some(known) => known,
@@ -66,6 +67,7 @@ impl Writer {
                 (transaction.last_insert_rowid(), 0)
             }
         };
+        let mut inserts = Inserts::prepare(&transaction)?;
         for record in batch {
             let new = if record.seq > highest {
                 note_gap(&transaction, source, highest + 1, record.seq - 1)?;
@@ -75,9 +77,10 @@ impl Writer {
                 fill_gap(&transaction, source, record.seq)?
             };
             if new {
-                insert(&transaction, &mut self.words, source, record)?;
+                inserts.insert(&mut self.words, source, record)?;
             }
         }
+        drop(inserts);
         transaction.prepare_cached("UPDATE node SET name = ?2, highest = ?3 WHERE id = ?1")?.execute(params![
             source,
             node,
@@ -122,19 +125,44 @@ fn fill_gap(transaction: &Transaction, source: i64, seq: u64) -> rusqlite::Resul
     Ok(true)
 }
 
-fn insert(transaction: &Transaction, words: &mut Words, source: i64, record: &Record) -> rusqlite::Result<()> {
-    let day = record.ended_us.div_euclid(DAY_US);
-    let mut word = |text: &str| words.number(transaction, text, day);
-    let detail = transaction
-        .prepare_cached(
-            "INSERT INTO detail (source, seq, record_id, client_id, request_id, offset_min, elapsed_ms, bypassed, method,
-                url, referer, useragent, mime, filtering_reason, interface, cachecode, peercode, peer, time_profiles,
-                user_groups, request_types, applications, response_profiles, upload_types, download_types, profiles,
-                snapshot, ending, connect_us, first_byte_us, sni, tls)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-                ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32)",
-        )?
-        .insert(params![
+/// The statements that store a record, prepared for a batch.
+struct Inserts<'t> {
+    detail: CachedStatement<'t>,
+    fact: CachedStatement<'t>,
+    word: CachedStatement<'t>,
+}
+
+impl<'t> Inserts<'t> {
+    fn prepare(transaction: &'t Transaction) -> rusqlite::Result<Inserts<'t>> {
+        Ok(Inserts {
+            detail: transaction.prepare_cached(
+                "INSERT INTO detail (source, seq, record_id, client_id, request_id, offset_min, elapsed_ms, bypassed, method,
+                    url, referer, useragent, mime, filtering_reason, interface, cachecode, peercode, peer, time_profiles,
+                    user_groups, request_types, applications, response_profiles, upload_types, download_types, profiles,
+                    snapshot, ending, connect_us, first_byte_us, sni, tls)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+                    ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32)",
+            )?,
+            fact: transaction.prepare_cached(
+                "INSERT INTO fact (ended_us, detail, node, host, user, client, rule, status, filter, categories, upload,
+                    download)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            )?,
+            word: transaction.prepare_cached(
+                "INSERT INTO word (text, day) VALUES (?1, ?2)
+                 ON CONFLICT (text) DO UPDATE SET day = max(day, excluded.day) RETURNING id, day",
+            )?,
+        })
+    }
+
+    fn insert(&mut self, words: &mut Words, source: i64, record: &Record<&str>) -> rusqlite::Result<()> {
+        let day = record.ended_us.div_euclid(DAY_US);
+        let mut column = 0;
+        let mut word = |text: &str| {
+            column += 1;
+            words.number(&mut self.word, column - 1, text, day)
+        };
+        let detail = self.detail.insert(params![
             source,
             record.seq as i64,
             record.record_id,
@@ -143,80 +171,86 @@ fn insert(transaction: &Transaction, words: &mut Words, source: i64, record: &Re
             record.offset_min,
             record.elapsed_ms as i64,
             record.bypassed,
-            word(&record.method)?,
+            word(record.method)?,
             record.url,
             record.referer,
-            word(&record.useragent)?,
-            word(&record.mime)?,
+            word(record.useragent)?,
+            word(record.mime)?,
             record.filtering_reason,
-            word(&record.interface)?,
-            word(&record.cachecode)?,
-            word(&record.peercode)?,
-            word(&record.peer)?,
-            word(&record.time_profiles)?,
-            word(&record.user_groups)?,
-            word(&record.request_types)?,
-            word(&record.applications)?,
-            word(&record.response_profiles)?,
-            word(&record.upload_types)?,
-            word(&record.download_types)?,
-            word(&record.profiles)?,
-            word(&record.snapshot)?,
-            word(&record.ending)?,
+            word(record.interface)?,
+            word(record.cachecode)?,
+            word(record.peercode)?,
+            word(record.peer)?,
+            word(record.time_profiles)?,
+            word(record.user_groups)?,
+            word(record.request_types)?,
+            word(record.applications)?,
+            word(record.response_profiles)?,
+            word(record.upload_types)?,
+            word(record.download_types)?,
+            word(record.profiles)?,
+            word(record.snapshot)?,
+            word(record.ending)?,
             record.connect_us,
             record.first_byte_us,
-            word(&record.sni)?,
-            word(&record.tls)?,
+            word(record.sni)?,
+            word(record.tls)?,
         ])?;
-    transaction
-        .prepare_cached(
-            "INSERT INTO fact (ended_us, detail, node, host, user, client, rule, status, filter, categories, upload, download)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-        )?
-        .execute(params![
+        self.fact.execute(params![
             record.ended_us,
             detail,
-            word(&record.node)?,
-            word(&record.request_host)?,
-            word(&record.username)?,
-            word(&record.client_ip)?,
-            word(&record.rule)?,
+            word(record.node)?,
+            word(record.request_host)?,
+            word(record.username)?,
+            word(record.client_ip)?,
+            word(record.rule)?,
             record.status,
-            word(&record.filter_name)?,
-            word(&record.categories)?,
+            word(record.filter_name)?,
+            word(record.categories)?,
             record.upload.min(i64::MAX as u64) as i64,
             record.download.min(i64::MAX as u64) as i64,
         ])?;
-    Ok(())
+        Ok(())
+    }
 }
+
+/// How many columns are words.
+const WORD_COLUMNS: usize = 26;
 
 /// Numbers of words, remembered between batches. A word carries the last day of a record that uses it, so that pruning
 /// knows without a search which words nobody uses.
 #[derive(Default)]
 struct Words {
     known: HashMap<String, (i64, i64)>,
+    /// The last word of each column: most columns say the same again and again, and comparing is cheaper than hashing.
+    last: [(String, (i64, i64)); WORD_COLUMNS],
 }
 
 impl Words {
-    fn number(&mut self, transaction: &Transaction, text: &str, day: i64) -> rusqlite::Result<i64> {
+    fn number(&mut self, insert: &mut CachedStatement, column: usize, text: &str, day: i64) -> rusqlite::Result<i64> {
         if text.is_empty() {
             return Ok(0);
         }
-        if let Some((number, known_day)) = self.known.get(text)
-            && *known_day >= day
-        {
+        let (last, (number, known_day)) = &self.last[column];
+        if last == text && *known_day >= day {
             return Ok(*number);
         }
-        let (number, day) = transaction
-            .prepare_cached(
-                "INSERT INTO word (text, day) VALUES (?1, ?2)
-                 ON CONFLICT (text) DO UPDATE SET day = max(day, excluded.day) RETURNING id, day",
-            )?
-            .query_row(params![text, day], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if self.known.len() >= limits::STORE_WORDS_KEPT_MAX {
-            self.known.clear();
-        }
-        self.known.insert(text.to_string(), (number, day));
-        Ok(number)
+        let known = self.known.get(text).copied().filter(|(_, known_day)| *known_day >= day);
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let known = insert.query_row(params![text, day], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                if self.known.len() >= limits::STORE_WORDS_KEPT_MAX {
+                    self.known.clear();
+                }
+                self.known.insert(text.to_string(), known);
+                known
+            }
+        };
+        let last = &mut self.last[column];
+        last.0.clear();
+        last.0.push_str(text);
+        last.1 = known;
+        Ok(known.0)
     }
 }
