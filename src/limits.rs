@@ -195,7 +195,10 @@ pub const RING_ENTRIES: u32 = 2048;
 pub const TUNNEL_PIPE_BYTES: usize = 1024 * 1024;
 /// Pipes a core keeps for coming tunnels (each is two descriptors).
 pub const TUNNEL_PIPES_KEPT_MAX: usize = 64;
-/// Fillings a tunnel may move before other connections of its core get their turn.
+/// Bytes a tunnel may move before other connections of its core get their turn: copying them takes some tenths of a
+/// millisecond, and a request needs four turns or five.
+pub const TUNNEL_TURN_BYTES_MAX: usize = 1024 * 1024;
+/// Fillings it may move before, however small they are.
 pub const TUNNEL_TURNS_MAX: u32 = 16;
 /// From how many bytes on a tunnel's direction counts as a long stream and gets a big pipe, in bytes.
 pub const TUNNEL_LONG_STREAM_BYTES: u64 = 1024 * 1024;
@@ -212,6 +215,10 @@ pub const CLIENT_TABLE_ROWS: usize = 2;
 /// Places of a row: with 8,000 clients at once one in seventy shares both its places with others, and that matters only
 /// if those are near the limit. Four bytes each, shared by all cores.
 pub const CLIENT_TABLE_PLACES: usize = 64 * 1024;
+/// How often the node looks whether a peak of connections is over, in seconds.
+pub const PEAK_LOOK_S: u64 = 5;
+/// Connections below which there was no peak worth giving memory back for: their buffers are kept anyway.
+pub const PEAK_CONNECTIONS_MIN: u64 = 512;
 /// How often a core tells the journal of refused connections, in milliseconds; the counters count each.
 pub const REFUSALS_TOLD_MS: u64 = 10_000;
 /// Orders that may wait in a core's mailbox; they come from one publisher and one main thread.

@@ -2,110 +2,30 @@
 
 mod harness;
 
-use harness::Node;
 use harness::Origin;
 use harness::client::Client;
-use harness::test_policy;
 use harness::wait_until;
+use harness::watched::Watched;
+use harness::watched::endless_origin;
+use harness::watched::warm_up;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::fs;
 use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::net::TcpListener;
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
-use tempfile::TempDir;
-use tidegate::admin::Action;
-use tidegate::admin::Outcome;
-use tidegate::daemon::layout::NodeLayout;
 use tidegate::daemon::origin::pattern;
 use tidegate::record::Record;
 use tidegate::sys::sockets;
 
 /// Clients that have an accident in the test of accidents.
 const ACCIDENTS: usize = 2_000;
-
-/// A node by itself, whose process can be looked into.
-struct Watched {
-    node: Node,
-    origin: Origin,
-    _dir: TempDir,
-}
-
-impl Watched {
-    fn start() -> Watched {
-        let dir = tempfile::Builder::new().prefix("tidegate-test-").tempdir().unwrap();
-        let layout = NodeLayout::at(dir.path(), "alone", free(), free());
-        layout.write(&dir.path().join("no.key"), &[("ROLE", "standalone".into())], &BTreeMap::new()).unwrap();
-        let watched = Watched { node: Node::of(&layout), origin: Origin::start(), _dir: dir };
-        watched.node.start();
-        let document = test_policy(watched.origin.address, "");
-        let one_port = format!("127.0.0.1/32:{}", watched.origin.address.port());
-        assert!(document.contains(&one_port));
-        let document = document
-            .replace(&one_port, "127.0.0.1/32")
-            .replace("connect_ports = [443,", "connect_ports = [\"1-65535\",");
-        let action = Action::PolicyApply { document, comment: String::new(), base: None };
-        let outcome = watched.node.ask(action);
-        assert!(matches!(outcome, Ok(Outcome::Applied { .. })), "{outcome:?}");
-        watched
-    }
-
-    fn proxy(&self) -> SocketAddr {
-        self.node.layout.proxy
-    }
-
-    fn client(&self) -> Client {
-        Client::connect(self.proxy()).unwrap()
-    }
-
-    fn tunnel(&self, origin: SocketAddr) -> Client {
-        self.client().tunnel(&origin.to_string()).unwrap().expect("the policy allows the tunnel")
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.origin.address)
-    }
-
-    fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.node.pid())).unwrap().count()
-    }
-
-    fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.node.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-
-    /// Processor time so far, in hundredths of a second.
-    fn ticks(&self) -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.node.pid())).unwrap();
-        let after_name = stat.rsplit(") ").next().unwrap();
-        after_name.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
-    }
-
-    fn wait_for_no_connections(&self) {
-        wait_until("all connections are gone", || self.node.status().unwrap().counters.connections_open == 0);
-    }
-
-    fn records(&self) -> Vec<Record> {
-        let text = fs::read(&self.node.layout.log).unwrap();
-        let lines = text.split(|byte| *byte == b'\n').skip(1).filter(|line| !line.is_empty());
-        lines.filter_map(|line| tidegate::record::line::parse(line).ok()).collect()
-    }
-}
-
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 #[test]
 fn two_thousand_accidents_disturb_nobody_and_each_exchange_has_its_line() {
@@ -180,15 +100,6 @@ fn two_thousand_accidents_disturb_nobody_and_each_exchange_has_its_line() {
     let grown = watched.resident_kib().saturating_sub(resident);
     println!("descriptors {descriptors} -> {}, memory grown by {grown} KiB", watched.descriptors());
     assert!(grown < 32 * 1024, "memory grew by {grown} KiB");
-}
-
-/// Fills pools and buffers, so that what is measured afterwards is what stays behind.
-fn warm_up(watched: &Watched) {
-    for _ in 0..3 {
-        assert_eq!(watched.client().get(&watched.url("/bytes/100000")).unwrap().status, 200);
-    }
-    wait_until("the lines of the warming up", || watched.records().len() == 3);
-    watched.wait_for_no_connections();
 }
 
 fn good_traffic(watched: &Watched, worker: usize, stop: &AtomicBool, good: &AtomicU64) {
@@ -355,27 +266,4 @@ fn a_client_that_stops_reading_holds_its_origin_back() {
     let grown = watched.resident_kib().saturating_sub(resident);
     println!("{} deaf clients: the origin poured {last} bytes, memory grew by {grown} KiB", deaf.len());
     assert!(grown < 16 * 1024, "memory grew by {grown} KiB");
-}
-
-/// An origin whose answers never end, with a pause between two pieces; tells how much it got rid of.
-fn endless_origin(pause: Duration) -> (SocketAddr, Arc<AtomicU64>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let poured = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&poured);
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (mut stream, count) = (stream.unwrap(), Arc::clone(&count));
-            thread::spawn(move || {
-                let _ = stream.read(&mut [0; 4096]);
-                let mut piece = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
-                while stream.write_all(&piece).is_ok() {
-                    count.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                    piece.resize(65_536, b'x');
-                    thread::sleep(pause);
-                }
-            });
-        }
-    });
-    (address, poured)
 }

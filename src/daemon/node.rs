@@ -159,7 +159,8 @@ impl Node {
         serve_control(&settings, desk.clone())?;
         services::watch_params(config, desk.params.clone());
         services::follow_log_limits(log.limits(), &desk.params);
-        tuning::follow(&desk.params, desk.publisher.clone(), admissions);
+        tuning::follow(&desk.params, desk.publisher.clone(), admissions.clone());
+        tuning::give_back_after_peaks(admissions);
         services::note_sync(desk.clone(), cluster.slave());
         services::prune(desk.clone());
         drop(_inside);

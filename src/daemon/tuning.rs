@@ -2,6 +2,8 @@
 
 use super::params::Params;
 use super::publish::Publisher;
+use crate::limits::PEAK_CONNECTIONS_MIN;
+use crate::limits::PEAK_LOOK_S;
 use crate::proxy::Admissions;
 use crate::proxy::Balancers;
 use crate::proxy::ProxyProtocol;
@@ -9,7 +11,9 @@ use crate::proxy::Timeouts;
 use crate::proxy::Tuning;
 use crate::settings;
 use crate::settings::Settings;
+use crate::sys::memory;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The cores' part of the settings.
 pub fn of(settings: &Settings) -> Tuning {
@@ -45,6 +49,20 @@ pub fn follow(params: &Params, publisher: Arc<Publisher>, admissions: Arc<Admiss
             let now = settings.borrow_and_update().clone();
             admissions.set_limits(now.max_connections, now.max_connections_per_client);
             publisher.tune(of(&now)).await;
+        }
+    });
+}
+
+/// Gives the memory of a peak of connections back once most of them are gone.
+pub fn give_back_after_peaks(admissions: Arc<Admissions>) {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(PEAK_LOOK_S)).await;
+            let (open, peak) = (admissions.open(), admissions.peak());
+            if peak >= PEAK_CONNECTIONS_MIN && open <= peak / 2 {
+                admissions.forget_peak();
+                let _ = tokio::task::spawn_blocking(memory::give_free_pages_back).await;
+            }
         }
     });
 }

@@ -8,6 +8,7 @@ use crate::limits::TUNNEL_BIG_PIPES_MAX;
 use crate::limits::TUNNEL_LONG_STREAM_BYTES;
 use crate::limits::TUNNEL_PIPE_BYTES;
 use crate::limits::TUNNEL_PIPES_KEPT_MAX;
+use crate::limits::TUNNEL_TURN_BYTES_MAX;
 use crate::limits::TUNNEL_TURNS_MAX;
 use crate::sys::pipes::Pipe;
 use crate::sys::sockets;
@@ -181,12 +182,13 @@ impl Loan<'_> {
 /// Fills the pipe only when it is empty and empties it before filling again: so a full pipe is never taken for a socket
 /// without bytes, and a slow receiver holds its sender back.
 async fn pump(from: &Ready, to: &Ready, loan: &mut Loan<'_>, moved: &Cell<u64>, alive: &impl Fn()) -> io::Result<()> {
-    let mut turns = 0;
+    let (mut turns, mut bytes) = (0, 0);
     loop {
         let mut left = fill(from, loan).await?;
         if left == 0 {
             return Ok(());
         }
+        bytes += left;
         let pipe = loan.pipe()?;
         while left > 0 {
             let drained = to.0.async_io(Interest::WRITABLE, |socket| pipe.drain(socket.std(), left, false)).await?;
@@ -199,8 +201,8 @@ async fn pump(from: &Ready, to: &Ready, loan: &mut Loan<'_>, moved: &Cell<u64>, 
         }
         loan.grow_for(moved.get());
         turns += 1;
-        if turns >= TUNNEL_TURNS_MAX {
-            turns = 0;
+        if turns >= TUNNEL_TURNS_MAX || bytes >= TUNNEL_TURN_BYTES_MAX {
+            (turns, bytes) = (0, 0);
             breathe().await;
         }
     }

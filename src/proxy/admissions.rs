@@ -17,6 +17,8 @@ use std::sync::atomic::Ordering;
 /// The node's count of client connections, and its limits.
 pub struct Admissions {
     open: AtomicU64,
+    /// The most there were since somebody last asked.
+    peak: AtomicU64,
     open_max: AtomicU64,
     client_max: AtomicU32,
     secrets: [RandomState; CLIENT_TABLE_ROWS],
@@ -35,6 +37,7 @@ impl Admissions {
         let row = |_| (0..CLIENT_TABLE_PLACES).map(|_| AtomicU32::new(0)).collect();
         Admissions {
             open: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
             open_max: AtomicU64::new(open_max),
             client_max: AtomicU32::new(client_max),
             secrets: std::array::from_fn(|_| RandomState::new()),
@@ -53,10 +56,24 @@ impl Admissions {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// The most connections there were since `forget_peak`.
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Begins a new peak with what is open now.
+    pub fn forget_peak(&self) {
+        self.peak.store(self.open(), Ordering::Relaxed);
+    }
+
     /// A place for one more connection, if there is one.
     pub(super) fn enter(&self) -> Option<Place<'_>> {
         let place = Place(self);
         let before = self.open.fetch_add(1, Ordering::Relaxed);
+        // Two cores may overwrite each other by one or two: it is a peak to a few connections.
+        if before >= self.peak.load(Ordering::Relaxed) {
+            self.peak.store(before + 1, Ordering::Relaxed);
+        }
         (before < self.open_max.load(Ordering::Relaxed)).then_some(place)
     }
 

@@ -4,6 +4,7 @@
 pub mod affinity;
 pub mod host;
 pub mod map;
+pub mod memory;
 pub mod netif;
 pub mod peer;
 pub mod pipes;

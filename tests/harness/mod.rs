@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test binary uses its part of this
 
 pub mod client;
+pub mod watched;
 
 use std::collections::BTreeMap;
 use std::fs;
