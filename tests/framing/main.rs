@@ -1,9 +1,11 @@
 //! HTTP/1.1 as the data path reads and writes it: tables with the RFC's section, models, mutated bytes, and the same on real
 //! sockets in front of an origin that keeps every byte it received.
 mod chunked;
+mod corpus;
 mod exchanges;
 mod models;
 mod node;
+mod readers;
 mod refused;
 mod tables;
 mod upgrades;
@@ -340,5 +342,16 @@ fn dates_are_written_as_the_rfc_has_them() {
         (-1, "Thu, 01 Jan 1970 00:00:00 GMT"),
     ] {
         assert_eq!(http_date(seconds, &mut [0; 29]), text);
+    }
+}
+
+#[test]
+fn the_page_for_administrators_has_every_reason_with_its_status() {
+    let page = include_str!("../../docs/http.md");
+    for (_, _, why, status) in REFUSED {
+        assert!(page.contains(&format!("| {status} | {why} |")), "docs/http.md lacks: {status}, {why}");
+    }
+    for (_, _, why) in REFUSED_REPLIES {
+        assert!(page.contains(&format!("| {why} |")), "docs/http.md lacks: {why}");
     }
 }

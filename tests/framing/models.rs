@@ -120,10 +120,10 @@ fn sorted_lines(head: &[u8]) -> Vec<String> {
 }
 
 /// A small generator of its own, so that a failing run can be repeated from its seed alone.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn roll(&mut self, below: usize) -> usize {
+    pub fn roll(&mut self, below: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -166,7 +166,7 @@ const SPICE: &[&[u8]] = &[
     b"Via: 1.1 t\r\n",
 ];
 
-fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
+pub fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
     for _ in 0..=dice.roll(4) {
         let at = dice.roll(bytes.len() + 1);
         match dice.roll(5) {

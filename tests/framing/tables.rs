@@ -63,7 +63,7 @@ pub const REFUSED: &[(&str, &str, RequestError, u16)] = &[
     ("9112 2.2", "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\n", RequestError::BareLineFeed, 400),
     ("9112 2.2", "GET http://a.test/ HTTP/1.1\r\nHost: a.test\rX: y\r\n\r\n", RequestError::ControlByte, 400),
     ("9110 5.5", "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nX: a\u{0}b\r\n\r\n", RequestError::ControlByte, 400),
-    ("9112 2.2", "GET http://a.test/\rHTTP/1.1\r\nHost: a.test\r\n\r\n", RequestError::RequestLine, 400),
+    ("9112 2.2, a line of two words", "GET http://a.test/\rHTTP/1.1\r\nHost: a.test\r\n\r\n", RequestError::Version, 505),
     ("9112 2.2", "GET http://a.test/ HTTP/1.1\rHost: a.test\r\n\r\n", RequestError::RequestLine, 400),
     ("9112 2.2", "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nX: \r\r\n\r\n", RequestError::ControlByte, 400),
     ("9112 2.2", "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\r\n", RequestError::ControlByte, 400),

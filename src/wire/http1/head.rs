@@ -405,6 +405,20 @@ pub(super) fn leading_empty(window: &[u8]) -> Option<usize> {
     (count <= HEAD_LEADING_BYTES_MAX).then_some(count)
 }
 
+/// The shortest front of `window` that is wrong already, with its error; `parse` finds the whole of it wrong. What is named is then
+/// the same whether one byte more was there or thousands. Only on the way to an error: it parses some sixteen times.
+pub(super) fn shortest_wrong<E>(window: &[u8], parse: impl Fn(&[u8]) -> Option<E>) -> (&[u8], Option<E>) {
+    let (mut right, mut wrong) = (0, window.len());
+    while wrong - right > 1 {
+        let middle = right.midpoint(wrong);
+        match parse(&window[..middle]) {
+            Some(_) => wrong = middle,
+            None => right = middle,
+        }
+    }
+    (&window[..wrong], parse(&window[..wrong]))
+}
+
 /// Why httparse refused a field, found by walking the lines: only on the way to an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FieldFault {
@@ -421,7 +435,9 @@ pub(super) fn field_fault(lines: &[u8]) -> FieldFault {
         }
         let name = line.split(|byte| *byte == b':').next().unwrap_or(&[]);
         let name = name.strip_suffix(b"\r").unwrap_or(name);
-        if line.len() > 1 && (name.is_empty() || !name.iter().all(|byte| is_token_byte(*byte))) {
+        let is_end = matches!(line, [] | b"\r");
+        let nameless = name.is_empty() || !line.contains(&b':');
+        if !is_end && (nameless || !name.iter().all(|byte| is_token_byte(*byte))) {
             return FieldFault::Name;
         }
         let line = line.strip_suffix(b"\r").unwrap_or(line);

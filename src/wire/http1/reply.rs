@@ -16,6 +16,7 @@ use super::head::has_bare_line_feed;
 use super::head::leading_empty;
 use super::head::protocols;
 use super::head::raw_fields;
+use super::head::shortest_wrong;
 use super::head::window;
 use crate::limits::HEAD_BYTES_MAX;
 
@@ -49,7 +50,7 @@ pub fn parse_reply(buf: &[u8], to: ReplyTo, head: &mut ReplyHead) -> Result<Pars
     let bytes = match config.parse_response_with_uninit_headers(&mut raw, window, &mut fields) {
         Ok(httparse::Status::Complete(bytes)) => bytes,
         Ok(httparse::Status::Partial) => return partial(window, head),
-        Err(error) => return Err(name_the_fault(window, error)),
+        Err(_) => return Err(name_the_fault(window)),
     };
     if has_bare_line_feed(&window[..bytes]) {
         return Err(ReplyError::BareLineFeed);
@@ -246,7 +247,12 @@ fn partial(window: &[u8], head: &mut ReplyHead) -> Result<Parsed, ReplyError> {
     Ok(Parsed::Partial)
 }
 
-fn name_the_fault(window: &[u8], error: httparse::Error) -> ReplyError {
+fn name_the_fault(window: &[u8]) -> ReplyError {
+    let parse = |front: &[u8]| {
+        let (mut fields, mut raw) = (raw_fields(), httparse::Response::new(&mut []));
+        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut raw, front, &mut fields).err()
+    };
+    let (window, Some(error)) = shortest_wrong(window, parse) else { return ReplyError::StatusLine };
     let line_end = window.iter().position(|byte| *byte == b'\n').map_or(window.len(), |at| at + 1);
     match error {
         httparse::Error::TooManyHeaders => ReplyError::TooManyFields,

@@ -18,6 +18,7 @@ use super::head::is_token_byte;
 use super::head::leading_empty;
 use super::head::protocols;
 use super::head::raw_fields;
+use super::head::shortest_wrong;
 use super::head::window;
 use super::reply::ReplyTo;
 use super::request_error::RequestError;
@@ -41,15 +42,14 @@ pub fn parse_request(buf: &[u8], head: &mut RequestHead) -> Result<Parsed, Reque
     if head.fields.nothing_new(window) {
         return partial(window, head);
     }
-    let Some(leading) = leading_empty(window) else {
-        return Err(RequestError::LeadingLines);
-    };
+    let leading = leading_empty(window);
     let mut fields = raw_fields();
     let mut raw = httparse::Request::new(&mut []);
     let bytes = match raw.parse_with_uninit_headers(window, &mut fields) {
+        Err(_) => return Err(name_the_fault(window)),
+        Ok(_) if leading.is_none() => return Err(RequestError::LeadingLines),
         Ok(httparse::Status::Complete(bytes)) => bytes,
         Ok(httparse::Status::Partial) => return partial(window, head),
-        Err(error) => return Err(name_the_fault(window, error)),
     };
     if has_bare_line_feed(&window[..bytes]) {
         return Err(RequestError::BareLineFeed);
@@ -58,7 +58,9 @@ pub fn parse_request(buf: &[u8], head: &mut RequestHead) -> Result<Parsed, Reque
         return Err(RequestError::RequestLine);
     };
     // Both ends are in `window`: the line is what stands between the empty lines and the version.
-    if Span::of(window, target.as_bytes()).end as usize - leading + " HTTP/1.1".len() > REQUEST_LINE_BYTES_MAX {
+    if Span::of(window, target.as_bytes()).end as usize - leading.unwrap_or(0) + " HTTP/1.1".len()
+        > REQUEST_LINE_BYTES_MAX
+    {
         return Err(RequestError::LineTooLong);
     }
     head.method = Span::of(window, method.as_bytes());
@@ -459,7 +461,15 @@ fn line_too_long(window: &[u8]) -> bool {
     line.iter().position(|byte| *byte == b'\n').unwrap_or(line.len()) > REQUEST_LINE_BYTES_MAX + 1
 }
 
-fn name_the_fault(window: &[u8], error: httparse::Error) -> RequestError {
+fn name_the_fault(window: &[u8]) -> RequestError {
+    let parse = |front: &[u8]| {
+        let mut fields = raw_fields();
+        httparse::Request::new(&mut []).parse_with_uninit_headers(front, &mut fields).err()
+    };
+    let (window, Some(error)) = shortest_wrong(window, parse) else { return RequestError::RequestLine };
+    if leading_empty(window).is_none() {
+        return RequestError::LeadingLines;
+    }
     if line_too_long(window) {
         return RequestError::LineTooLong;
     }
