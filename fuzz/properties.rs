@@ -20,9 +20,12 @@ use tidegate::wire::http1::parse_request;
 use tidegate::wire::proxy_protocol::ProxyHeader;
 use tidegate::wire::proxy_protocol::parse_proxy_header;
 
+/// A target and what it checks.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// The targets by name: each has a folder of inputs in `corpus/`.
 #[allow(dead_code)] // a target runs one
-pub const TARGETS: [(&str, fn(&[u8])); 5] = [
+pub const TARGETS: [Target; 5] = [
     ("request", request),
     ("reply", reply),
     ("chunked", chunked),

@@ -29,6 +29,9 @@ struct Reader {
     careless_numbers: bool,
 }
 
+/// Names and values.
+type Fields = Vec<(String, String)>;
+
 impl Reader {
     const HABITS: usize = 9;
 
@@ -61,8 +64,8 @@ impl Reader {
     }
 
     /// A section of fields up to the empty line, names in small letters, and what is behind it.
-    fn fields(self, mut bytes: &[u8]) -> Option<(Vec<(String, String)>, &[u8])> {
-        let mut fields: Vec<(String, String)> = Vec::new();
+    fn fields(self, mut bytes: &[u8]) -> Option<(Fields, &[u8])> {
+        let mut fields = Fields::new();
         loop {
             let (line, rest) = self.line(bytes)?;
             bytes = rest;
