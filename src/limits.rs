@@ -182,6 +182,13 @@ const _: () = assert!(RECORD_URL_BYTES_MAX <= REQUEST_LINE_BYTES_MAX);
 pub const POLICY_NAMES_PER_LIST_MAX: usize = 256;
 const _: () = assert!(POLICY_NAMES_PER_LIST_MAX & 63 == 0, "tags are whole 64-bit words");
 
+/// The most groups of parent proxies a policy may define.
+pub const POLICY_PARENT_GROUPS_MAX: usize = 64;
+/// The most parent proxies of one group: all may be tried for one request.
+pub const POLICY_PARENTS_PER_GROUP_MAX: usize = 16;
+/// The most routes: they are walked for each permitted request.
+pub const POLICY_ROUTES_MAX: usize = 1024;
+
 // --- the data cores ------------------------------------------------------------------------------------------------
 
 /// How often a core looks for overdue connections, in milliseconds; every deadline is this coarse. 10 wake-ups a second
@@ -264,6 +271,17 @@ pub const PENALTY_MS_MAX: u64 = 600_000;
 pub const POOLED_BELIEVED_MS_MIN: u64 = 5_000;
 /// The same, at most: where a TTL says more, a moved site is still followed within this time.
 pub const POOLED_BELIEVED_MS_MAX: u64 = 300_000;
+/// How soon a parent proxy that failed is looked at again, in milliseconds; twice as long each further time.
+pub const PARENT_LOOK_MS: u64 = 500;
+/// The longest a parent proxy that is down is not looked at, in milliseconds: so long its return may go unnoticed.
+pub const PARENT_LOOK_MS_MAX: u64 = 10_000;
+/// The longest answer of a parent proxy to a CONNECT, in bytes.
+pub const PARENT_ANSWER_BYTES_MAX: usize = 16 * 1024;
+/// The largest file of credentials, in bytes: a name and a password of 255 each (RFC 1929) fit.
+pub const CREDENTIALS_BYTES_MAX: usize = 1024;
+/// Connections to origins that a client's connection may have for itself, because it authenticated on them: a browser
+/// speaks with one site on a connection, rarely with two.
+pub const BOUND_PER_CLIENT_MAX: usize = 4;
 /// Idle connections to origins that a core keeps.
 pub const POOLED_PER_CORE_MAX: usize = 8192;
 /// Idle connections to one host that a core keeps.

@@ -434,6 +434,101 @@ fn destinations_and_upgrades_are_allowed_only_as_named() {
 }
 
 #[test]
+fn the_first_route_that_holds_decides_and_the_walk_tells_it() {
+    let document = r#"
+access_profiles_default = "allow"
+[access_restriction]
+default = "allow"
+[[access_profiles]]
+name = "Guests"
+user_groups = ["!NOBODY"]
+request_types = ["Guest"]
+add_profiles = ["GUEST"]
+[[access_restriction.allow]]
+addresses = ["any"]
+user_groups = ["NOBODY"]
+[[request_types]]
+name = "Guest"
+methods = ["GET"]
+[[parents]]
+name = "HQ"
+choose = "hash"
+direct_if_down = true
+proxies = [
+  { type = "http", address = "proxy.example:3128", credentials = "hq" },
+  { type = "socks5", address = "[2001:db8::1]:1080", resolve = "node" },
+]
+[[routes]]
+comment = "off"
+enabled = false
+via = "direct"
+[[routes]]
+host_suffixes = ["corp.test"]
+via = "direct"
+source = ["192.0.2.5", "2001:db8::5"]
+[[routes]]
+profiles = ["!GUEST"]
+via = "HQ"
+"#;
+    let snapshot = snapshot(document);
+    let groups = snapshot.parent_groups();
+    assert_eq!((groups.len(), groups[0].by_hash, groups[0].direct_if_down), (1, true, true));
+    let proxies: Vec<_> =
+        groups[0].proxies.iter().map(|p| (p.socks, p.host.as_str(), p.port, p.resolve_here)).collect();
+    assert_eq!(proxies, [(false, "proxy.example", 3128, false), (true, "2001:db8::1", 1080, true)]);
+    assert_eq!(groups[0].proxies[0].credentials, "hq");
+    let source: Vec<String> = snapshot.routes()[1].source.iter().map(|address| address.to_string()).collect();
+    assert_eq!((source.join(" "), snapshot.routes()[1].group), ("192.0.2.5 2001:db8::5".to_string(), None));
+    assert_eq!(snapshot.routes()[2].group, Some(0));
+    for (host, route) in [("www.corp.test", Some(1)), ("corp.test", Some(1)), ("evilcorp.test", Some(2))] {
+        let Verdict::Permit(permit) = policy::decide(&snapshot, &Facts { host, ..facts() }).verdict else {
+            panic!("{host}")
+        };
+        assert_eq!(permit.route(), route, "{host}");
+    }
+    let (_, lines) = policy::explain(&snapshot, &Facts { host: "www.corp.test", ..facts() });
+    let told = "Routes: routes[2] via direct, leaving from 192.0.2.5 or 2001:db8::5";
+    assert!(lines.iter().any(|line| line == told), "{lines:#?}");
+}
+
+#[test]
+fn faults_of_parents_and_routes_are_told() {
+    let hq = "[[parents]]\nname = \"HQ\"\nproxies = [{ type = \"http\", address = \"p.test:1\" }]\n";
+    let table = [
+        ("[[parents]]\nname = \"HQ\"\n", "0 proxies"),
+        ("[[parents]]\nname = \"HQ\"\nproxies = [{ type = \"http\" }]\n", "no address"),
+        ("[[parents]]\nname = \"HQ\"\nproxies = [{ type = \"ftp\", address = \"p.test:1\" }]\n", "`ftp`"),
+        ("[[parents]]\nname = \"HQ\"\nproxies = [{ type = \"http\", address = \"p.test\" }]\n", "`p.test`"),
+        ("[[parents]]\nname = \"HQ\"\nproxies = [{ type = \"http\", address = \"p.test:0\" }]\n", "`p.test:0`"),
+        ("[[parents]]\nname = \"HQ\"\nproxies = [{ type = \"http\", address = \"::1:3128\" }]\n", "`::1:3128`"),
+        (
+            "[[parents]]\nname = \"HQ\"\nproxies = [{ type = \"http\", address = \"p.test:1\", credentials = \"../x\" }]\n",
+            "`../x`",
+        ),
+        (
+            "[[parents]]\nname = \"HQ\"\nproxies = [{ type = \"http\", address = \"p.test:1\", resolve = \"node\" }]\n",
+            "only socks5",
+        ),
+        ("[[parents]]\nname = \"direct\"\nproxies = [{ type = \"http\", address = \"p.test:1\" }]\n", "is taken"),
+        (&format!("{hq}{hq}"), "is taken"),
+        ("[[routes]]\ncomment = \"x\"\n", "leads nowhere"),
+        (&format!("{hq}[[routes]]\nvia = \"HR\"\n"), "`HR`"),
+        ("[[routes]]\nvia = \"direct\"\nprofiles = [\"NONE\"]\n", "unknown profile"),
+        ("[[routes]]\nvia = \"direct\"\nsource = [\"eth0\"]\n", "`eth0`"),
+        ("[[routes]]\nvia = \"direct\"\nsource = [\"10.0.0.1\", \"10.0.0.2\"]\n", "second address"),
+        ("[[routes]]\nvia = \"direct\"\npassword = \"x\"\n", "unknown key `password`"),
+        ("[network]\nrefuse_private = \"yes\"\n", "true or false"),
+    ];
+    for (document, what) in table {
+        let told = complaints(document);
+        assert!(
+            told.iter().any(|c| c.what.contains(what) && c.line > 0 && !c.remedy.is_empty()),
+            "{document}: {told:?}"
+        );
+    }
+}
+
+#[test]
 fn a_document_with_five_faults_earns_five_complaints_each_with_its_line_and_remedy() {
     let document = r#"
 [access_restriction]

@@ -99,6 +99,7 @@ impl NodeLayout {
             ("PORTAL_IP", self.portal.ip().to_string()),
             ("PORTAL_PORT", self.portal.port().to_string()),
             ("ACTIVATION_KEY_FILE", key.display().to_string()),
+            ("CREDENTIALS_DIR", path("credentials")),
             ("STATE_DIR", path("state")),
             ("LOG_DIR", path("log")),
             ("RUN_DIR", path("run")),

@@ -350,6 +350,7 @@ fn start_cores(
         config.admissions = Arc::clone(admissions);
         let tuning = tuning::of(settings);
         (config.timeouts, config.balancers) = (tuning.timeouts, tuning.balancers);
+        config.credentials_dir = settings.credentials_dir.clone();
         let handle = Core::start(config).map_err(|error| {
             format!(
                 "starting data core {index}: {error}. Tidegate needs io_uring: kernel 5.15 or newer, \

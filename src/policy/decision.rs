@@ -27,12 +27,19 @@ pub enum Verdict {
 pub struct Permit {
     pub(super) rule: RuleId,
     pub(super) upgrade: bool,
+    pub(super) route: Option<u16>,
 }
 
 impl Permit {
     /// The rule that allowed it, such as `Access Profiles: Staff`. `snapshot` is the one that decided.
     pub fn rule<'s>(&self, snapshot: &'s Snapshot) -> &'s str {
         snapshot.rule_name(self.rule)
+    }
+
+    /// The route by which it leaves (its number in [`Snapshot::routes`]); `None`: straight to the origin.
+    #[inline]
+    pub fn route(&self) -> Option<usize> {
+        self.route.map(usize::from)
     }
 
     /// Whether the protocol change that the request asks for (its Upgrade field) is allowed; false if it asks for none.

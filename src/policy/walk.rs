@@ -18,6 +18,7 @@ use super::facts::Facts;
 use super::facts::Scheme;
 use super::sections::access_profiles;
 use super::sections::access_restriction::Admission;
+use super::sections::parents;
 use super::sections::request_types;
 use super::sections::time_profiles::LocalTime;
 use super::snapshot::Snapshot;
@@ -188,7 +189,7 @@ fn access_profiles<N: Narrator>(
         tags.profiles.remove(&Bits(profile.remove_profiles.map(|word| word.to_native())));
         narrator.say(|| format!("{} matched: {}", title(snapshot, rule), effect(snapshot, profile)));
         match profile.action {
-            ArchivedAction::Allow => return permit(snapshot, facts, rule),
+            ArchivedAction::Allow => return permit(snapshot, facts, rule, tags, narrator),
             ArchivedAction::Deny => return Verdict::Deny(denial(snapshot, rule, Why::Rule)),
             ArchivedAction::DoNotBypass => *marked = true,
             ArchivedAction::Inherit => {}
@@ -199,12 +200,20 @@ fn access_profiles<N: Narrator>(
         let does = if allow { "allows" } else { "denies" };
         format!("Access Profiles: no rule decided; access_profiles_default {does} the request")
     });
-    if allow { permit(snapshot, facts, rule) } else { Verdict::Deny(denial(snapshot, rule, Why::Rule)) }
+    if allow { permit(snapshot, facts, rule, tags, narrator) } else { Verdict::Deny(denial(snapshot, rule, Why::Rule)) }
 }
 
 /// The only place where a permit is made.
-fn permit(snapshot: &Snapshot, facts: &Facts, rule: RuleId) -> Verdict {
-    Verdict::Permit(Permit { rule, upgrade: snapshot.body().network.allows_upgrade(facts) })
+fn permit<N: Narrator>(snapshot: &Snapshot, facts: &Facts, rule: RuleId, tags: &Tags, narrator: &mut N) -> Verdict {
+    let body = snapshot.body();
+    let route = body.route(facts.host, tags);
+    if !body.routes.is_empty() {
+        narrator.say(|| match route {
+            Some(number) => format!("{}: {}", parents::SECTION, body.route_words(number)),
+            None => format!("{}: none holds; straight to the origin", parents::SECTION),
+        });
+    }
+    Verdict::Permit(Permit { rule, upgrade: body.network.allows_upgrade(facts), route })
 }
 
 fn denial(snapshot: &Snapshot, rule: RuleId, why: Why) -> Denial {

@@ -3,6 +3,7 @@
 use super::connection::Client;
 use super::connection::Request;
 use super::core::Held;
+use super::upstream::Upstream;
 use crate::base::clock::Mono;
 use crate::io::Deadline;
 use crate::limits::TUNNEL_UPDATE_MS;
@@ -34,6 +35,8 @@ pub(super) struct Account<'a> {
     pub(super) rule: Cow<'a, str>,
     pub(super) filter_name: Cow<'a, str>,
     pub(super) reason: Cow<'a, str>,
+    /// The parent proxy that was asked.
+    pub(super) parent: Option<Rc<str>>,
     pub(super) ended: Ended,
     record: Option<OpenRecord>,
     unrecorded: bool,
@@ -58,12 +61,20 @@ impl<'a> Account<'a> {
             rule: Cow::Borrowed(""),
             filter_name: Cow::Borrowed(""),
             reason: Cow::Borrowed(""),
+            parent: None,
             ended: Ended { ending: Ending::running(Phase::Request), ..Ended::default() },
             record: None,
             unrecorded: false,
             settled: false,
             updated_by: Cell::new(deadlines.after(TUNNEL_UPDATE_MS)),
         }
+    }
+
+    /// Who was asked, and how long connecting took.
+    pub(super) fn asked(&mut self, upstream: &Upstream) {
+        self.ended.connect_us = upstream.connect_us;
+        self.ended.peercode = if upstream.parent.is_some() { PeerCode::Parent } else { PeerCode::Direct };
+        self.parent = upstream.parent.as_ref().map(|parent| Rc::clone(&parent.name));
     }
 
     /// The reference code of the exchange: finds its record.
@@ -182,7 +193,11 @@ impl<'a> Account<'a> {
             draft.referer = head.field(buf, "referer").unwrap_or(b"");
             draft.useragent = head.field(buf, "user-agent").unwrap_or(b"");
             draft.request_host = head.host();
-            draft.peer = if self.ended.peercode == PeerCode::None { "tidegate" } else { head.host() };
+            draft.peer = match &self.parent {
+                Some(parent) => parent,
+                None if self.ended.peercode == PeerCode::None => "tidegate",
+                None => head.host(),
+            };
         }
         draft
     }

@@ -6,6 +6,7 @@ use super::balancer;
 use super::balancer::Peer;
 use super::core::CoreState;
 use super::exchange;
+use super::upstream::Bound;
 use crate::base::clock::Mono;
 use crate::io::Deadline;
 use crate::io::TcpStream;
@@ -35,6 +36,8 @@ pub(super) struct Client<'a> {
     /// The client of the request at hand, as a trusted proxy's fields may name it.
     pub(super) address: Cell<SocketAddr>,
     pub(super) interface: SocketAddr,
+    /// Connections to origins that nobody else may use.
+    pub(super) bound: Bound,
 }
 
 /// A request whose head has been read; `buf` goes on behind the head with what came along.
@@ -84,6 +87,7 @@ pub(super) async fn serve(state: Rc<CoreState>, stream: TcpStream) {
         peer,
         address: Cell::new(peer.address),
         interface: canonical(interface),
+        bound: Bound::default(),
     };
     exchanges(&client, buf).await;
 }

@@ -7,7 +7,9 @@ use super::balancer::Refusals;
 use super::connection;
 use super::counters::CoreCounters;
 use super::counters::CoreTotals;
+use super::upstream::Set;
 use super::upstream::Upstreams;
+use super::upstream::Ways;
 use crate::base::clock::Mono;
 use crate::base::clock::Wall;
 use crate::io;
@@ -33,6 +35,7 @@ use crate::wire::http1::http_date;
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -56,6 +59,8 @@ pub struct CoreConfig {
     pub spool: RecordDesk,
     /// The addresses of this host, refused as destinations unless policy allows them (`sys::netif::own_addresses`).
     pub own_addresses: Vec<IpAddr>,
+    /// CREDENTIALS_DIR: what this node tells parent proxies of itself.
+    pub credentials_dir: PathBuf,
     /// The policy to start with.
     pub snapshot: Arc<Snapshot>,
     /// How long things may take.
@@ -85,6 +90,7 @@ impl CoreConfig {
             refuse_as_master: None,
             spool,
             own_addresses: Vec::new(),
+            credentials_dir: PathBuf::from("/etc/tidegate/credentials"),
             snapshot,
             timeouts: Timeouts::default(),
             connections_max: CONNECTIONS_PER_CORE_MAX,
@@ -249,11 +255,14 @@ enum Order {
 /// A snapshot as one core holds it: counted without atomics.
 pub(super) struct Held {
     pub(super) snapshot: Arc<Snapshot>,
+    /// Where its routes lead, on this core.
+    pub(super) ways: Ways,
 }
 
 impl Held {
-    fn new(snapshot: Arc<Snapshot>) -> Rc<Held> {
-        Rc::new(Held { snapshot })
+    fn new(snapshot: Arc<Snapshot>, upstreams: &Upstreams) -> Rc<Held> {
+        let ways = upstreams.ways(&snapshot);
+        Rc::new(Held { snapshot, ways })
     }
 }
 
@@ -269,7 +278,7 @@ pub(super) struct CoreState {
     pub(super) bodies: Buffers,
     pub(super) pipes: Pipes,
     pub(super) desk: RefCell<RecordDesk>,
-    pub(super) upstreams: Upstreams,
+    pub(super) upstreams: Rc<Upstreams>,
     pub(super) counters: Arc<CoreCounters>,
     pub(super) draining: Cell<bool>,
     /// The time to drain is over: what still runs is being cut.
@@ -288,8 +297,16 @@ pub(super) struct CoreState {
 impl CoreState {
     fn new(config: CoreConfig, counters: Arc<CoreCounters>) -> (Rc<CoreState>, Vec<std::net::TcpListener>) {
         let deadlines = Deadlines::new();
-        let upstreams = Upstreams::new(config.timeouts, config.own_addresses, &deadlines, &counters);
         let via = format!("tidegate-{}", token(&config.node_name));
+        let upstreams = Upstreams::new(Set {
+            timeouts: config.timeouts,
+            own_addresses: config.own_addresses,
+            credentials_dir: config.credentials_dir,
+            via: &via,
+            deadlines: &deadlines,
+            counters: &counters,
+        });
+        let held = Held::new(config.snapshot, &upstreams);
         let state = CoreState {
             node_name: config.node_name,
             refuse_as_master: config.refuse_as_master,
@@ -311,7 +328,7 @@ impl CoreState {
             timeouts: Cell::new(config.timeouts),
             balancers: RefCell::new(Rc::new(config.balancers)),
             date: RefCell::new((i64::MIN, String::new())),
-            snapshot: RefCell::new(Held::new(config.snapshot)),
+            snapshot: RefCell::new(held),
             prepared: RefCell::default(),
         };
         (Rc::new(state), config.listeners)
@@ -376,12 +393,13 @@ async fn live(
     for listener in &listeners {
         io::spawn(accept(Rc::clone(&state), listener.share()));
     }
+    state.upstreams.read_credentials().await;
     let _ = started.send(Ok(()));
     let (within, ack) = obey(&state, &mut mailbox).await;
     state.draining.set(true);
     listeners.iter().for_each(TcpListener::close);
     state.deadlines.end_idle();
-    state.upstreams.close_idle();
+    state.upstreams.end();
     wait_until_empty(&state, within).await;
     if state.counters.connections_open.get() > 0 {
         state.cutting.set(true);
@@ -415,7 +433,10 @@ fn chores(state: &Rc<CoreState>) -> impl FnMut(Wall) + use<> {
         if state.deadlines.passed(system_by) {
             system_by = state.deadlines.after(SYSTEM_LOOK_MS);
             let state = Rc::clone(&state);
-            io::spawn(async move { state.upstreams.follow_system().await });
+            io::spawn(async move {
+                state.upstreams.follow_system().await;
+                state.upstreams.read_credentials().await;
+            });
         }
         if state.deadlines.passed(own_by) {
             own_by = state.deadlines.after(OWN_ADDRESSES_REFRESH_MS);
@@ -438,7 +459,10 @@ async fn obey(state: &Rc<CoreState>, mailbox: &mut mpsc::Receiver<Order>) -> (Du
     while let Some(order) = mailbox.recv().await {
         match order {
             Order::Prepare(snapshot, ack) => {
-                *state.prepared.borrow_mut() = Some(Held::new(snapshot));
+                let held = Held::new(snapshot, &state.upstreams);
+                // Before the swap, so that its first request finds them.
+                state.upstreams.read_credentials().await;
+                *state.prepared.borrow_mut() = Some(held);
                 let _ = ack.send(Ok(()));
             }
             Order::Commit(ack) => {

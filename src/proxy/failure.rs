@@ -34,6 +34,8 @@ pub(super) enum Failure {
     Upgrade(String),
     /// No connection to the origin.
     Open(OpenError),
+    /// The parent proxy of this name does not accept our credentials.
+    ParentRejects(String),
     /// The origin closed without an answer, or took nothing of the request.
     OriginGone,
     /// The origin closed in the middle of its answer's head.
@@ -191,6 +193,21 @@ impl Failure {
                 )
             },
             Failure::Open(error) => open_verdict(error),
+            Failure::ParentRejects(parent) => Verdict {
+                filter: "parents",
+                ..verdict(
+                    502,
+                    By::Server,
+                    Phase::Headers,
+                    CacheCode::AuthFailed,
+                    "proxy_configuration_error",
+                    "The next proxy does not accept this one",
+                    format!(
+                        "The parent proxy {parent} asks for credentials, and does not accept those of this node. An \
+                         administrator has to correct them ([[parents]] credentials, and the file of that name)."
+                    ),
+                )
+            },
             Failure::OriginGone => verdict(
                 502,
                 By::Server,
@@ -356,6 +373,33 @@ fn open_verdict(error: &OpenError) -> Verdict {
                 "an administrator can allow it in the policy ([network] allow_destinations).",
             )
         },
+        OpenError::NoParent(..) => Verdict {
+            filter: "parents",
+            ..failed(
+                503,
+                By::Server,
+                CacheCode::ConnectionFailed,
+                "destination_unavailable",
+                "The next proxy cannot be reached",
+                "try again shortly; if it persists, the parent proxies of the policy ([[parents]]) need a look.",
+            )
+        },
+        OpenError::ParentRefused(..) => failed(
+            502,
+            By::Server,
+            CacheCode::ConnectionFailed,
+            "destination_unavailable",
+            "The site cannot be reached",
+            again,
+        ),
+        OpenError::ParentSilent(_) => failed(
+            504,
+            By::ServerTimeout,
+            CacheCode::Timeout,
+            "connection_timeout",
+            "The site cannot be reached",
+            again,
+        ),
         OpenError::Source(_) => Verdict {
             filter: "routes",
             ..failed(

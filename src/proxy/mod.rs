@@ -7,8 +7,9 @@
 //! | [`balancer`], [`admissions`] | who the client is behind balancers; how many connections it may have |
 //! | [`exchange`] | is it permitted, and where does it go |
 //! | [`relay`], [`body`] | request and answer on their way, body framing kept |
+//! | [`onward`] | what a request becomes for the next machine |
 //! | [`tunnel`] | CONNECT and protocol changes: bytes nobody looks into |
-//! | [`upstream`] | the one way out: destinations, names, dialling, idle connections |
+//! | [`upstream`] | the one way out: destinations, names, dialling, idle connections, parent proxies |
 //! | [`failure`], [`answer`] | what went wrong, and the page that says so |
 //! | [`account`] | what is said about an exchange, and its one record |
 //! | [`counters`] | what a core counts, readable from every thread |
@@ -26,6 +27,7 @@ mod core;
 mod counters;
 mod exchange;
 mod failure;
+mod onward;
 mod relay;
 mod tunnel;
 mod upstream;

@@ -9,9 +9,13 @@ use super::connection::Next;
 use super::connection::Request;
 use super::core::CoreState;
 use super::failure::Failure;
+use super::onward;
 use super::tunnel;
+use super::upstream::Over;
+use super::upstream::Parent;
 use super::upstream::Target;
 use super::upstream::Upstream;
+use super::upstream::authenticates_connection;
 use crate::io::Deadline;
 use crate::io::Receiving;
 use crate::io::TcpStream;
@@ -19,19 +23,15 @@ use crate::io::Wait;
 use crate::limits::HEAD_BUFFER_BYTES;
 use crate::limits::INTERIM_REPLIES_MAX;
 use crate::policy::Permit;
-use crate::policy::Snapshot;
-use crate::policy::Told;
 use crate::record::By;
 use crate::record::CacheCode;
 use crate::record::Ending;
-use crate::record::PeerCode;
 use crate::record::Phase;
 use crate::wire::http1::ForwardReply;
 use crate::wire::http1::ForwardRequest;
 use crate::wire::http1::Parsed;
 use crate::wire::http1::ReplyError;
 use crate::wire::http1::ReplyHead;
-use crate::wire::http1::TellClient;
 use crate::wire::http1::Version;
 use crate::wire::http1::forward_reply;
 use crate::wire::http1::forward_request;
@@ -57,41 +57,61 @@ pub(super) async fn forward<'a>(
     let target = Target { host: request.head.host(), port: request.head.port() };
     let switch = request.head.wants_upgrade() && permit.upgrade_allowed();
     let mut room = Room::new(state);
-    let tell = tell_client(client, &account.held.snapshot);
+    let tell = onward::tell_client(client, &account.held.snapshot);
     let how = ForwardRequest { via: &state.via, keep_upgrade: switch, tell, ..ForwardRequest::default() };
     forward_request(request.head, request.buf, &how, &mut room.out);
+    let head_bytes = room.out.len();
     // It was looked through when the request came; this look takes chunk extensions out.
     let early = &request.buf[request.head_bytes..used];
     if let Err(error) = Body::new(request.head.framing()).pass(early, false, &mut room.out) {
         break_off(state, room);
         return own::refuse(client, account, Failure::BadBody(error), Reading::Part).await;
     }
-    let mut pooled = true;
+    let held = account.held;
+    let mut over = Over::Any(&client.bound);
+    // The head is spelt for an origin; a parent gets it in absolute form.
+    let (mut for_parent, mut head_bytes) = (false, head_bytes);
     let next = loop {
-        let mut upstream = match state.upstreams.open(&permit, &account.held.snapshot, target, pooled).await {
+        let mut upstream = match state.upstreams.open(&permit, &held.snapshot, &held.ways, target, over).await {
             Ok(upstream) => upstream,
             Err(error) => {
                 let reading = if body.is_whole() { Reading::Whole(used) } else { Reading::Part };
                 break own::refuse(client, account, Failure::Open(error), reading).await;
             }
         };
-        account.ended.connect_us = upstream.connect_us;
-        account.ended.peercode = PeerCode::Direct;
+        account.asked(&upstream);
+        room.receiving = upstream.receiving.take();
+        let parent = upstream.parent_for_requests();
+        if parent.is_some() || for_parent {
+            for_parent = parent.is_some();
+            head_bytes = onward::spell_anew(client, request, parent, how, head_bytes, &mut room.out);
+        }
         let whole = body.is_whole();
         let gate = Gate::new(whole);
         let until = account.until;
-        room.receiving = upstream.receiving.take();
-        let delivery = Delivery { client, request, origin: &upstream.stream, gate: &gate, switch, until };
+        let delivery = Delivery { client, request, origin: &upstream.stream, parent, gate: &gate, switch, until };
         if !whole {
             // An origin that takes the request in drops holds nobody for ever either.
             upstream.stream.exchange_by(until);
         }
         let told = delivery.run(&mut account, &mut room, &mut body).await;
         // An origin may close an idle connection just when it is used again: then nobody has seen the request.
-        let unseen = upstream.pooled && whole && matches!(told, Err(Stop::Untouched(_)));
-        if unseen && request.head.is_idempotent() {
-            pooled = false;
+        let untouched = matches!(told, Err(Stop::Untouched(_)));
+        if untouched && upstream.pooled && onward::may_be_sent_again(&request) {
+            over = Over::New;
             continue;
+        }
+        if let Some(parent) = &upstream.parent {
+            match &told {
+                Err(Stop::Untouched(_)) if !upstream.pooled => {
+                    state.upstreams.parent_failed(parent, "it gave no answer")
+                }
+                Err(Stop::Fail(Failure::ParentRejects(_))) => {
+                    state.upstreams.parent_failed(parent, "it does not accept this node's credentials");
+                }
+                Err(_) => {}
+                Ok(_) => parent.served(),
+            }
         }
         account.ended.upload += gate.upload.take();
         break match told {
@@ -108,15 +128,10 @@ pub(super) async fn forward<'a>(
     next
 }
 
-/// What the origin learns about the client.
-fn tell_client(client: &Client<'_>, snapshot: &Snapshot) -> TellClient {
-    let (client, keep) = (client.peer.address.ip(), client.peer.trusted);
-    match snapshot.tells_origins() {
-        Told::Nothing => TellClient::Nothing,
-        Told::AsReceived => TellClient::AsReceived,
-        Told::XForwardedFor => TellClient::XForwardedFor { client, keep },
-        Told::Forwarded => TellClient::Forwarded { client, keep },
-    }
+/// Whether the origin authenticates the connection, not the request: then it is this client's alone from here on.
+fn binds(request: &Request<'_>, delivered: &Delivered) -> bool {
+    let said = request.head.field(request.buf, "authorization");
+    delivered.binds || said.is_some_and(authenticates_connection)
 }
 
 /// The whole answer has been sent.
@@ -135,8 +150,13 @@ fn finish(
     if delivered.reusable && uploaded && !client.state.draining.get() {
         let target = Target { host: request.head.host(), port: request.head.port() };
         upstream.stream.exchange_by(Deadline::NEVER);
-        room.replies.clear();
-        client.state.upstreams.keep(target, upstream, std::mem::take(&mut room.replies));
+        let own = upstream.bound || binds(&request, &delivered);
+        // Behind a trusted proxy one connection may stand for many clients: there it is nobody's, and closes.
+        if !(own && client.peer.trusted) {
+            room.replies.clear();
+            let buffer = std::mem::take(&mut room.replies);
+            client.state.upstreams.keep(target, upstream, buffer, own.then_some(&client.bound));
+        }
     }
     match (delivered.close, uploaded) {
         (false, true) => Next::Again { used, behind: gate.behind.take() },
@@ -239,6 +259,8 @@ struct Delivered {
     close: bool,
     /// Both sides go on in another protocol.
     switched: bool,
+    /// The origin asks the client to authenticate the connection.
+    binds: bool,
 }
 
 /// Why the answer did not go out whole.
@@ -256,6 +278,8 @@ struct Delivery<'a> {
     client: &'a Client<'a>,
     request: Request<'a>,
     origin: &'a TcpStream,
+    /// Who answers, if it is a parent proxy.
+    parent: Option<&'a Parent>,
     gate: &'a Gate,
     switch: bool,
     /// When the exchange is over at the latest.
@@ -377,6 +401,12 @@ impl Delivery<'_> {
         let head_bytes = self.read_final_head(room).await?;
         let state = self.client.state;
         let status = room.head.status();
+        if status == 407
+            && let Some(parent) = self.parent
+        {
+            // It asks us, not the client, who would take it for our question.
+            return Err(Stop::Fail(Failure::ParentRejects(parent.name.to_string())));
+        }
         let switched = status == 101;
         if switched && !self.may_switch(room) {
             return Err(Stop::Fail(Failure::BadReply(ReplyError::SwitchWithoutUpgrade)));
@@ -422,7 +452,8 @@ impl Delivery<'_> {
             account.ended.upload += self.gate.upload.take();
             account.settle(Ending::COMPLETE);
         }
-        Ok(Delivered { reusable: clean && room.head.keep_alive(), close: plan.close, switched })
+        let binds = status == 401 && onward::asks_for_connection(&room.head, &room.replies);
+        Ok(Delivered { reusable: clean && room.head.keep_alive(), close: plan.close, switched, binds })
     }
 
     /// A protocol that policy allowed and the client asked for, by an origin that has the whole request: what stands in the
@@ -551,10 +582,11 @@ impl Delivery<'_> {
 }
 
 fn unsent(error: &io::Error) -> Stop {
-    Stop::Untouched(match error.kind() {
-        io::ErrorKind::TimedOut => Failure::OriginSilent,
-        _ => Failure::OriginGone,
-    })
+    match error.kind() {
+        // It lives, and takes nothing.
+        io::ErrorKind::TimedOut => Stop::Fail(Failure::OriginSilent),
+        _ => Stop::Untouched(Failure::OriginGone),
+    }
 }
 
 fn client_cut(error: &io::Error, by_close: bool) -> Stop {

@@ -8,6 +8,7 @@ use super::connection::Next;
 use super::connection::Request;
 use super::core::CoreState;
 use super::failure::Failure;
+use super::upstream::Over;
 use super::upstream::Target;
 use crate::io;
 use crate::io::Flow;
@@ -16,7 +17,6 @@ use crate::policy::Permit;
 use crate::record::By;
 use crate::record::CacheCode;
 use crate::record::Ending;
-use crate::record::PeerCode;
 use crate::record::Phase;
 use crate::wire::http1::ESTABLISHED;
 use std::io::ErrorKind;
@@ -30,22 +30,24 @@ pub(super) async fn connect(
 ) -> Next {
     let state = client.state;
     let target = Target { host: request.head.host(), port: request.head.port() };
-    let upstream = match state.upstreams.open(&permit, &account.held.snapshot, target, false).await {
+    let held = account.held;
+    let upstream = match state.upstreams.open(&permit, &held.snapshot, &held.ways, target, Over::Tunnel).await {
         Ok(upstream) => upstream,
         Err(error) => {
             return answer::refuse(client, account, Failure::Open(error), Reading::Whole(request.head_bytes)).await;
         }
     };
+    account.asked(&upstream);
     account.ended.status = 200;
-    account.ended.connect_us = upstream.connect_us;
     account.ended.cachecode = CacheCode::Tunnel;
-    account.ended.peercode = PeerCode::Direct;
+    account.ended.download = upstream.early.len() as u64;
     account.ended.ending = Ending::running(Phase::Data);
     if account.open(b"").is_err() {
         return answer::refuse(client, account, Failure::NoRecord, Reading::Part).await;
     }
     let mut out = state.heads.take();
     out.extend_from_slice(ESTABLISHED);
+    out.extend_from_slice(&upstream.early);
     let (sent, out) = client.stream.send(out, 0, state.timeouts().body).await;
     state.heads.give(out);
     if sent.is_err() {

@@ -84,6 +84,8 @@ pub struct Settings {
     pub times: Times,
     /// ACTIVATION_KEY_FILE.
     pub activation_key_file: PathBuf,
+    /// CREDENTIALS_DIR.
+    pub credentials_dir: PathBuf,
     /// STATE_DIR.
     pub state_dir: PathBuf,
     /// LOG_DIR.
@@ -156,6 +158,7 @@ impl Settings {
             "TOTAL_TIME" => self.times.total.to_string(),
             "DRAIN_TIME" => self.times.drain.to_string(),
             "ACTIVATION_KEY_FILE" => self.activation_key_file.display().to_string(),
+            "CREDENTIALS_DIR" => self.credentials_dir.display().to_string(),
             "STATE_DIR" => self.state_dir.display().to_string(),
             "LOG_DIR" => self.log_dir.display().to_string(),
             "RUN_DIR" => self.run_dir.display().to_string(),

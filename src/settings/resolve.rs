@@ -43,6 +43,7 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
     let per_client = reader.read("MAX_CONNECTIONS_PER_CLIENT", |text| number(text, 0, 1_048_576));
     let times = times(&mut reader);
     let activation_key_file = reader.read("ACTIVATION_KEY_FILE", absolute);
+    let credentials_dir = reader.read("CREDENTIALS_DIR", absolute);
     let state_dir = reader.read("STATE_DIR", absolute);
     let log_dir = reader.read("LOG_DIR", absolute);
     let run_dir = reader.read("RUN_DIR", absolute);
@@ -90,6 +91,7 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
             max_connections_per_client: per_client? as u32,
             times: times?,
             activation_key_file: activation_key_file?,
+            credentials_dir: credentials_dir?,
             state_dir: state_dir?,
             log_dir: log_dir?,
             run_dir: run_dir?,

@@ -243,6 +243,14 @@ pub const TABLE: &[Key] = &[
         live: false,
     },
     Key {
+        name: "CREDENTIALS_DIR",
+        default: "/etc/tidegate/credentials",
+        accepts: DIRECTORY,
+        help: "Where a policy's parent proxies find this node's credentials: a file of mode 0600 for each name, one line \
+               user:password. Each node has its own; they are never synced.",
+        live: false,
+    },
+    Key {
         name: "STATE_DIR",
         default: "/var/lib/tidegate",
         accepts: DIRECTORY,

@@ -10,6 +10,7 @@ use super::sections::access_restriction;
 use super::sections::categories;
 use super::sections::client_address;
 use super::sections::network;
+use super::sections::parents;
 use super::sections::request_types;
 use super::sections::templates;
 use super::sections::time_profiles;
@@ -67,5 +68,6 @@ fn read_root(mut root: Table, files: &dyn Files, builder: &mut Builder, out: &mu
     client_address::compile(&mut root, builder, out);
     access_restriction::compile(&mut root, builder, out);
     access_profiles::compile(&mut root, builder, out);
+    parents::compile(&mut root, builder, out);
     root.finish(out);
 }

@@ -161,7 +161,7 @@ impl ArchivedAccessProfile {
 
 impl ArchivedCondition {
     #[inline]
-    fn holds(&self, tags: &Bits) -> bool {
+    pub(super) fn holds(&self, tags: &Bits) -> bool {
         let any = Bits(self.any.map(|word| word.to_native()));
         let none = Bits(self.none.map(|word| word.to_native()));
         (any.is_empty() || any.meets(tags)) && !none.meets(tags)

@@ -79,7 +79,7 @@ fn method(said: &Said<String>, out: &mut Complaints) -> Option<String> {
     good.then(|| said.value.clone())
 }
 
-fn hosts(table: &mut Table, key: &'static str, out: &mut Complaints) -> Vec<String> {
+pub(super) fn hosts(table: &mut Table, key: &'static str, out: &mut Complaints) -> Vec<String> {
     let said = table.texts(key, HOST_BYTES_MAX + 2, out).unwrap_or_default();
     let mut hosts = Vec::with_capacity(said.len());
     for said in said {
@@ -220,7 +220,7 @@ fn scheme_bits(facts: &Facts) -> u8 {
     }
 }
 
-fn lies_under(host: &str, domain: &str) -> bool {
+pub(super) fn lies_under(host: &str, domain: &str) -> bool {
     match host.strip_suffix(domain) {
         Some(rest) => rest.is_empty() || rest.ends_with('.'),
         None => false,

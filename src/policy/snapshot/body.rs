@@ -2,6 +2,7 @@
 //! [`super::header::FORMAT`].
 
 use super::hosts::Hosts;
+use crate::limits::POLICY_ROUTES_MAX;
 use crate::policy::decision::BITS_WORDS;
 use rkyv::Archive;
 use rkyv::Serialize;
@@ -25,6 +26,8 @@ pub struct Body {
     pub templates: Vec<Template>,
     pub network: Network,
     pub client_address: ClientAddress,
+    pub parents: Vec<ParentGroup>,
+    pub routes: Vec<Route>,
     pub rules: Vec<Rule>,
     pub regexes: Vec<Vec<u8>>,
     pub zones: Vec<String>,
@@ -197,6 +200,36 @@ pub struct Destination {
     pub ports: Vec<PortRange>,
 }
 
+/// Parent proxies of which one is used.
+#[derive(Archive, Serialize)]
+pub struct ParentGroup {
+    pub name: String,
+    pub by_hash: bool,
+    pub direct_if_down: bool,
+    pub proxies: Vec<ParentProxy>,
+}
+
+/// A parent proxy.
+#[derive(Archive, Serialize)]
+pub struct ParentProxy {
+    pub socks: bool,
+    pub host: String,
+    pub port: u16,
+    pub credentials: String,
+    pub resolve_here: bool,
+}
+
+/// By which way requests of some profiles to some hosts leave: `group` counts from 1, 0 is direct.
+#[derive(Archive, Serialize)]
+pub struct Route {
+    pub place: String,
+    pub enabled: bool,
+    pub profiles: Condition,
+    pub host_suffixes: Vec<String>,
+    pub group: u16,
+    pub source: Vec<AddressRange>,
+}
+
 /// A number that changes with the size of any archived type: a build with another layout refuses the file by name.
 pub const fn layout() -> u64 {
     let sizes = [
@@ -211,6 +244,9 @@ pub const fn layout() -> u64 {
         size_of::<ArchivedDestination>(),
         size_of::<ArchivedNetwork>(),
         size_of::<ArchivedClientAddress>(),
+        size_of::<ArchivedParentGroup>(),
+        size_of::<ArchivedParentProxy>(),
+        size_of::<ArchivedRoute>(),
         size_of::<ArchivedRule>(),
         size_of::<super::hosts::ArchivedHosts>(),
         size_of::<super::hosts::ArchivedSlot>(),
@@ -247,6 +283,8 @@ impl ArchivedBody {
         hold(self.time_profiles.iter().all(|t| t.check(self.zones.len())), "a time profile's numbers")?;
         hold(self.request_types.iter().all(|t| t.check(self.regexes.len())), "a request type's regular expression")?;
         hold(self.client_address.check(), "the client address's choices")?;
+        hold(self.routes.iter().all(|r| r.check(self.parents.len())), "a route's group of parents")?;
+        hold(self.routes.len() <= POLICY_ROUTES_MAX, "more routes than a policy can have")?;
         self.hosts.check(self.names.categories.len())
     }
 }

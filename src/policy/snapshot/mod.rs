@@ -18,6 +18,8 @@ use super::page::Page;
 use super::patterns::Pattern;
 use super::sections::client_address::Believed;
 use super::sections::client_address::Told;
+use super::sections::parents::ParentGroup;
+use super::sections::parents::RouteTo;
 use super::sections::time_profiles;
 use crate::base::archive::Verified;
 use crate::limits::SNAPSHOT_BYTES_MAX;
@@ -152,6 +154,16 @@ impl Snapshot {
     #[inline]
     pub fn tells_origins(&self) -> Told {
         self.body().client_address.told()
+    }
+
+    /// The groups of parent proxies, which [`Snapshot::routes`] number.
+    pub fn parent_groups(&self) -> Vec<ParentGroup> {
+        self.body().parent_groups()
+    }
+
+    /// Where routes lead; a permit has the number of one of them, or none.
+    pub fn routes(&self) -> Vec<RouteTo> {
+        self.body().routes_to()
     }
 
     /// How many hosts the categories hold.

@@ -18,6 +18,8 @@ pub(super) struct Pooled {
     pub(super) receiving: Receiving,
     pub(super) address: SocketAddr,
     pub(super) port: u16,
+    /// The way it was opened by; see `parent::Ways`.
+    pub(super) way: u32,
     /// Closed when it has been idle until then.
     pub(super) until: Deadline,
     /// Until then nobody asks whether its name still leads to its address.
@@ -25,30 +27,41 @@ pub(super) struct Pooled {
 }
 
 /// The idle connections of one core, by host.
-#[derive(Default)]
 pub(super) struct Pool {
     hosts: RefCell<HashMap<Box<str>, Vec<Pooled>>>,
     count: Cell<usize>,
+    all_max: usize,
+    per_host_max: usize,
+}
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool::of(POOLED_PER_CORE_MAX, POOLED_PER_HOST_MAX)
+    }
 }
 
 impl Pool {
-    /// The latest used connection to `target`. The caller checks that it still lives.
-    pub(super) fn take(&self, target: Target<'_>) -> Option<Pooled> {
+    fn of(all_max: usize, per_host_max: usize) -> Pool {
+        Pool { hosts: RefCell::default(), count: Cell::new(0), all_max, per_host_max }
+    }
+
+    /// The latest used connection to `target` by `way`. The caller checks that it still lives.
+    pub(super) fn take(&self, target: Target<'_>, way: u32) -> Option<Pooled> {
         let mut hosts = self.hosts.borrow_mut();
         let idle = hosts.get_mut(target.host)?;
-        let at = idle.iter().rposition(|pooled| pooled.port == target.port)?;
+        let at = idle.iter().rposition(|pooled| pooled.port == target.port && pooled.way == way)?;
         self.count.set(self.count.get() - 1);
         Some(idle.remove(at))
     }
 
     /// Takes a connection in; where there are too many already, it is closed instead.
     pub(super) fn put(&self, target: Target<'_>, pooled: Pooled) {
-        if self.count.get() >= POOLED_PER_CORE_MAX {
+        if self.count.get() >= self.all_max {
             return;
         }
         let mut hosts = self.hosts.borrow_mut();
         match hosts.get_mut(target.host) {
-            Some(idle) if idle.len() >= POOLED_PER_HOST_MAX => return,
+            Some(idle) if idle.len() >= self.per_host_max => return,
             Some(idle) => idle.push(pooled),
             None => {
                 hosts.insert(target.host.into(), vec![pooled]);
@@ -66,5 +79,100 @@ impl Pool {
             !idle.is_empty()
         });
         self.count.set(kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io;
+    use crate::io::Deadlines;
+    use crate::io::Wait;
+    use std::future::Future;
+    use std::net::TcpListener;
+    use std::net::TcpStream as Other;
+    use std::rc::Rc;
+
+    fn on_a_core<F: Future>(test: impl FnOnce(Rc<Deadlines>) -> F) -> F::Output {
+        io::run(64, async {
+            let deadlines = Deadlines::new();
+            io::spawn(Rc::clone(&deadlines).sweep(|_| ()));
+            test(deadlines).await
+        })
+        .unwrap()
+    }
+
+    /// An idle connection, which is good for `ms`, and its other end.
+    async fn idle(deadlines: &Rc<Deadlines>, port: u16, way: u32, ms: u64) -> (Pooled, Other) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address, deadlines, deadlines.after(5_000)).await.unwrap();
+        let until = deadlines.after(ms);
+        let receiving = stream.begin_recv(Vec::with_capacity(64), Wait::Later);
+        (Pooled { stream, receiving, address, port, way, until, believed: until }, listener.accept().unwrap().0)
+    }
+
+    /// Until so many sockets are open: one with a receive under way closes when that has ended.
+    async fn open(deadlines: &Deadlines, count: usize) {
+        let begun = crate::base::clock::Mono::now();
+        while deadlines.entered() != count {
+            assert!(begun.0.elapsed() < std::time::Duration::from_secs(5), "{} are open", deadlines.entered());
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
+    fn at(host: &str, port: u16) -> Target<'_> {
+        Target { host, port }
+    }
+
+    #[test]
+    fn a_connection_is_found_by_host_port_and_way_the_latest_first() {
+        on_a_core(|deadlines| async move {
+            let pool = Pool::default();
+            let mut far_ends = Vec::new();
+            let mut addresses = Vec::new();
+            for (port, way) in [(80, 0), (80, 0), (81, 0), (80, 7)] {
+                let (pooled, far_end) = idle(&deadlines, port, way, 60_000).await;
+                addresses.push(pooled.address);
+                far_ends.push(far_end);
+                pool.put(at("a.test", port), pooled);
+            }
+            let took = |host, port, way| pool.take(at(host, port), way).map(|pooled| pooled.address);
+            assert_eq!(took("b.test", 80, 0), None);
+            assert_eq!(took("a.test", 443, 0), None);
+            assert_eq!(took("a.test", 80, 8), None);
+            assert_eq!(took("a.test", 80, 7), Some(addresses[3]));
+            assert_eq!(took("a.test", 80, 0), Some(addresses[1]), "the latest");
+            assert_eq!(took("a.test", 80, 0), Some(addresses[0]));
+            assert_eq!(took("a.test", 80, 0), None);
+            assert_eq!(took("a.test", 81, 0), Some(addresses[2]));
+        });
+    }
+
+    #[test]
+    fn what_is_too_many_is_closed_and_so_is_what_is_idle_too_long_or_dead() {
+        on_a_core(|deadlines| async move {
+            let pool = Pool::of(4, 2);
+            let mut far_ends = Vec::new();
+            for host in ["a.test", "a.test", "a.test", "b.test", "c.test", "d.test"] {
+                let ms = if host == "b.test" { 1 } else { 60_000 };
+                let (pooled, far_end) = idle(&deadlines, 80, 0, ms).await;
+                far_ends.push(far_end);
+                pool.put(at(host, 80), pooled);
+            }
+            // Two of a, one of b and c; the rest closes.
+            assert_eq!(pool.count.get(), 4);
+            open(&deadlines, 4).await;
+            // One idle too long, one closed by its origin.
+            drop(far_ends.remove(0));
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            pool.expire(|until| deadlines.passed(until));
+            assert_eq!(pool.count.get(), 2);
+            open(&deadlines, 2).await;
+            assert!(pool.take(at("b.test", 80), 0).is_none() && pool.take(at("c.test", 80), 0).is_some());
+            pool.expire(|_| true);
+            assert_eq!(pool.count.get(), 0);
+            open(&deadlines, 0).await;
+        });
     }
 }
