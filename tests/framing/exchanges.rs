@@ -130,6 +130,11 @@ fn bytes_behind_a_reply_are_nobodys() {
             assert_eq!((next.status, next.text().as_str()), (200, "ok"), "{row} {how}: {}", next.head);
         }
     }
+    for bytes in origin.received() {
+        let asked = bytes.lines().filter(|line| line.contains(" HTTP/1.1"));
+        let behind: Vec<&str> = asked.skip_while(|line| !line.contains("/once") && !line.contains("/late")).collect();
+        assert!(behind.len() < 2, "used again after bytes that were nobody's: {behind:?}");
+    }
 }
 
 #[test]
@@ -343,10 +348,15 @@ fn requests_sent_without_waiting_are_answered_in_their_order() {
 fn a_reply_is_not_lost_to_what_a_client_sent_behind_its_last_request() {
     let (node, origin) = (Node::start(), Origin::start());
     // The reply ends by close, so that no request after it can be answered.
-    origin.on("/closes", [say(format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(300_000))), Act::Close]);
+    let long = say("x".repeat(300_000));
+    origin.on("/closes", [say("HTTP/1.1 200 OK\r\n\r\n"), Act::Meet, long, Act::Close]);
     for _ in 0..5 {
         let mut client = node.client();
-        client.say(origin.get("/closes") + &origin.get("/smuggled"));
+        client.say(origin.get("/closes"));
+        // The proxy has no reason to read this one: it lies in the socket when the connection ends.
+        client.await_first_byte();
+        client.say(origin.get("/smuggled"));
+        origin.meet();
         let reply = client.reply();
         assert_eq!((reply.status, reply.body.len(), reply.whole), (200, 300_000, true), "no reset over unread bytes");
     }
