@@ -21,7 +21,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// Everything that is to be said about an exchange. It ends in [`Account::close`]; dropped without, its record (if it
+/// Everything that is to be said about an exchange. It ends in [`Account::settle`]; dropped without, its record (if it
 /// was opened) says that this was an error of ours.
 pub(super) struct Account<'a> {
     client: &'a Client<'a>,
@@ -125,12 +125,8 @@ impl<'a> Account<'a> {
         }
     }
 
-    /// Ends the exchange: its record is closed, opened first if no answer was ever begun.
-    pub(super) fn close(mut self, ending: Ending) {
-        self.settle(ending);
-    }
-
-    /// As [`Account::close`], where the connection outlives the exchange. What is said later is not heard.
+    /// Ends the exchange: its record is closed, opened first if no answer was ever begun. The connection may outlive it; what
+    /// is said later is not heard.
     pub(super) fn settle(&mut self, ending: Ending) {
         if std::mem::replace(&mut self.settled, true) {
             return;

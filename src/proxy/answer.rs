@@ -31,25 +31,25 @@ pub(super) enum Reading {
 }
 
 /// Ends the exchange of a request whose head never became whole.
-pub(super) async fn broken(client: &Client<'_>, account: Account<'_>, fault: Fault) -> Next {
+pub(super) async fn broken(client: &Client<'_>, account: &mut Account<'_>, fault: Fault) -> Next {
     refuse(client, account, Failure::from(fault), Reading::Part).await
 }
 
 /// Answers with the page of `failure`, and ends the exchange.
-pub(super) async fn refuse(client: &Client<'_>, mut account: Account<'_>, failure: Failure, reading: Reading) -> Next {
+pub(super) async fn refuse(client: &Client<'_>, account: &mut Account<'_>, failure: Failure, reading: Reading) -> Next {
     let mut failure = failure;
     let mut verdict = failure.verdict();
-    let mut page = page_of(client, &mut account, &failure, &verdict);
+    let mut page = page_of(client, account, &failure, &verdict);
     if !matches!(failure, Failure::NoRecord)
         && verdict.status != 0
         && account.open(page.content_type.as_bytes()).is_err()
     {
         failure = Failure::NoRecord;
         verdict = failure.verdict();
-        page = page_of(client, &mut account, &failure, &verdict);
+        page = page_of(client, account, &failure, &verdict);
     }
     if verdict.status == 0 {
-        account.close(verdict.ending);
+        account.settle(verdict.ending);
         return Next::Close;
     }
     let kept = account.request.is_some_and(|request| request.head.keep_alive());
@@ -59,8 +59,8 @@ pub(super) async fn refuse(client: &Client<'_>, mut account: Account<'_>, failur
     write_proxy_status(&client.state.via, Some(verdict.error), details, &mut proxy_status);
     let content_type = Some(page.content_type);
     let own = Own { status: page.status, content_type, body: page.body.as_bytes(), proxy_status, fields: &[] };
-    let sent = send(client, &mut account, &own, close).await;
-    account.close(if sent { verdict.ending } else { Ending::new(By::Client, Phase::Last) });
+    let sent = send(client, account, &own, close).await;
+    account.settle(if sent { verdict.ending } else { Ending::new(By::Client, Phase::Last) });
     after(reading, sent, close)
 }
 
@@ -68,7 +68,7 @@ pub(super) async fn refuse(client: &Client<'_>, mut account: Account<'_>, failur
 pub(super) async fn last_hop(
     client: &Client<'_>,
     request: Request<'_>,
-    mut account: Account<'_>,
+    account: &mut Account<'_>,
     reading: Reading,
 ) -> Next {
     let mut body = Vec::new();
@@ -86,8 +86,8 @@ pub(super) async fn last_hop(
         return refuse(client, account, Failure::NoRecord, reading).await;
     }
     let close = !request.head.keep_alive() || reading == Reading::Part || client.state.draining.get();
-    let sent = send(client, &mut account, &own, close).await;
-    account.close(if sent { Ending::COMPLETE } else { Ending::new(By::Client, Phase::Last) });
+    let sent = send(client, account, &own, close).await;
+    account.settle(if sent { Ending::COMPLETE } else { Ending::new(By::Client, Phase::Last) });
     after(reading, sent, close)
 }
 

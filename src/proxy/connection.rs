@@ -107,16 +107,16 @@ async fn exchanges(client: &Client<'_>, mut buf: Vec<u8>) {
         let next = match arrival {
             Arrival::Nothing => break,
             Arrival::Broken(fault, started) => {
-                let account = Account::begin(client, &held, request_id, started);
-                answer::broken(client, account, fault).await
+                let mut account = Account::begin(client, &held, request_id, started);
+                answer::broken(client, &mut account, fault).await
             }
             Arrival::Head { bytes, started } => {
                 if client.peer.trusted {
                     client.address.set(balancer::client_of(state, client.peer, &held.snapshot, &head, &buf));
                 }
                 let request = Request { head: &head, buf: &buf, head_bytes: bytes };
-                let account = Account::begin(client, &held, request_id, started);
-                exchange::run(client, request, account).await
+                let mut account = Account::begin(client, &held, request_id, started);
+                exchange::run(client, request, &mut account).await
             }
         };
         match next {

@@ -21,7 +21,7 @@ use crate::wire::http1::TargetForm;
 use std::borrow::Cow;
 
 /// Runs the exchange of a request whose head has been read, to its end.
-pub(super) async fn run<'a>(client: &'a Client<'a>, request: Request<'a>, mut account: Account<'a>) -> Next {
+pub(super) async fn run<'a>(client: &'a Client<'a>, request: Request<'a>, account: &mut Account<'a>) -> Next {
     account.request = Some(request);
     let mut body = Body::new(request.head.framing());
     let early = match body.look(&request.buf[request.head_bytes..]) {
@@ -30,7 +30,7 @@ pub(super) async fn run<'a>(client: &'a Client<'a>, request: Request<'a>, mut ac
     };
     account.ended.upload = early.payload;
     let used = request.head_bytes + early.bytes;
-    match permitted(client, request, &mut account) {
+    match permitted(client, request, account) {
         Err(failure) => {
             let reading = if body.is_whole() { Reading::Whole(used) } else { Reading::Part };
             account.ended.upload = 0;

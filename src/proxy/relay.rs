@@ -48,7 +48,7 @@ use std::task::Poll;
 pub(super) async fn forward<'a>(
     client: &'a Client<'a>,
     request: Request<'a>,
-    mut account: Account<'a>,
+    account: &mut Account<'a>,
     permit: Permit,
     mut body: Body,
     used: usize,
@@ -94,7 +94,7 @@ pub(super) async fn forward<'a>(
             // An origin that takes the request in drops holds nobody for ever either.
             upstream.stream.exchange_by(until);
         }
-        let told = delivery.run(&mut account, &mut room, &mut body).await;
+        let told = delivery.run(account, &mut room, &mut body).await;
         // An origin may close an idle connection just when it is used again: then nobody has seen the request.
         let untouched = matches!(told, Err(Stop::Untouched(_)));
         if untouched && upstream.pooled && onward::may_be_sent_again(&request) {
@@ -137,7 +137,7 @@ fn binds(request: &Request<'_>, delivered: &Delivered) -> bool {
 /// The whole answer has been sent.
 fn finish(
     client: &Client<'_>,
-    account: Account<'_>,
+    account: &mut Account<'_>,
     request: Request<'_>,
     room: &mut Room,
     upstream: Upstream,
@@ -145,7 +145,7 @@ fn finish(
     delivered: Delivered,
     used: usize,
 ) -> Next {
-    account.close(Ending::COMPLETE);
+    account.settle(Ending::COMPLETE);
     let uploaded = gate.uploaded.get();
     if delivered.reusable && uploaded && !client.state.draining.get() {
         let target = Target { host: request.head.host(), port: request.head.port() };
@@ -167,7 +167,7 @@ fn finish(
 }
 
 /// The answer could not be sent whole, or not at all.
-async fn give_up(client: &Client<'_>, mut account: Account<'_>, gate: &Gate, stop: Stop, used: usize) -> Next {
+async fn give_up(client: &Client<'_>, account: &mut Account<'_>, gate: &Gate, stop: Stop, used: usize) -> Next {
     // What the upload met first explains what the answer met then.
     let cause = gate.fault.take();
     // Whatever failed after the exchange's total time failed because of it.
@@ -180,7 +180,7 @@ async fn give_up(client: &Client<'_>, mut account: Account<'_>, gate: &Gate, sto
             (None, Stop::Fail(_) | Stop::Untouched(_)) => (Ending::DROPPED, CacheCode::SystemError),
         };
         account.ended.cachecode = cachecode;
-        account.close(ending);
+        account.settle(ending);
         let reset = matches!(stop, Stop::Cut(_, _, true)) || cause.is_some() || too_long;
         return if reset { Next::Reset } else { Next::Close };
     }

@@ -25,7 +25,7 @@ use std::io::ErrorKind;
 pub(super) async fn connect(
     client: &Client<'_>,
     request: Request<'_>,
-    mut account: Account<'_>,
+    account: &mut Account<'_>,
     permit: Permit,
 ) -> Next {
     let state = client.state;
@@ -51,21 +51,21 @@ pub(super) async fn connect(
     let (sent, out) = client.stream.send(out, 0, state.timeouts().body).await;
     state.heads.give(out);
     if sent.is_err() {
-        account.close(Ending::new(By::Client, Phase::Data));
+        account.settle(Ending::new(By::Client, Phase::Data));
         return Next::Close;
     }
     run(client, account, &upstream.stream, &request.buf[request.head_bytes..]).await
 }
 
 /// Relays between client and origin to the end of both. What the client has sent already (`early`) goes first.
-pub(super) async fn run(client: &Client<'_>, mut account: Account<'_>, origin: &TcpStream, early: &[u8]) -> Next {
+pub(super) async fn run(client: &Client<'_>, account: &mut Account<'_>, origin: &TcpStream, early: &[u8]) -> Next {
     let state = client.state;
     let _open = Open::count(state);
     let (uploaded, downloaded) = (account.ended.upload, account.ended.download);
     if !early.is_empty() {
         let (sent, _) = origin.send(early.to_vec(), 0, state.timeouts().body).await;
         if sent.is_err() {
-            account.close(Ending::new(By::Server, Phase::Data));
+            account.settle(Ending::new(By::Server, Phase::Data));
             return Next::Close;
         }
     }
@@ -82,7 +82,7 @@ pub(super) async fn run(client: &Client<'_>, mut account: Account<'_>, origin: &
         Ok(()) if flow.idle.get() && state.deadlines.passed(account.until) => Ending::new(By::Local, Phase::Data),
         Ok(()) => Ending::new(ended_by(&flow), Phase::Data),
     };
-    account.close(if ending.by == By::Nobody { Ending::COMPLETE } else { ending });
+    account.settle(if ending.by == By::Nobody { Ending::COMPLETE } else { ending });
     Next::Close
 }
 

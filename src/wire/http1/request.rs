@@ -212,14 +212,26 @@ impl RequestHead {
 
     /// Appends `host` or `host:port`, an IPv6 address in brackets.
     pub fn write_authority(&self, always_port: bool, out: &mut String) {
-        use std::fmt::Write as _;
-        // Writing to a String cannot fail.
-        let _ = match self.address {
-            Some(IpAddr::V6(_)) => write!(out, "[{}]", self.host),
-            _ => write!(out, "{}", self.host),
-        };
+        // Once for every request: without the machinery of `write!`.
+        let bracketed = matches!(self.address, Some(IpAddr::V6(_)));
+        if bracketed {
+            out.push('[');
+        }
+        out.push_str(&self.host);
+        if bracketed {
+            out.push(']');
+        }
         if always_port || self.port != self.scheme.default_port() {
-            let _ = write!(out, ":{}", self.port);
+            out.push(':');
+            let (mut digits, mut unit) = (self.port, 10_000);
+            while unit > 1 && digits / unit == 0 {
+                unit /= 10;
+            }
+            while unit > 0 {
+                out.push(char::from(b'0' + (digits / unit) as u8));
+                digits %= unit;
+                unit /= 10;
+            }
         }
     }
 
