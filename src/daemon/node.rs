@@ -247,6 +247,7 @@ fn control_runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
+        .on_thread_start(affinity::go_behind_data_cores)
         .enable_all()
         .build()
         .map_err(|error| format!("starting the control threads: {error}"))

@@ -42,6 +42,7 @@ use crate::log::writer::Control;
 use crate::log::writer::Writer;
 use crate::record::Epoch;
 use crate::record::line::LineWriter;
+use crate::sys::affinity;
 use std::fmt;
 use std::fs;
 use std::fs::File;
@@ -161,7 +162,10 @@ impl Log {
         };
         let writer = std::thread::Builder::new()
             .name("log-writer".to_string())
-            .spawn(|| writer.run())
+            .spawn(|| {
+                affinity::go_behind_data_cores();
+                writer.run();
+            })
             .map_err(|error| failed("starting the writer of", &config.log_dir, error))?;
         Ok((Log { config, progress, control, recent, writer: Some(writer), _lock: lock }, desks))
     }
