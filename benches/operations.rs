@@ -41,10 +41,17 @@ type Work = Box<dyn FnMut(u64)>;
 /// Name, what one of it is, how many make a fair count, and what makes it ready.
 type Operation = (&'static str, &'static str, u64, fn() -> Work);
 
-const OPERATIONS: [Operation; 11] = [
+const OPERATIONS: [Operation; 13] = [
     ("parse-request", "the head of a browser's request", 100, parse_request_head),
     ("parse-reply", "the head of an origin's answer", 100, parse_reply_head),
     ("decide", "a policy of 1,000 Access Profiles rules, the last one holds", 100, decide),
+    (
+        "decide-mixed",
+        "a policy of 1,000 rules of all kinds, 250 request types, a list of a million hosts",
+        100,
+        decide_mixed,
+    ),
+    ("decide-two", "a policy of two Access Profiles rules", 100, decide_two),
     ("record", "fill a slot of the spool, patch its numbers, close it", 100, record),
     ("take", "read a closed slot back", 100, take),
     ("line-write", "the slot's record as a line of extended.log", 100, line_write),
@@ -138,7 +145,81 @@ fn decide() -> Work {
         );
     }
     document += "[[access_profiles]]\nname = \"everybody\"\nadd_profiles = [\"ORDINARY\"]\naction = \"ALLOW\"\n";
-    let file = policy::compile(&document, 1, &NoFiles).expect("a policy that compiles");
+    deciding(&document, &NoFiles)
+}
+
+/// A list of a million hosts, none of which is asked for.
+struct MillionHosts;
+
+impl policy::Files for MillionHosts {
+    fn read(&self, _name: &str, _limit: usize) -> Result<Vec<u8>, String> {
+        let line = |number: u32| format!("host{number}.site{}.example\n", number % 5000);
+        Ok((0..1_000_000).map(line).collect::<String>().into_bytes())
+    }
+}
+
+/// What a large organisation's policy may look like: rules ask for kinds of requests, groups, times and categories, some
+/// sort requests by adding profiles, others key on those.
+fn decide_mixed() -> Work {
+    let mut document = "[access_restriction]\ndefault = \"deny\"\n".to_string();
+    document += "[[access_restriction.allow]]\naddresses = [\"10.0.0.0/8\"]\nuser_groups = [\"STAFF\"]\n";
+    for number in 0..20 {
+        document += &format!(
+            "[[access_restriction.allow]]\naddresses = [\"192.168.{number}.1\"]\nuser_groups = [\"G{number}\"]\n"
+        );
+    }
+    document += "[[categories]]\nname = \"Big\"\nfiles = [\"big.txt\"]\n";
+    for number in 0..50 {
+        document += &format!("[[categories]]\nname = \"C{number}\"\nhosts = [\"c{number}.test\"]\n");
+    }
+    for (number, days) in ["mon..fri", "sat..sun", "wed"].iter().enumerate() {
+        document += &format!("[[time_profiles]]\nname = \"T{number}\"\ndays = [\"{days}\"]\nfrom = \"08:00\"\n");
+    }
+    for number in 0..250 {
+        let asks = match number % 5 {
+            0 => format!("path_prefixes = [\"/assets/section-{number}/\", \"/private-{number}\"]"),
+            1 => format!("hosts = [\"www{number}.test\", \"ftp{number}.test\"]\nmethods = [\"GET\", \"POST\"]"),
+            2 => format!("host_suffixes = [\"s{number}.example.com\"]\nschemes = [\"http\"]"),
+            3 => format!("ports = [{}, \"{}-{}\"]", 1000 + number, 2000 + 10 * number, 2009 + 10 * number),
+            _ => {
+                format!("methods = [\"PUT\", \"M{}\"]\npath_prefixes = [\"/upload-{number}\"]", "X".repeat(number % 7))
+            }
+        };
+        document += &format!("[[request_types]]\nname = \"R{number}\"\n{asks}\n");
+    }
+    for number in 0..999 {
+        let asks = match number % 4 {
+            0 => format!("request_types = [\"R{}\"]\naction = \"DENY\"", number % 250),
+            1 => format!(
+                "categories = [\"C{}\", \"Big\"]\ntime_profiles = [\"!T{}\"]\naction = \"DENY\"",
+                number % 50,
+                number % 3
+            ),
+            2 => format!(
+                "user_groups = [\"G{}\"]\nrequest_types = [\"!R{}\"]\naction = \"ALLOW\"",
+                number % 20,
+                number % 250
+            ),
+            _ if number % 100 == 3 => format!("user_groups = [\"STAFF\"]\nadd_profiles = [\"P{}\"]", number / 100),
+            _ => format!("profiles = [\"P{}\"]\ncategories = [\"C{}\"]\naction = \"DENY\"", number % 10, number % 50),
+        };
+        document += &format!("[[access_profiles]]\nname = \"rule {number}\"\n{asks}\n");
+    }
+    document += "[[access_profiles]]\nname = \"everybody\"\naction = \"ALLOW\"\n";
+    deciding(&document, &MillionHosts)
+}
+
+fn decide_two() -> Work {
+    let document = "[access_restriction]\ndefault = \"allow\"\n\
+        [[categories]]\nname = \"Advertising\"\nhosts = [\"ads.test\"]\n\
+        [[access_profiles]]\nname = \"no advertising\"\ncategories = [\"Advertising\"]\naction = \"DENY\"\n\
+        [[access_profiles]]\nname = \"everybody\"\nadd_profiles = [\"ORDINARY\"]\naction = \"ALLOW\"\n";
+    deciding(document, &NoFiles)
+}
+
+/// Decides one request under `document`.
+fn deciding(document: &str, files: &dyn policy::Files) -> Work {
+    let file = policy::compile(document, 1, files).expect("a policy that compiles");
     let snapshot = Snapshot::open(&file).expect("our own snapshot");
     Box::new(move |times| {
         let facts = Facts {
@@ -154,7 +235,8 @@ fn decide() -> Work {
             node: "edge-1",
         };
         for _ in 0..times {
-            black_box(policy::decide(&snapshot, black_box(&facts)));
+            let decision = black_box(policy::decide(&snapshot, black_box(&facts)));
+            assert!(matches!(decision.verdict, policy::Verdict::Permit(_)), "the last rule allows");
         }
     })
 }

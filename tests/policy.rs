@@ -1,5 +1,8 @@
 //! What a policy document means: tables of (document, request) -> (verdict, rule), and every complaint it can earn.
 
+#[path = "policy/model.rs"]
+mod model;
+
 use proptest::prelude::*;
 use std::net::IpAddr;
 use std::path::Path;

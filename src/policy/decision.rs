@@ -182,6 +182,18 @@ impl Bits {
         }
     }
 
+    /// Takes `index` away.
+    pub fn take(&mut self, index: usize) {
+        if let Some(word) = self.0.get_mut(index / 64) {
+            *word &= !(1 << (index % 64));
+        }
+    }
+
+    /// Whether `index` is in the set.
+    pub fn contains(&self, index: usize) -> bool {
+        self.0.get(index / 64).is_some_and(|word| word & 1 << (index % 64) != 0)
+    }
+
     /// Whether nothing is in the set.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
@@ -200,6 +212,29 @@ impl Bits {
     /// Takes all of `other` away.
     pub fn remove(&mut self, other: &Bits) {
         self.0.iter_mut().zip(&other.0).for_each(|(a, b)| *a &= !b);
+    }
+
+    /// Takes all away that is not in `other`.
+    pub fn keep(&mut self, other: &Bits) {
+        self.0.iter_mut().zip(&other.0).for_each(|(a, b)| *a &= b);
+    }
+
+    /// What is in either set.
+    pub fn with(mut self, other: &Bits) -> Bits {
+        self.add(other);
+        self
+    }
+
+    /// What is not in `other`.
+    pub fn without(mut self, other: &Bits) -> Bits {
+        self.remove(other);
+        self
+    }
+
+    /// What is in both sets.
+    pub fn common(mut self, other: &Bits) -> Bits {
+        self.keep(other);
+        self
     }
 
     /// The elements, ascending.
@@ -228,7 +263,13 @@ mod tests {
         assert_eq!(bits.iter().collect::<Vec<_>>(), [0, 1, 63, 64, 200, 255]);
         let mut other = Bits::default();
         other.insert(64);
-        assert!(bits.meets(&other));
+        assert!(bits.meets(&other) && bits.contains(64) && !bits.contains(65) && !bits.contains(256));
+        assert_eq!(bits.common(&other), other);
+        assert_eq!(bits.without(&other).with(&other), bits);
+        let mut fewer = bits;
+        fewer.take(64);
+        fewer.take(100_000);
+        assert_eq!(fewer, bits.without(&other));
         bits.remove(&other);
         assert!(!bits.meets(&other));
         assert_eq!(bits.iter().collect::<Vec<_>>(), [0, 1, 63, 200, 255]);

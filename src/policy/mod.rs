@@ -13,8 +13,10 @@ mod facts;
 mod files;
 pub mod page;
 mod patterns;
+mod rule_sets;
 mod sections;
 mod snapshot;
+mod type_tables;
 mod walk;
 
 pub use compile::compile;

@@ -24,6 +24,7 @@ use super::sections::time_profiles::LocalTime;
 use super::snapshot::Snapshot;
 use super::snapshot::body::ArchivedAccessProfile;
 use super::snapshot::body::ArchivedAction;
+use std::ops::Range;
 
 /// May this request go out? Allocates nothing.
 #[inline]
@@ -102,14 +103,16 @@ fn time_profiles<N: Narrator>(snapshot: &Snapshot, facts: &Facts, tags: &mut Tag
 }
 
 fn request_types<N: Narrator>(snapshot: &Snapshot, facts: &Facts, tags: &mut Tags, narrator: &mut N) {
+    tags.request_types = snapshot.types().of(facts, snapshot.body(), snapshot.patterns());
     for (number, request_type) in snapshot.body().request_types.iter().enumerate() {
-        let held = request_type.holds(facts, snapshot.patterns());
-        if held.is_ok() {
-            tags.request_types.insert(number);
-        }
-        narrator.say(|| match held {
-            Ok(()) => format!("Request Types: \"{}\" matched", request_type.name),
-            Err(miss) => format!("Request Types: \"{}\" not matched: {}", request_type.name, miss_words(miss, facts)),
+        narrator.say(|| {
+            let is = if tags.request_types.contains(number) {
+                "matched".to_string()
+            } else {
+                let miss = request_type.miss(facts, snapshot.patterns());
+                format!("not matched{}", miss.map_or(String::new(), |miss| format!(": {}", miss_words(miss, facts))))
+            };
+            format!("Request Types: \"{}\" {is}", request_type.name)
         });
     }
 }
@@ -177,14 +180,15 @@ fn access_profiles<N: Narrator>(
     marked: &mut bool,
     narrator: &mut N,
 ) -> Verdict {
-    for profile in snapshot.body().access_profiles.iter() {
+    let profiles = &snapshot.body().access_profiles;
+    let mut walk = snapshot.rules().walk(facts.node, tags);
+    let mut told = 0;
+    while let Some(number) = walk.next(tags) {
+        let Some(profile) = profiles.get(number).filter(|profile| profile.node_holds(facts.node)) else { continue };
+        missed(snapshot, told..number, facts, tags, narrator);
+        told = number + 1;
         let rule = RuleId(profile.rule.to_native());
-        if let Err(miss) = profile.holds(facts.node, tags) {
-            narrator.say(|| {
-                format!("{} not matched: {}", title(snapshot, rule), profile_miss(snapshot, miss, facts, tags))
-            });
-            continue;
-        }
+        let before = tags.profiles;
         tags.profiles.add(&Bits(profile.add_profiles.map(|word| word.to_native())));
         tags.profiles.remove(&Bits(profile.remove_profiles.map(|word| word.to_native())));
         narrator.say(|| format!("{} matched: {}", title(snapshot, rule), effect(snapshot, profile)));
@@ -194,13 +198,28 @@ fn access_profiles<N: Narrator>(
             ArchivedAction::DoNotBypass => *marked = true,
             ArchivedAction::Inherit => {}
         }
+        if tags.profiles != before {
+            walk.profiles_changed(&before, tags);
+        }
     }
+    missed(snapshot, told..profiles.len(), facts, tags, narrator);
     let (rule, allow) = (RuleId(RULE_PROFILES_DEFAULT), snapshot.body().profiles_default_allow);
     narrator.say(|| {
         let does = if allow { "allows" } else { "denies" };
         format!("Access Profiles: no rule decided; access_profiles_default {does} the request")
     });
     if allow { permit(snapshot, facts, rule, tags, narrator) } else { Verdict::Deny(denial(snapshot, rule, Why::Rule)) }
+}
+
+/// Tells of rules that the walk went past, and why. Tags are as they were when it did: only a rule that holds changes them.
+fn missed<N: Narrator>(snapshot: &Snapshot, rules: Range<usize>, facts: &Facts, tags: &Tags, narrator: &mut N) {
+    for profile in snapshot.body().access_profiles.get(rules).unwrap_or_default() {
+        narrator.say(|| {
+            let title = title(snapshot, RuleId(profile.rule.to_native()));
+            let why = profile.miss(facts.node, tags).map(|miss| profile_miss(snapshot, miss, facts, tags));
+            format!("{title} not matched: {}", why.unwrap_or_default())
+        });
+    }
 }
 
 /// The only place where a permit is made.

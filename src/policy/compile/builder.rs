@@ -14,6 +14,7 @@ use crate::limits::POLICY_REGEXES_MAX;
 use crate::limits::POLICY_TEXT_BYTES_MAX;
 use crate::policy::decision::Bits;
 use crate::policy::patterns;
+use crate::policy::sections::request_types;
 use crate::policy::sections::templates::BLOCKED;
 use crate::policy::snapshot::body::AddressRange;
 use crate::policy::snapshot::body::Body;
@@ -58,6 +59,13 @@ impl Builder {
         names.profiles = self.profiles.names;
         names.user_groups = self.user_groups.names;
         names.categories = self.categories.names;
+        match request_types::host_table(&self.body.request_types) {
+            Ok(hosts) => self.body.type_hosts = hosts,
+            Err(words) => {
+                out.whole(format!("the request types' hosts: {words}"), "join request types that name the same hosts");
+                return None;
+            }
+        }
         match self.hosts.build() {
             Ok(hosts) => self.body.hosts = hosts,
             Err(words) => {

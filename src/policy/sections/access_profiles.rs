@@ -129,9 +129,9 @@ pub enum Miss {
 }
 
 impl ArchivedAccessProfile {
-    /// Whether the rule is for a request with these tags on this node, or which condition says no.
-    #[inline]
-    pub fn holds(&self, node: &str, tags: &Tags) -> Result<(), Miss> {
+    /// The first condition that says no to a request with these tags on this node; who wants to know of all rules which
+    /// hold asks [`RuleSets`](crate::policy::rule_sets::RuleSets).
+    pub fn miss(&self, node: &str, tags: &Tags) -> Option<Miss> {
         let conditions = [
             (self.enabled, Miss::Disabled),
             (self.profiles.holds(&tags.profiles), Miss::Profiles),
@@ -139,12 +139,14 @@ impl ArchivedAccessProfile {
             (self.user_groups.holds(&tags.user_groups), Miss::UserGroups),
             (self.request_types.holds(&tags.request_types), Miss::RequestTypes),
             (self.categories.holds(&tags.categories), Miss::Categories),
-            (self.nodes.is_empty() || self.node_holds(node), Miss::Nodes),
+            (self.node_holds(node), Miss::Nodes),
         ];
-        conditions.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, miss)| Err(*miss))
+        conditions.iter().find(|(holds, _)| !holds).map(|(_, miss)| *miss)
     }
 
-    fn node_holds(&self, node: &str) -> bool {
+    /// Whether the rule is for this node.
+    #[inline]
+    pub fn node_holds(&self, node: &str) -> bool {
         let mut wanted = None;
         for entry in self.nodes.iter() {
             let same = entry.name.as_str().eq_ignore_ascii_case(node);

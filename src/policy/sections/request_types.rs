@@ -17,10 +17,14 @@ use crate::policy::snapshot::body::ArchivedPortRange;
 use crate::policy::snapshot::body::ArchivedRequestType;
 use crate::policy::snapshot::body::HeaderTest;
 use crate::policy::snapshot::body::RequestType;
+use crate::policy::snapshot::hosts::Hosts;
+use crate::policy::snapshot::hosts::HostsBuilder;
 
 const HTTP: u8 = 1;
 const HTTPS: u8 = 2;
 const TUNNEL: u8 = 4;
+/// All of them: what [`scheme_bits`] can answer at most.
+pub const SCHEMES_ALL: u8 = HTTP | HTTPS | TUNNEL;
 
 /// Reads `[[request_types]]`.
 pub fn compile(root: &mut Table, builder: &mut Builder, out: &mut Complaints) {
@@ -129,6 +133,16 @@ fn headers(table: &mut Table, builder: &mut Builder, out: &mut Complaints) -> Ve
     tests
 }
 
+/// The table of the hosts that types know by name.
+pub fn host_table(types: &[RequestType]) -> Result<Hosts, &'static str> {
+    let mut table = HostsBuilder::default();
+    for (number, t) in types.iter().enumerate() {
+        t.hosts.iter().for_each(|host| table.add(host, true, number));
+        t.host_suffixes.iter().for_each(|host| table.add(host, false, number));
+    }
+    table.build()
+}
+
 /// The first field of a request type that does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Miss {
@@ -147,45 +161,53 @@ pub enum Miss {
 }
 
 impl ArchivedRequestType {
-    /// Whether the request is of this type, or which field says no.
-    #[inline]
-    pub fn holds(&self, facts: &Facts, patterns: &[Pattern]) -> Result<(), Miss> {
+    /// The first field that says no; who wants to know of all types which hold asks
+    /// [`TypeTables`](crate::policy::type_tables::TypeTables).
+    pub fn miss(&self, facts: &Facts, patterns: &[Pattern]) -> Option<Miss> {
         if !self.methods.is_empty() && !self.methods.iter().any(|method| method.as_str() == facts.method) {
-            return Err(Miss::Method);
+            return Some(Miss::Method);
         }
         if self.schemes != 0 && self.schemes & scheme_bits(facts) == 0 {
-            return Err(Miss::Scheme);
+            return Some(Miss::Scheme);
         }
         if !self.ports.is_empty() && !self.ports.iter().any(|range| range.holds(facts.port)) {
-            return Err(Miss::Port);
+            return Some(Miss::Port);
         }
-        if !self.host_holds(facts.host, patterns) {
-            return Err(Miss::Host);
+        let known = self.hosts.iter().any(|known| known.as_str() == facts.host)
+            || self.host_suffixes.iter().any(|suffix| lies_under(facts.host, suffix));
+        if self.asks_host() && !known && !self.host_found(facts, patterns) {
+            return Some(Miss::Host);
         }
-        if !self.path_holds(facts.path, patterns) {
-            return Err(Miss::Path);
+        let known = self.path_prefixes.iter().any(|prefix| facts.path.starts_with(prefix.as_str()));
+        if self.asks_path() && !known && !self.path_found(facts, patterns) {
+            return Some(Miss::Path);
         }
-        match self.headers.iter().position(|test| !test.holds(facts, patterns)) {
-            Some(at) => Err(Miss::Header(at + 1)),
-            None => Ok(()),
-        }
+        self.headers_miss(facts, patterns).map(|at| Miss::Header(at + 1))
     }
 
-    #[inline]
-    fn host_holds(&self, host: &str, patterns: &[Pattern]) -> bool {
-        let asked = !self.hosts.is_empty() || !self.host_suffixes.is_empty() || !self.host_regex.is_empty();
-        !asked
-            || self.hosts.iter().any(|known| known.as_str() == host)
-            || self.host_suffixes.iter().any(|suffix| lies_under(host, suffix))
-            || self.host_regex.iter().any(|index| found(patterns, index.to_native(), host.as_bytes()))
+    /// Whether it asks for a host at all.
+    pub fn asks_host(&self) -> bool {
+        !self.hosts.is_empty() || !self.host_suffixes.is_empty() || !self.host_regex.is_empty()
     }
 
-    #[inline]
-    fn path_holds(&self, path: &str, patterns: &[Pattern]) -> bool {
-        let asked = !self.path_prefixes.is_empty() || !self.path_regex.is_empty();
-        !asked
-            || self.path_prefixes.iter().any(|prefix| path.starts_with(prefix.as_str()))
-            || self.path_regex.iter().any(|index| found(patterns, index.to_native(), path.as_bytes()))
+    /// Whether it asks for a path at all.
+    pub fn asks_path(&self) -> bool {
+        !self.path_prefixes.is_empty() || !self.path_regex.is_empty()
+    }
+
+    /// Whether one of its regular expressions knows the host.
+    pub fn host_found(&self, facts: &Facts, patterns: &[Pattern]) -> bool {
+        self.host_regex.iter().any(|index| found(patterns, index.to_native(), facts.host.as_bytes()))
+    }
+
+    /// Whether one of its regular expressions knows the path.
+    pub fn path_found(&self, facts: &Facts, patterns: &[Pattern]) -> bool {
+        self.path_regex.iter().any(|index| found(patterns, index.to_native(), facts.path.as_bytes()))
+    }
+
+    /// The first header test that does not hold.
+    pub fn headers_miss(&self, facts: &Facts, patterns: &[Pattern]) -> Option<usize> {
+        self.headers.iter().position(|test| !test.holds(facts, patterns))
     }
 }
 
@@ -211,7 +233,7 @@ impl ArchivedPortRange {
 }
 
 /// A tunnel to 443 is what `https://` is without inspection: who writes a rule about https means it.
-fn scheme_bits(facts: &Facts) -> u8 {
+pub fn scheme_bits(facts: &Facts) -> u8 {
     match facts.scheme {
         Scheme::Http => HTTP,
         Scheme::Https => HTTPS,

@@ -21,6 +21,9 @@ pub struct Body {
     pub access_profiles: Vec<AccessProfile>,
     pub time_profiles: Vec<TimeProfile>,
     pub request_types: Vec<RequestType>,
+    /// The hosts that request types know by name; its sets are of request types.
+    pub type_hosts: Hosts,
+    /// The hosts of the categories; its sets are of categories.
     pub hosts: Hosts,
     pub names: Names,
     pub templates: Vec<Template>,
@@ -285,6 +288,7 @@ impl ArchivedBody {
         hold(self.client_address.check(), "the client address's choices")?;
         hold(self.routes.iter().all(|r| r.check(self.parents.len())), "a route's group of parents")?;
         hold(self.routes.len() <= POLICY_ROUTES_MAX, "more routes than a policy can have")?;
+        self.type_hosts.check(self.request_types.len())?;
         self.hosts.check(self.names.categories.len())
     }
 }

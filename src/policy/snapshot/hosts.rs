@@ -1,4 +1,4 @@
-//! Which categories a host is in: a hash table over host names, read in place, that finds a host and every domain above
+//! Which categories (or request types) a host is in: a hash table over host names, read in place, that finds a host and every domain above
 //! it in one pass from the end of the name to its start.
 
 use super::body::Words;
@@ -71,7 +71,7 @@ impl HostsBuilder {
                 return Ok(Hosts { seed, slots, text: self.text, sets });
             }
         }
-        Err("hosts collide too often, or lie in too many different combinations of categories")
+        Err("hosts collide too often, or lie in too many different combinations")
     }
 }
 
@@ -140,11 +140,15 @@ impl ArchivedHosts {
             return found;
         }
         let mut hash = start(self.seed.to_native());
-        for at in (0..host.len()).rev() {
-            hash = step(hash, host[at]);
-            if at == 0 || host[at - 1] == b'.' {
-                self.probe(hash, &host[at..], false, &mut found);
+        for (at, byte) in host.iter().enumerate().rev() {
+            // What was hashed so far is a domain above the host, unless nothing was.
+            if *byte == b'.' && at + 1 < host.len() {
+                self.probe(hash, &host[at + 1..], false, &mut found);
             }
+            hash = step(hash, *byte);
+        }
+        if !host.is_empty() {
+            self.probe(hash, host, false, &mut found);
         }
         self.probe(hash, host, true, &mut found);
         found
@@ -191,7 +195,7 @@ impl ArchivedHosts {
             return Err("an entry of the host table");
         }
         let named = |set: &rkyv::Archived<Words>| Bits(set.map(|w| w.to_native())).iter().all(|bit| bit < categories);
-        if self.sets.iter().all(named) { Ok(()) } else { Err("a set of categories") }
+        if self.sets.iter().all(named) { Ok(()) } else { Err("a set of the host table") }
     }
 }
 

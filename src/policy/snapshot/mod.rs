@@ -16,11 +16,13 @@ use super::page;
 use super::page::BlockFacts;
 use super::page::Page;
 use super::patterns::Pattern;
+use super::rule_sets::RuleSets;
 use super::sections::client_address::Believed;
 use super::sections::client_address::Told;
 use super::sections::parents::ParentGroup;
 use super::sections::parents::RouteTo;
 use super::sections::time_profiles;
+use super::type_tables::TypeTables;
 use crate::base::archive::Verified;
 use crate::limits::SNAPSHOT_BYTES_MAX;
 use body::ArchivedBody;
@@ -43,6 +45,8 @@ pub struct Snapshot {
     name: String,
     patterns: Vec<Pattern>,
     zones: Vec<TimeZone>,
+    types: TypeTables,
+    rules: RuleSets,
 }
 
 /// A snapshot file of `body`.
@@ -73,7 +77,9 @@ impl Snapshot {
         let zones = zones.collect::<Result<_, _>>()?;
         let name = format!("{}-{}", header.version, hex(&header.hash[..6]));
         let patterns = patterns.map_err(SnapshotError::BadRegex)?;
-        Ok(Snapshot { archive, version: header.version, hash: header.hash, name, patterns, zones })
+        let types = TypeTables::new(&archive.get().request_types);
+        let rules = RuleSets::new(&archive.get().access_profiles);
+        Ok(Snapshot { archive, version: header.version, hash: header.hash, name, patterns, zones, types, rules })
     }
 
     /// The policy of a node that has none yet: version 0, denies everything.
@@ -229,6 +235,14 @@ impl Snapshot {
 
     pub(super) fn patterns(&self) -> &[Pattern] {
         &self.patterns
+    }
+
+    pub(super) fn types(&self) -> &TypeTables {
+        &self.types
+    }
+
+    pub(super) fn rules(&self) -> &RuleSets {
+        &self.rules
     }
 
     pub(super) fn zones(&self) -> &[TimeZone] {
