@@ -19,6 +19,7 @@ pub mod line;
 pub mod lines;
 mod pen;
 pub mod question;
+mod reading;
 pub mod text;
 
 pub use codes::By;
