@@ -95,7 +95,10 @@ pub(super) enum Known {
 
 impl Known {
     fn of(name: &[u8]) -> Known {
-        let is = |text: &str| name.eq_ignore_ascii_case(text.as_bytes());
+        let Some(first) = name.first() else { return Known::Other };
+        // Most names differ in their first letter from all that matter here.
+        let is =
+            |text: &str| text.as_bytes().first() == Some(&(first | 0x20)) && name.eq_ignore_ascii_case(text.as_bytes());
         match name.len() {
             2 if is("te") => Known::Te,
             3 if is("via") => Known::Via,
@@ -116,7 +119,9 @@ impl Known {
             17 if is("transfer_encoding") => Known::Hop,
             // Proxy-Connection, Proxy-Authorization, Proxy-Authenticate, Proxy-Authentication-Info; Proxy-Status is
             // end-to-end (RFC 9209 section 2).
-            n if n > 6 && name[..6].eq_ignore_ascii_case(b"proxy-") && !is("proxy-status") => Known::Hop,
+            n if n > 6 && first | 0x20 == b'p' && name[..6].eq_ignore_ascii_case(b"proxy-") && !is("proxy-status") => {
+                Known::Hop
+            }
             _ => Known::Other,
         }
     }

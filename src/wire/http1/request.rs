@@ -79,7 +79,9 @@ pub fn parse_request(buf: &[u8], head: &mut RequestHead) -> Result<Parsed, Reque
 pub(super) enum MethodKind {
     #[default]
     Other,
-    /// GET, DELETE, PUT: safe to send again.
+    /// GET, by far the most frequent.
+    Get,
+    /// DELETE, PUT: safe to send again.
     Idempotent,
     Head,
     Connect,
@@ -90,7 +92,8 @@ pub(super) enum MethodKind {
 impl MethodKind {
     fn of(method: &str) -> MethodKind {
         match method {
-            "GET" | "PUT" | "DELETE" => MethodKind::Idempotent,
+            "GET" => MethodKind::Get,
+            "PUT" | "DELETE" => MethodKind::Idempotent,
             "HEAD" => MethodKind::Head,
             "CONNECT" => MethodKind::Connect,
             "OPTIONS" => MethodKind::Options,
@@ -116,6 +119,33 @@ pub struct RequestHead {
     framing: BodyFraming,
     /// Room to spell the Host field as the target is spelt.
     host_said: String,
+    understood: Understood,
+}
+
+/// The authority and the Host field of the request before, as they were written, if host, address and port are still
+/// theirs: most clients ask one host many times in a row, and what stood there then means the same now.
+#[derive(Clone, Debug, Default)]
+struct Understood {
+    holds: bool,
+    scheme: Scheme,
+    authority: Vec<u8>,
+    host_field: Vec<u8>,
+}
+
+impl Understood {
+    /// Whether this says the same.
+    fn is(&self, scheme: Scheme, authority: &[u8], host_field: &[u8]) -> bool {
+        self.holds && self.scheme == scheme && self.authority == authority && self.host_field == host_field
+    }
+
+    /// Keeps what was understood.
+    fn keep(&mut self, scheme: Scheme, authority: &[u8], host_field: &[u8]) {
+        *self = Understood { holds: true, scheme, ..std::mem::take(self) };
+        for (kept, said) in [(&mut self.authority, authority), (&mut self.host_field, host_field)] {
+            kept.clear();
+            kept.extend_from_slice(said);
+        }
+    }
 }
 
 impl RequestHead {
@@ -128,11 +158,12 @@ impl RequestHead {
     pub fn clear(&mut self) {
         self.fields.clear();
         self.host.clear();
+        self.understood.holds = false;
     }
 
     /// The method as it was written; methods are case-sensitive.
     pub fn method<'b>(&self, buf: &'b [u8]) -> &'b str {
-        self.method.text(buf)
+        if self.kind == MethodKind::Get { "GET" } else { self.method.text(buf) }
     }
 
     /// The method is CONNECT.
@@ -327,6 +358,7 @@ impl RequestHead {
         }
         let host_field = said.host.map(|span| span.of_buf(buf));
         if self.is_connect() {
+            self.understood.holds = false;
             return self.understand_authority(buf, target, host_field);
         }
         match target {
@@ -368,10 +400,19 @@ impl RequestHead {
         let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         self.path = Span::of(buf, path);
+        let said = host_field.unwrap_or_default();
+        if host_field.is_some() && self.understood.is(self.scheme, authority, said) {
+            return Ok(());
+        }
+        self.understood.holds = false;
         let (host, port) = split_authority(authority).map_err(target_fault)?;
         self.port = port.unwrap_or(self.scheme.default_port());
         self.address = normalise_host(host, &mut self.host).map_err(target_fault)?;
-        self.check_host_field(authority, host_field)
+        self.check_host_field(authority, host_field)?;
+        if host_field.is_some() {
+            self.understood.keep(self.scheme, authority, said);
+        }
+        Ok(())
     }
 
     fn understand_origin_form(
@@ -381,6 +422,7 @@ impl RequestHead {
         form: TargetForm,
         host_field: Option<&[u8]>,
     ) -> Result<(), RequestError> {
+        self.understood.holds = false;
         self.form = form;
         self.scheme = Scheme::Http;
         self.path = Span::of(buf, target);

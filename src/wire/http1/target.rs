@@ -60,6 +60,9 @@ pub(super) enum AuthorityFault {
 
 /// A scheme and what follows `://`.
 pub(super) fn split_scheme(target: &[u8]) -> Option<(Option<Scheme>, &[u8])> {
+    if let [b'h', b't', b't', b'p', b':', b'/', b'/', rest @ ..] = target {
+        return Some((Some(Scheme::Http), rest)); // as nearly all are
+    }
     let colon = target.iter().position(|byte| !byte.is_ascii_alphanumeric() && !b"+-.".contains(byte))?;
     let (scheme, rest) = target.split_at(colon);
     let rest = rest.strip_prefix(b"://")?;
