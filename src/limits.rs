@@ -196,6 +196,15 @@ pub const POLICY_ROUTES_MAX: usize = 1024;
 pub const DEADLINE_SWEEP_MS: u64 = 100;
 /// How long a core waits before it accepts again when descriptors or memory ran out, in milliseconds.
 pub const ACCEPT_BACK_OFF_MS: u64 = 100;
+/// Buffers of [`HEAD_BUFFER_BYTES`] that a core lends to the kernel, which fills them in turn with what arrives; a power of
+/// two. One that is filled is replaced at once, so this bounds only what arrives in one turn of the ring, which is some twenty
+/// connections; more waits for the next. Few, so that the memory they touch stays in the processor's cache.
+pub const ARRIVALS_LENT: u16 = 64;
+/// The same for kernels that receive for all connections in one turn: who finds none has to begin anew, which is dear.
+pub const ARRIVALS_LENT_BEFORE_6_1: u16 = 1024;
+/// Buffers of bytes that may have arrived on a watched connection before anybody took them. Then the watch ends and the rest
+/// waits in the kernel, which slows the peer down. What the kernel has under way by then still arrives: some thirty buffers.
+pub const ARRIVED_MAX: usize = 4;
 /// Submissions a core's ring holds before it must be flushed.
 pub const RING_ENTRIES: u32 = 2048;
 /// The size a tunnel's pipe is grown to once a stream fills it, in bytes; unprivileged users may not have more.

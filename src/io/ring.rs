@@ -57,14 +57,19 @@ pub(super) fn submit<D: Unpin + 'static>(held: D, entry: Entry) -> Operation<D> 
 }
 
 /// `IORING_RECVSEND_POLL_FIRST`: do not try at once, arm the poll; saves a failing attempt where data comes later.
-const POLL_FIRST: u16 = 1;
+pub(super) const POLL_FIRST: u16 = 1;
 
 /// Marks a receive or send as one that has to wait anyway.
-pub(super) fn poll_first(mut entry: Entry) -> Entry {
+pub(super) fn poll_first(entry: Entry) -> Entry {
+    with_ioprio(entry, POLL_FIRST)
+}
+
+/// Sets the flags that receives and sends carry in `ioprio`.
+pub(super) fn with_ioprio(mut entry: Entry, flags: u16) -> Entry {
     const { assert!(size_of::<Entry>() == 64) };
-    // JUSTIFICATION: this release of the crate has no setter for a receive's `ioprio`.
+    // JUSTIFICATION: this release of the crate has no setter for them.
     // SAFETY: `Entry` is `repr(C)` around the kernel's 64-byte submission entry, whose bytes 2..4 are `ioprio` (a u16 at
     // an even offset of an 8-aligned struct); any bit pattern is valid there.
-    unsafe { (&raw mut entry).cast::<u16>().add(1).write(POLL_FIRST) };
+    unsafe { (&raw mut entry).cast::<u16>().add(1).write(flags) };
     entry
 }

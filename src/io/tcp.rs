@@ -2,16 +2,15 @@
 
 use super::deadline::Deadline;
 use super::deadline::Deadlines;
-use super::deadline::Entered;
 use super::deadline::Expiry;
 use super::ring;
-use super::ring::Operation;
+use super::socket::Socket;
 use crate::limits::ACCEPT_BACK_OFF_MS;
 use crate::sys::sockets;
 use crate::sys::sockets::RawAddress;
 use io_uring::opcode;
 use io_uring::types::Fd;
-use std::future::Future;
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::net::Shutdown;
@@ -20,11 +19,7 @@ use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::os::fd::RawFd;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Context;
-use std::task::Poll;
-use std::task::Waker;
 use std::time::Duration;
 
 /// What a receive waits for.
@@ -43,28 +38,6 @@ pub struct TcpStream {
     socket: Rc<Socket>,
 }
 
-/// A receive under way that nobody waits for yet. Dropped, it ends with its connection.
-pub struct Receiving {
-    operation: Operation<Held>,
-    room: u32,
-    /// What it ended with, if [`Receiving::is_over`] found it ended.
-    early: Option<(io::Result<u32>, Held)>,
-}
-
-type Held = (Rc<Socket>, Vec<u8>);
-
-impl Receiving {
-    /// Whether it has ended: bytes came, or the stream ended.
-    pub fn is_over(&mut self) -> bool {
-        if self.early.is_none()
-            && let Poll::Ready(done) = Pin::new(&mut self.operation).poll(&mut Context::from_waker(Waker::noop()))
-        {
-            self.early = Some(done);
-        }
-        self.early.is_some()
-    }
-}
-
 /// What became of [`TcpStream::ask`].
 pub struct Asked {
     /// Whether the whole was sent.
@@ -77,17 +50,11 @@ pub struct Asked {
     pub answer: Vec<u8>,
 }
 
-/// What operations share: the place in the table goes first, so that no sweep meets a closed descriptor.
-struct Socket {
-    entered: Entered,
-    std: std::net::TcpStream,
-}
-
 impl TcpStream {
     /// Takes a connected socket over, which must be in blocking mode (the ring waits for it itself).
     pub fn adopt(std: std::net::TcpStream, deadlines: &Rc<Deadlines>) -> TcpStream {
         let entered = deadlines.enter(std.as_raw_fd());
-        TcpStream { socket: Rc::new(Socket { entered, std }) }
+        TcpStream { socket: Socket::new(std, entered) }
     }
 
     /// Connects to `address`; ends with `TimedOut` soon after `deadline`.
@@ -109,7 +76,7 @@ impl TcpStream {
         let stream = TcpStream::adopt(std::net::TcpStream::from(socket), deadlines);
         stream.socket.std.set_nodelay(true)?;
         let raw = Box::new(RawAddress::new(address));
-        let entry = opcode::Connect::new(stream.fd(), raw.as_ptr().cast(), raw.size()).build();
+        let entry = opcode::Connect::new(stream.socket.fd(), raw.as_ptr().cast(), raw.size()).build();
         stream.socket.entered.on_write(Expiry::Cancel);
         stream.socket.entered.write_by(deadline);
         // `raw` is boxed, so its bytes stay where they are; the socket's share keeps the descriptor open.
@@ -123,69 +90,93 @@ impl TcpStream {
         }
     }
 
-    /// Receives into the free room of `buf`, behind what it holds. `Ok(0)` is the end of the stream; `TimedOut` means the
-    /// deadline passed (the connection can then still be written to).
+    /// Receives behind what `buf` holds. `Ok(0)` is the end of the stream; `TimedOut` means the deadline passed (the
+    /// connection can then still be written to).
+    ///
+    /// A wait for what has yet to come needs no buffer: `buf` may be `Vec::new()`, and the one that comes back is of the
+    /// core's stock ([`super::heads`]).
     pub async fn recv(&self, buf: Vec<u8>, deadline: Deadline, wait: Wait) -> (io::Result<usize>, Vec<u8>) {
+        let socket = &self.socket;
+        if !socket.has_news() {
+            if wait == Wait::Soon {
+                return self.recv_into(buf, deadline).await;
+            }
+            socket.watch(wait == Wait::Idle);
+            socket.entered.wait_to_read(deadline, wait == Wait::Idle);
+            poll_fn(|cx| socket.poll_news(cx)).await;
+            socket.entered.wait_to_read(Deadline::NEVER, false);
+        }
+        self.take_news(buf)
+    }
+
+    /// Bodies go straight into the caller's buffer.
+    async fn recv_into(&self, buf: Vec<u8>, deadline: Deadline) -> (io::Result<usize>, Vec<u8>) {
+        let socket = &self.socket;
+        poll_fn(|cx| socket.poll_unwatched(cx)).await;
+        if socket.has_news() {
+            return self.take_news(buf);
+        }
         if buf.len() == buf.capacity() {
             return (Err(io::Error::other("a receive needs room in its buffer")), buf);
         }
-        self.finish_recv(self.begin_recv(buf, wait), deadline, wait).await
-    }
-
-    /// Begins to receive into the free room of `buf`, of which there must be some. No deadline ends it until
-    /// [`TcpStream::finish_recv`] waits for it.
-    pub fn begin_recv(&self, mut buf: Vec<u8>, wait: Wait) -> Receiving {
-        let free = buf.spare_capacity_mut();
-        let room = u32::try_from(free.len()).unwrap_or(u32::MAX);
-        let entry = opcode::Recv::new(self.fd(), free.as_mut_ptr().cast(), room).build();
-        let entry = if wait == Wait::Soon { entry } else { ring::poll_first(entry) };
-        Receiving { operation: ring::submit((Rc::clone(&self.socket), buf), entry), room, early: None }
-    }
-
-    /// Waits for what [`TcpStream::begin_recv`] began, as [`TcpStream::recv`] does.
-    pub async fn finish_recv(
-        &self,
-        receiving: Receiving,
-        deadline: Deadline,
-        wait: Wait,
-    ) -> (io::Result<usize>, Vec<u8>) {
-        let Receiving { operation, room, early } = receiving;
-        let (result, (_, mut buf)) = match early {
-            Some(done) => done,
-            None => {
-                self.socket.entered.wait_to_read(deadline, wait == Wait::Idle);
-                let done = operation.await;
-                self.socket.entered.wait_to_read(Deadline::NEVER, false);
-                done
-            }
-        };
-        match result {
-            Ok(0) if self.socket.entered.read_expired() => (Err(io::ErrorKind::TimedOut.into()), buf),
-            Ok(count) => {
-                // JUSTIFICATION: the kernel wrote into the buffer's free room; zeroing it first would cost every read.
-                // SAFETY: `buf` was not touched since its free room of `room` bytes was handed to the kernel, which wrote
-                // the first `count <= room` of them.
-                unsafe { buf.set_len(buf.len() + (count.min(room)) as usize) };
-                (Ok(count as usize), buf)
-            }
-            Err(error) => (Err(error), buf),
+        let before = buf.len();
+        socket.receive(buf, true);
+        socket.entered.wait_to_read(deadline, false);
+        poll_fn(|cx| socket.poll_news(cx)).await;
+        socket.entered.wait_to_read(Deadline::NEVER, false);
+        match socket.take_arrived() {
+            Some(buf) => (Ok(buf.len() - before), buf),
+            None => (socket.ended(), socket.take_room()),
         }
     }
 
-    /// Sends the whole of `ask` and waits for the beginning of the answer, of which `answer` is the receive begun before:
-    /// both reach the kernel at once and the caller wakes once, for the answer or at `deadline`. What the peer has not taken
-    /// then it must take within `within` milliseconds.
-    pub async fn ask(&self, ask: Vec<u8>, answer: Receiving, within: u64, deadline: Deadline) -> Asked {
-        let length = u32::try_from(ask.len()).unwrap_or(u32::MAX);
-        // MSG_WAITALL: the kernel goes on by itself after a part; nobody here would be woken to send the rest.
-        let flags = sockets::SEND_WITHOUT_SIGNAL | sockets::WHOLE;
-        let entry = opcode::Send::new(self.fd(), ask.as_ptr(), length).flags(flags).build();
-        let sending = ring::submit((Rc::clone(&self.socket), ask), entry);
+    /// What has arrived, behind what `buf` holds.
+    #[inline]
+    fn take_news(&self, mut buf: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        let Some(arrived) = self.socket.take_arrived() else { return (self.socket.ended(), buf) };
+        let count = arrived.len();
+        if buf.capacity() == 0 {
+            return (Ok(count), arrived);
+        }
+        buf.extend_from_slice(&arrived);
+        self.socket.ring().stock().give(arrived);
+        (Ok(count), buf)
+    }
+
+    /// Has what comes from now on arrive by itself, so that [`TcpStream::is_quiet`] can tell without asking the kernel.
+    pub fn watch(&self) {
+        self.socket.forget_waiters();
+        self.socket.watch(false);
+    }
+
+    /// Whether nothing has come that nobody asked for: no bytes, no end of the stream. Only for a watched connection.
+    pub fn is_quiet(&self) -> bool {
+        !self.socket.has_news()
+    }
+
+    /// Nothing is received by itself any more; answers what had been, and from then on all bytes stay in the socket, for
+    /// others who read it (such as [`super::relay`]).
+    pub async fn unwatch(&self) -> Vec<u8> {
+        poll_fn(|cx| self.socket.poll_unwatched(cx)).await;
+        let mut all = Vec::new();
+        while let Some(arrived) = self.socket.take_arrived() {
+            all.extend_from_slice(&arrived);
+            self.socket.ring().stock().give(arrived);
+        }
+        all
+    }
+
+    /// Sends the whole of `ask` and waits for the beginning of the answer, which comes behind what `answer` holds: the caller
+    /// wakes once, for the answer or at `deadline`. What the peer has not taken then it must take within `within`
+    /// milliseconds.
+    pub async fn ask(&self, ask: Vec<u8>, answer: Vec<u8>, within: u64, deadline: Deadline) -> Asked {
+        let length = ask.len();
+        self.socket.begin_send(ask, 0, true);
         // One deadline for both: nobody is woken when the send is done, who could take a second one back.
-        let (received, answer) = self.finish_recv(answer, deadline, Wait::Later).await;
+        let (received, answer) = self.recv(answer, deadline, Wait::Later).await;
         // Done long ago, unless the peer answers or leaves before it has taken the whole, or takes nothing at all.
         self.socket.entered.write_by(self.deadlines().after(within));
-        let (result, (_, ask)) = sending.await;
+        let (result, ask) = poll_fn(|cx| self.socket.poll_sent(cx)).await;
         self.socket.entered.write_by(Deadline::NEVER);
         let sent = match result {
             Ok(sent) if sent == length => Ok(()),
@@ -200,16 +191,14 @@ impl TcpStream {
     pub async fn send(&self, buf: Vec<u8>, from: usize, within: u64) -> (io::Result<()>, Vec<u8>) {
         let (mut buf, mut at) = (buf, from);
         while at < buf.len() {
-            let left = &buf[at..];
-            let length = u32::try_from(left.len()).unwrap_or(u32::MAX);
-            let entry = opcode::Send::new(self.fd(), left.as_ptr(), length).flags(sockets::SEND_WITHOUT_SIGNAL).build();
+            self.socket.begin_send(buf, at, false);
             self.socket.entered.write_by(self.deadlines().after(within));
-            let (result, (_, back)) = ring::submit((Rc::clone(&self.socket), buf), entry).await;
+            let (result, back) = poll_fn(|cx| self.socket.poll_sent(cx)).await;
             self.socket.entered.write_by(Deadline::NEVER);
             buf = back;
             match result {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
-                Ok(sent) => at += sent as usize,
+                Ok(sent) => at += sent,
                 Err(_) if self.socket.entered.write_expired() => return (Err(io::ErrorKind::TimedOut.into()), buf),
                 Err(error) => return (Err(error), buf),
             }
@@ -276,10 +265,6 @@ impl TcpStream {
     pub(super) fn ended_by_deadline(&self) -> bool {
         self.socket.entered.write_expired()
     }
-
-    fn fd(&self) -> Fd {
-        Fd(self.socket.std.as_raw_fd())
-    }
 }
 
 /// A share of a connection's socket that keeps its descriptor open.
@@ -299,9 +284,10 @@ impl AsRawFd for SharedSocket {
 
 impl Drop for TcpStream {
     fn drop(&mut self) {
-        // Another share means an operation is under way: the driver keeps it until the kernel is done, so the operation
-        // has to end. Shutting down ends receives and sends; a connect is cancelled by the next sweep.
-        if Rc::strong_count(&self.socket) > 1 {
+        self.socket.forget_waiters();
+        // Another share means an operation is under way: the kernel keeps it until it is done, so the operation has to end.
+        // A watch is cancelled. Shutting down ends receives and sends; a connect is cancelled by the next sweep.
+        if self.socket.abandon() {
             self.end();
             self.socket.entered.expire_now();
         }
@@ -366,6 +352,9 @@ mod tests {
     use std::io::Read;
     use std::io::Write;
     use std::net::TcpListener as StdListener;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering;
 
     /// Runs `test` on a core with a sweeper.
     fn on_a_core<F: Future>(test: impl FnOnce(Rc<Deadlines>) -> F) -> F::Output {
@@ -413,24 +402,24 @@ mod tests {
     fn asking_wakes_for_the_answer_and_what_comes_unasked_shows() {
         on_a_core(|deadlines| async move {
             let (ours, mut theirs) = pair(&deadlines).await;
-            let mut receiving = ours.begin_recv(Vec::with_capacity(64), Wait::Later);
-            assert!(!receiving.is_over());
+            ours.watch();
+            io::breathe().await;
+            assert!(ours.is_quiet());
             theirs.write_all(b"answered").unwrap();
-            let asked = ours.ask(b"question".to_vec(), receiving, 1_000, deadlines.after(5_000)).await;
+            let asked = ours.ask(b"question".to_vec(), Vec::new(), 1_000, deadlines.after(5_000)).await;
             assert_eq!((asked.received.unwrap(), &asked.answer[..]), (8, &b"answered"[..]));
             assert_eq!((asked.sent.is_ok(), &asked.ask[..]), (true, &b"question"[..]));
-            let mut unasked = ours.begin_recv(asked.answer, Wait::Later);
+            assert!(ours.is_quiet());
             theirs.write_all(b"!").unwrap();
-            let start = Mono::now();
-            while !unasked.is_over() {
-                assert!(start.0.elapsed() < Duration::from_secs(5));
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            let (count, buf) = ours.finish_recv(unasked, deadlines.after(1_000), Wait::Later).await;
+            until("the unasked byte shows", || !ours.is_quiet()).await;
+            let (count, buf) = ours.recv(asked.answer, deadlines.after(1_000), Wait::Later).await;
             assert_eq!((count.unwrap(), &buf[..]), (1, &b"answered!"[..]));
             let mut got = [0; 8];
             theirs.read_exact(&mut got).unwrap();
             assert_eq!(&got, b"question");
+            drop(theirs);
+            until("the end shows", || !ours.is_quiet()).await;
+            assert_eq!(ours.recv(Vec::new(), deadlines.after(1_000), Wait::Later).await.0.unwrap(), 0);
         });
     }
 
@@ -438,23 +427,106 @@ mod tests {
     fn a_peer_that_neither_takes_nor_answers_is_given_up() {
         on_a_core(|deadlines| async move {
             let (ours, _theirs) = pair(&deadlines).await;
-            let receiving = ours.begin_recv(Vec::with_capacity(64), Wait::Later);
-            let asked = ours.ask(vec![7; 64 << 20], receiving, 300, deadlines.after(300)).await;
+            let asked = ours.ask(vec![7; 64 << 20], Vec::new(), 300, deadlines.after(300)).await;
             assert_eq!(asked.received.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
             assert_eq!(asked.sent.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
         });
     }
 
     #[test]
-    fn a_receive_nobody_waited_for_ends_with_its_connection() {
+    fn a_watch_ends_with_its_connection_which_is_reset_if_that_was_asked() {
         on_a_core(|deadlines| async move {
-            let (ours, mut theirs) = pair(&deadlines).await;
-            let receiving = ours.begin_recv(Vec::with_capacity(64), Wait::Later);
-            drop(ours);
-            drop(receiving);
-            until("the slot is free", || deadlines.entered() == 0).await;
-            theirs.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            assert_eq!(theirs.read(&mut [0]).unwrap(), 0, "the peer sees the close");
+            for reset in [false, true] {
+                let (ours, mut theirs) = pair(&deadlines).await;
+                ours.watch();
+                io::breathe().await;
+                if reset {
+                    ours.reset_on_close();
+                }
+                drop(ours);
+                until("the slot is free", || deadlines.entered() == 0).await;
+                theirs.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                let seen = theirs.read(&mut [0]).map_err(|error| error.kind());
+                assert_eq!(seen, if reset { Err(std::io::ErrorKind::ConnectionReset) } else { Ok(0) });
+            }
+            until("nothing is under way", || io::operations() <= 1).await;
+        });
+    }
+
+    #[test]
+    fn what_nobody_takes_stays_with_the_peer_and_all_of_it_comes_in_order() {
+        all_comes_in_order(true);
+    }
+
+    #[test]
+    fn a_kernel_without_buffer_rings_will_do() {
+        all_comes_in_order(false);
+    }
+
+    fn all_comes_in_order(lend: bool) {
+        on_a_core(|deadlines| async move {
+            if !lend {
+                super::super::stream_ring::StreamRing::here().lend_no_more();
+            }
+            let (ours, theirs) = pair(&deadlines).await;
+            let sent: Vec<u8> = (0..30_000_000u32).map(|n| (n.wrapping_mul(7919) >> 8) as u8).collect();
+            let (expected, taken) = (sent.clone(), Arc::new(AtomicUsize::new(0)));
+            let (counted, mut peer) = (taken.clone(), theirs.try_clone().unwrap());
+            let peer = std::thread::spawn(move || {
+                for part in sent.chunks(100_000) {
+                    peer.write_all(part).unwrap();
+                    counted.fetch_add(part.len(), Ordering::Relaxed);
+                }
+            });
+            ours.watch();
+            until("the peer is held back", || {
+                let before = taken.load(Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(50));
+                before > 0 && before == taken.load(Ordering::Relaxed)
+            })
+            .await;
+            assert!(taken.load(Ordering::Relaxed) < 20_000_000, "it was not");
+            // By turns: as it comes, into a buffer of the caller's, and what is left when the watch ends.
+            let (mut got, mut turn) = (Vec::new(), 0);
+            while got.len() < expected.len() {
+                turn += 1;
+                match turn % 7 {
+                    3 => got.extend_from_slice(&ours.unwatch().await),
+                    wait => {
+                        let wait = if wait < 3 { Wait::Soon } else { Wait::Later };
+                        let buf = if turn % 2 == 0 { Vec::new() } else { Vec::with_capacity(50_000) };
+                        let buf = if wait == Wait::Soon { Vec::with_capacity(70_000) } else { buf };
+                        let (count, buf) = ours.recv(buf, deadlines.after(5_000), wait).await;
+                        assert_eq!(count.unwrap(), buf.len());
+                        got.extend_from_slice(&buf);
+                    }
+                }
+            }
+            peer.join().unwrap();
+            assert!(got == expected);
+            drop(theirs);
+            assert_eq!(ours.recv(Vec::with_capacity(9), deadlines.after(1_000), Wait::Soon).await.0.unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn a_crowd_that_speaks_at_once_is_heard_with_few_buffers() {
+        on_a_core(|deadlines| async move {
+            let crowd = usize::from(crate::limits::ARRIVALS_LENT) * 3;
+            let mut both = Vec::new();
+            for _ in 0..crowd {
+                let pair = pair(&deadlines).await;
+                pair.0.watch();
+                both.push(pair);
+            }
+            io::breathe().await;
+            for round in 0..3u8 {
+                both.iter_mut().for_each(|(_, theirs)| theirs.write_all(&[round; 1000]).unwrap());
+                for (ours, _) in &both {
+                    let (count, buf) = ours.recv(Vec::new(), deadlines.after(5_000), Wait::Later).await;
+                    assert_eq!((count.unwrap(), buf), (1000, vec![round; 1000]));
+                }
+            }
         });
     }
 

@@ -5,6 +5,7 @@ use super::connection::Request;
 use super::core::Held;
 use super::upstream::Upstream;
 use crate::base::clock::Mono;
+use crate::io;
 use crate::io::Deadline;
 use crate::limits::TUNNEL_UPDATE_MS;
 use crate::log::OpenRecord;
@@ -28,6 +29,8 @@ pub(super) struct Account<'a> {
     pub(super) held: &'a Rc<Held>,
     pub(super) request_id: u32,
     pub(super) started: Mono,
+    /// The same on the wall clock.
+    started_us: i64,
     /// When the exchange is over at the latest.
     pub(super) until: Deadline,
     pub(super) request: Option<Request<'a>>,
@@ -55,6 +58,7 @@ impl<'a> Account<'a> {
             held,
             request_id,
             started,
+            started_us: deadlines.wall_at(started).0,
             until: deadlines.after(timeouts.total),
             request: None,
             tags: Tags::default(),
@@ -79,16 +83,24 @@ impl<'a> Account<'a> {
 
     /// The reference code of the exchange: finds its record.
     pub(super) fn reference(&self) -> String {
-        let started_us = self.client.state.deadlines.wall_at(self.started).0;
-        self.client.state.desk.borrow().record_id(started_us, self.client.id, self.request_id)
+        self.client.state.desk.borrow().record_id(self.started_us, self.client.id, self.request_id)
     }
 
     /// Opens the record. From here on the exchange is in the log whatever becomes of this process, so this comes before
     /// the first byte of an answer.
     pub(super) fn open(&mut self, mime: &[u8]) -> Result<(), SpoolFull> {
-        let now = Mono::now();
-        self.ended.first_byte_us = micros(now.micros_since(self.started));
-        self.stamp(now);
+        self.stamp(Mono::now());
+        self.open_stamped(mime)
+    }
+
+    /// [`Account::open`] when what is answered has just come: the moment of that is known.
+    pub(super) fn open_now(&mut self, mime: &[u8]) -> Result<(), SpoolFull> {
+        self.stamp(io::moment());
+        self.open_stamped(mime)
+    }
+
+    fn open_stamped(&mut self, mime: &[u8]) -> Result<(), SpoolFull> {
+        self.ended.first_byte_us = micros(self.ended.elapsed_us);
         let state = self.client.state;
         let mut scratch = state.scratch.borrow_mut();
         scratch.describe(self.held, &self.tags, self.request.as_ref());
@@ -128,6 +140,15 @@ impl<'a> Account<'a> {
     /// Ends the exchange: its record is closed, opened first if no answer was ever begun. The connection may outlive it; what
     /// is said later is not heard.
     pub(super) fn settle(&mut self, ending: Ending) {
+        self.settle_at(Mono::now(), ending);
+    }
+
+    /// [`Account::settle`] when what ended it has just come: the moment of that is known.
+    pub(super) fn settle_now(&mut self, ending: Ending) {
+        self.settle_at(io::moment(), ending);
+    }
+
+    fn settle_at(&mut self, now: Mono, ending: Ending) {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
@@ -139,7 +160,7 @@ impl<'a> Account<'a> {
             // No answer was begun: there was no first byte.
             self.ended.first_byte_us = 0;
         }
-        self.stamp(Mono::now());
+        self.stamp(now);
         if let Some(record) = self.record.take() {
             record.close(&self.ended);
         }
@@ -147,7 +168,7 @@ impl<'a> Account<'a> {
 
     fn stamp(&mut self, now: Mono) {
         self.ended.elapsed_us = now.micros_since(self.started);
-        self.ended.ended_us = self.client.state.deadlines.wall_at(now).0;
+        self.ended.ended_us = self.started_us + self.ended.elapsed_us as i64;
     }
 
     fn count(&self) {
@@ -168,7 +189,7 @@ impl<'a> Account<'a> {
         let mut draft = Draft {
             client_id: self.client.id,
             request_id: self.request_id,
-            started_us: self.client.state.deadlines.wall_at(self.started).0,
+            started_us: self.started_us,
             client: self.client.address.get(),
             interface: self.client.interface,
             mime: mime.split(|byte| *byte == b';').next().unwrap_or(b"").trim_ascii(),

@@ -4,7 +4,6 @@ use super::core::CoreState;
 use crate::base::networks::Networks;
 use crate::io::TcpStream;
 use crate::io::Wait;
-use crate::limits::HEAD_BUFFER_BYTES;
 use crate::limits::REFUSALS_TOLD_MS;
 use crate::policy::Believed;
 use crate::policy::Snapshot;
@@ -129,10 +128,7 @@ async fn read_header(
             }
             Err(error) => return (Err(Refusal::Malformed(error)), buf),
         }
-        if buf.len() == buf.capacity() {
-            // The parser refuses what is longer than PROXY_HEADER_BYTES_MAX, so this ends.
-            buf.reserve(HEAD_BUFFER_BYTES);
-        }
+        // The parser refuses what is longer than PROXY_HEADER_BYTES_MAX, so this ends.
         let wait = if buf.is_empty() { Wait::Idle } else { Wait::Later };
         let (received, back) = stream.recv(buf, until, wait).await;
         buf = back;

@@ -8,10 +8,10 @@ use super::core::CoreState;
 use super::exchange;
 use super::upstream::Bound;
 use crate::base::clock::Mono;
+use crate::io as ring;
 use crate::io::Deadline;
 use crate::io::TcpStream;
 use crate::io::Wait;
-use crate::limits::HEAD_BUFFER_BYTES;
 use crate::limits::LINGER_BYTES_MAX;
 use crate::limits::SHEDDING_PER_CORE_MAX;
 use crate::wire::http1::Answer;
@@ -70,7 +70,7 @@ pub(super) async fn serve(state: Rc<CoreState>, stream: TcpStream) {
     }
     // A peer that is gone already has no address any more, and needs no service.
     let (Ok(address), Ok(interface)) = (stream.peer_addr(), stream.local_addr()) else { return };
-    let (peer, buf) = balancer::meet(&state, &stream, canonical(address), state.heads.take()).await;
+    let (peer, buf) = balancer::meet(&state, &stream, canonical(address), Vec::new()).await;
     let Some(peer) = peer else { return state.heads.give(buf) };
     // A trusted proxy that does not tell its clients apart stands for many of them.
     let client_place = if peer.trusted { None } else { Some(state.admissions.enter_client(peer.address.ip())) };
@@ -182,10 +182,11 @@ async fn read_head(client: &Client<'_>, mut buf: Vec<u8>, head: &mut RequestHead
                 Err(error) => return (Arrival::Broken(Fault::Malformed(error), started), buf),
             }
         }
-        if buf.len() == buf.capacity() {
-            // The parser refuses what has reached HEAD_BYTES_MAX, so this ends.
-            buf.reserve(HEAD_BUFFER_BYTES);
+        if buf.is_empty() {
+            // Who waits holds no buffer.
+            state.heads.give(std::mem::take(&mut buf));
         }
+        // The parser refuses what has reached HEAD_BYTES_MAX, so this ends.
         let wait = if started.is_some() { Wait::Later } else { Wait::Idle };
         if started.is_some() {
             // The exchange before this one is over; its total time must not end the wait for the rest of a head.
@@ -196,7 +197,7 @@ async fn read_head(client: &Client<'_>, mut buf: Vec<u8>, head: &mut RequestHead
         let fault = match received {
             Ok(0) => Fault::Gone,
             Ok(_) => {
-                started.get_or_insert_with(Mono::now);
+                started.get_or_insert_with(ring::moment);
                 deadline = deadline.or_earlier(in_time());
                 continue;
             }
@@ -219,7 +220,7 @@ async fn linger(state: &CoreState, stream: &TcpStream, mut buf: Vec<u8>) -> Vec<
     let mut left = LINGER_BYTES_MAX;
     loop {
         buf.clear();
-        let (received, back) = stream.recv(buf, until, Wait::Soon).await;
+        let (received, back) = stream.recv(buf, until, Wait::Later).await;
         buf = back;
         match received {
             Ok(count) if count > 0 && count < left => left -= count,

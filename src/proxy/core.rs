@@ -21,7 +21,6 @@ use crate::limits::BODY_BUFFER_BYTES;
 use crate::limits::BUFFERS_KEPT_MAX;
 use crate::limits::CONNECTIONS_PER_CORE_MAX;
 use crate::limits::CORE_MAILBOX_MAX;
-use crate::limits::HEAD_BUFFER_BYTES;
 use crate::limits::OWN_ADDRESSES_REFRESH_MS;
 use crate::limits::POOL_SWEEP_MS;
 use crate::limits::RING_ENTRIES;
@@ -274,7 +273,7 @@ pub(super) struct CoreState {
     pub(super) admissions: Arc<Admissions>,
     pub(super) refusals: Refusals,
     pub(super) deadlines: Rc<Deadlines>,
-    pub(super) heads: Buffers,
+    pub(super) heads: Rc<Buffers>,
     pub(super) bodies: Buffers,
     pub(super) pipes: Pipes,
     pub(super) desk: RefCell<RecordDesk>,
@@ -315,7 +314,7 @@ impl CoreState {
             refusals: Refusals::default(),
             deadlines,
             upstreams,
-            heads: Buffers::new(HEAD_BUFFER_BYTES, BUFFERS_KEPT_MAX),
+            heads: io::heads(),
             bodies: Buffers::new(BODY_BUFFER_BYTES, BUFFERS_KEPT_MAX),
             pipes: Pipes::default(),
             desk: RefCell::new(config.spool),

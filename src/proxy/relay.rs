@@ -17,10 +17,8 @@ use super::upstream::Target;
 use super::upstream::Upstream;
 use super::upstream::authenticates_connection;
 use crate::io::Deadline;
-use crate::io::Receiving;
 use crate::io::TcpStream;
 use crate::io::Wait;
-use crate::limits::HEAD_BUFFER_BYTES;
 use crate::limits::INTERIM_REPLIES_MAX;
 use crate::policy::Permit;
 use crate::record::By;
@@ -72,7 +70,7 @@ pub(super) async fn forward<'a>(
     // The head is spelt for an origin; a parent gets it in absolute form.
     let (mut for_parent, mut head_bytes) = (false, head_bytes);
     let next = loop {
-        let mut upstream = match state.upstreams.open(&permit, &held.snapshot, &held.ways, target, over).await {
+        let upstream = match state.upstreams.open(&permit, &held.snapshot, &held.ways, target, over).await {
             Ok(upstream) => upstream,
             Err(error) => {
                 let reading = if body.is_whole() { Reading::Whole(used) } else { Reading::Part };
@@ -80,7 +78,6 @@ pub(super) async fn forward<'a>(
             }
         };
         account.asked(&upstream);
-        room.receiving = upstream.receiving.take();
         let parent = upstream.parent_for_requests();
         if parent.is_some() || for_parent {
             for_parent = parent.is_some();
@@ -120,7 +117,7 @@ pub(super) async fn forward<'a>(
                 let early = [&request.buf[used..], &gate.behind.take()].concat();
                 return tunnel::run(client, account, &upstream.stream, &early).await;
             }
-            Ok(delivered) => finish(client, account, request, &mut room, upstream, &gate, delivered, used),
+            Ok(delivered) => finish(client, account, request, upstream, &gate, delivered, used),
             Err(stop) => give_up(client, account, &gate, stop, used).await,
         };
     };
@@ -139,13 +136,12 @@ fn finish(
     client: &Client<'_>,
     account: &mut Account<'_>,
     request: Request<'_>,
-    room: &mut Room,
     upstream: Upstream,
     gate: &Gate,
     delivered: Delivered,
     used: usize,
 ) -> Next {
-    account.settle(Ending::COMPLETE);
+    account.settle_now(Ending::COMPLETE);
     let uploaded = gate.uploaded.get();
     if delivered.reusable && uploaded && !client.state.draining.get() {
         let target = Target { host: request.head.host(), port: request.head.port() };
@@ -153,9 +149,7 @@ fn finish(
         let own = upstream.bound || binds(&request, &delivered);
         // Behind a trusted proxy one connection may stand for many clients: there it is nobody's, and closes.
         if !(own && client.peer.trusted) {
-            room.replies.clear();
-            let buffer = std::mem::take(&mut room.replies);
-            client.state.upstreams.keep(target, upstream, buffer, own.then_some(&client.bound));
+            client.state.upstreams.keep(target, upstream, own.then_some(&client.bound));
         }
     }
     match (delivered.close, uploaded) {
@@ -208,11 +202,9 @@ fn break_off(state: &CoreState, room: Room) {
 struct Room {
     /// What is sent: the request (kept until an answer begins, in case it must be sent again), then the answer.
     out: Vec<u8>,
-    /// What the origin answers. Made by whoever first receives into it.
+    /// What the origin answers: a buffer is taken when it comes.
     replies: Vec<u8>,
-    /// The first receive of the answer, begun before anybody waits for it.
-    receiving: Option<Receiving>,
-    /// What that receive brought.
+    /// What the first receive brought.
     received: Option<io::Result<usize>>,
     head: ReplyHead,
 }
@@ -220,7 +212,7 @@ struct Room {
 impl Room {
     fn new(state: &CoreState) -> Room {
         let (out, head) = (state.heads.take(), state.take_reply_head());
-        Room { out, replies: Vec::new(), receiving: None, received: None, head }
+        Room { out, replies: Vec::new(), received: None, head }
     }
 }
 
@@ -322,17 +314,9 @@ impl Delivery<'_> {
     /// Sends a whole request and receives the beginning of its answer.
     async fn ask(&self, room: &mut Room) -> Result<(), Stop> {
         let state = self.client.state;
-        let receiving = match room.receiving.take() {
-            Some(receiving) => receiving,
-            None => {
-                if room.replies.capacity() == 0 {
-                    room.replies = state.heads.take();
-                }
-                self.origin.begin_recv(std::mem::take(&mut room.replies), Wait::Later)
-            }
-        };
         let deadline = state.deadlines.after(state.timeouts().answer).or_earlier(self.until);
-        let asked = self.origin.ask(std::mem::take(&mut room.out), receiving, state.timeouts().body, deadline).await;
+        let (out, replies) = (std::mem::take(&mut room.out), std::mem::take(&mut room.replies));
+        let asked = self.origin.ask(out, replies, state.timeouts().body, deadline).await;
         (room.out, room.replies) = (asked.ask, asked.answer);
         // An origin may answer before it has read all, and then close: the answer counts.
         match (asked.sent, &asked.received) {
@@ -437,7 +421,7 @@ impl Delivery<'_> {
         account.ended.cachecode = if switched { CacheCode::Websocket } else { CacheCode::Miss };
         account.ended.ending = Ending::running(Phase::Data);
         let mime = room.head.field(&room.replies, "content-type").unwrap_or(b"");
-        account.open(mime).map_err(|_| Stop::Fail(Failure::NoRecord))?;
+        account.open_now(mime).map_err(|_| Stop::Fail(Failure::NoRecord))?;
         // Without a length or chunks of its own, the answer would look whole when the connection closes.
         let by_close = body.ends_by_close() || plan.dechunk;
         let (sent, out) = self.client.stream.send(std::mem::take(&mut room.out), 0, state.timeouts().body).await;
@@ -505,17 +489,8 @@ impl Delivery<'_> {
     async fn receive(&self, room: &mut Room) -> io::Result<usize> {
         let state = self.client.state;
         let deadline = state.deadlines.after(state.timeouts().answer).or_earlier(self.until);
-        let receiving = match room.receiving.take() {
-            Some(receiving) => receiving,
-            None => {
-                if room.replies.len() == room.replies.capacity() {
-                    // The parser refuses what has reached HEAD_BYTES_MAX, so this ends.
-                    room.replies.reserve(HEAD_BUFFER_BYTES);
-                }
-                self.origin.begin_recv(std::mem::take(&mut room.replies), Wait::Later)
-            }
-        };
-        let (received, replies) = self.origin.finish_recv(receiving, deadline, Wait::Later).await;
+        // The parser refuses what has reached HEAD_BYTES_MAX, so this ends.
+        let (received, replies) = self.origin.recv(std::mem::take(&mut room.replies), deadline, Wait::Later).await;
         room.replies = replies;
         received
     }

@@ -61,15 +61,22 @@ pub(super) async fn connect(
 pub(super) async fn run(client: &Client<'_>, account: &mut Account<'_>, origin: &TcpStream, early: &[u8]) -> Next {
     let state = client.state;
     let _open = Open::count(state);
+    let (mut early, late) = (early.to_vec(), origin.unwatch().await);
+    early.extend_from_slice(&client.stream.unwatch().await);
+    account.ended.download += late.len() as u64;
     let (uploaded, downloaded) = (account.ended.upload, account.ended.download);
+    if !late.is_empty() && client.stream.send(late, 0, state.timeouts().body).await.0.is_err() {
+        account.settle(Ending::new(By::Client, Phase::Data));
+        return Next::Close;
+    }
+    let uploaded = uploaded + early.len() as u64;
     if !early.is_empty() {
-        let (sent, _) = origin.send(early.to_vec(), 0, state.timeouts().body).await;
+        let (sent, _) = origin.send(early, 0, state.timeouts().body).await;
         if sent.is_err() {
             account.settle(Ending::new(By::Server, Phase::Data));
             return Next::Close;
         }
     }
-    let uploaded = uploaded + early.len() as u64;
     let flow = Flow::default();
     let moved = || account.update(uploaded + flow.up.get(), downloaded + flow.down.get());
     let relayed =

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // memory mapping needs it; each use says why it is sound
 
 pub mod affinity;
+pub mod event;
 pub mod host;
 pub mod map;
 pub mod memory;

@@ -95,6 +95,12 @@ pub const SEND_WITHOUT_SIGNAL: i32 = MsgFlags::MSG_NOSIGNAL.bits();
 /// `MSG_WAITALL`, for sends submitted elsewhere: the ring sends what is left after a part by itself.
 pub const WHOLE: i32 = MsgFlags::MSG_WAITALL.bits();
 
+/// `ENOBUFS`, as completions say it.
+pub const NO_BUFFER: i32 = nix::libc::ENOBUFS;
+
+/// `ECANCELED`, as completions say it.
+pub const CANCELED: i32 = nix::libc::ECANCELED;
+
 /// `SOCK_CLOEXEC`, for accepts submitted elsewhere.
 pub const CLOSE_ON_EXEC: i32 = nix::libc::SOCK_CLOEXEC;
 

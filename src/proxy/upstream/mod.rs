@@ -22,9 +22,7 @@ use super::counters::CoreCounters;
 use crate::base::clock::Mono;
 use crate::io::Deadline;
 use crate::io::Deadlines;
-use crate::io::Receiving;
 use crate::io::TcpStream;
-use crate::io::Wait;
 use crate::limits::POOLED_BELIEVED_MS_MAX;
 use crate::limits::POOLED_BELIEVED_MS_MIN;
 use crate::policy::Permit;
@@ -86,8 +84,6 @@ pub(super) struct Target<'a> {
 /// A connection to an origin, ready for a request.
 pub(super) struct Upstream {
     pub(super) stream: TcpStream,
-    /// The receive of the answer, if it was begun already.
-    pub(super) receiving: Option<Receiving>,
     /// Of the other end: the origin's, or the parent's.
     pub(super) address: SocketAddr,
     /// The parent it leads through.
@@ -107,8 +103,8 @@ pub(super) struct Upstream {
 
 impl Upstream {
     /// Whether an idle connection has stayed quiet: nothing came, and the other end has not closed.
-    fn is_quiet(&mut self) -> bool {
-        !self.receiving.as_mut().is_some_and(Receiving::is_over)
+    fn is_quiet(&self) -> bool {
+        self.stream.is_quiet()
     }
 
     /// The parent that takes requests in absolute form on this connection.
@@ -277,7 +273,7 @@ impl Upstreams {
             if let Over::Any(bound) = over {
                 let at = if parent.takes_requests() { self.at_parent(&parent) } else { target };
                 // One that the client has for itself is known by the site it authenticated at.
-                let own = bound.take(target, parent.id).and_then(|mut own| own.is_quiet().then_some(own));
+                let own = bound.take(target, parent.id).filter(Upstream::is_quiet);
                 let idle = own.or_else(|| self.take_pooled(at, parent.id, |_| true));
                 if let Some(mut upstream) = idle {
                     upstream.parent = Some(Rc::clone(&parent));
@@ -334,7 +330,6 @@ impl Upstreams {
         let lookup = self.resolver.look(&parent.proxy.host, now);
         Ok(Upstream {
             stream,
-            receiving: None,
             address,
             parent: Some(Rc::clone(parent)),
             early,
@@ -416,7 +411,6 @@ impl Upstreams {
         let believed = self.believed(&lookup, address.ip(), now);
         Ok(Upstream {
             stream,
-            receiving: None,
             address,
             parent: None,
             early: Vec::new(),
@@ -429,13 +423,13 @@ impl Upstreams {
     }
 
     /// Puts a connection whose last answer was read to its end back for the next request: of everybody, or of the client
-    /// that authenticated on it. The receive of that request's answer begins now, into `buffer`: what comes before the
-    /// request shows that the connection is of no more use, without a system call to ask.
+    /// that authenticated on it. It stays watched: what comes before the next request shows that the connection is of no
+    /// more use, without a system call to ask.
     #[inline]
-    pub(super) fn keep(&self, target: Target<'_>, upstream: Upstream, buffer: Vec<u8>, own: Option<&Bound>) {
-        let receiving = upstream.stream.begin_recv(buffer, Wait::Later);
+    pub(super) fn keep(&self, target: Target<'_>, upstream: Upstream, own: Option<&Bound>) {
+        upstream.stream.watch();
         if let Some(bound) = own {
-            return bound.put(target, Upstream { receiving: Some(receiving), ..upstream });
+            return bound.put(target, upstream);
         }
         let until = self.deadlines.after(self.timeouts.pooled);
         let Upstream { stream, address, parent, way, believed, .. } = upstream;
@@ -443,7 +437,7 @@ impl Upstreams {
             Some(parent) if parent.takes_requests() => self.at_parent(parent),
             _ => target,
         };
-        self.pool.put(target, Pooled { stream, receiving, address, port: target.port, way, until, believed });
+        self.pool.put(target, Pooled { stream, address, port: target.port, way, until, believed });
     }
 
     /// The parent's own place in the pool: its connections take requests for every host.
@@ -511,7 +505,7 @@ impl Upstreams {
         // The policy may have changed since it was opened.
         let allowed = |address: SocketAddr| self.kind_refused(snapshot, address.ip(), target.port).is_none();
         if !bound.is_empty()
-            && let Some(mut own) = bound.take(target, way)
+            && let Some(own) = bound.take(target, way)
             && allowed(own.address)
             && own.is_quiet()
         {
@@ -524,11 +518,10 @@ impl Upstreams {
     #[inline]
     fn take_pooled(&self, target: Target<'_>, way: u32, allowed: impl Fn(SocketAddr) -> bool) -> Option<Upstream> {
         loop {
-            let Pooled { stream, mut receiving, address, way, until, believed, .. } = self.pool.take(target, way)?;
-            if allowed(address) && !self.deadlines.passed(until) && !receiving.is_over() {
+            let Pooled { stream, address, way, until, believed, .. } = self.pool.take(target, way)?;
+            if allowed(address) && !self.deadlines.passed(until) && stream.is_quiet() {
                 return Some(Upstream {
                     stream,
-                    receiving: Some(receiving),
                     address,
                     parent: None,
                     early: Vec::new(),
@@ -544,7 +537,7 @@ impl Upstreams {
 
     /// Asks whether the name of an idle connection still leads to its address; if it has moved, the connection closes. If
     /// nobody can say, it stays: it works, and a new one would need the answer too.
-    async fn believe_again(&self, mut upstream: Upstream, host: &str) -> Option<Upstream> {
+    async fn believe_again(&self, upstream: Upstream, host: &str) -> Option<Upstream> {
         let now = Mono::now();
         let lookup = self.resolver.look(host, now);
         let said = lookup.settled().await;

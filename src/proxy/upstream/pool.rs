@@ -2,7 +2,6 @@
 
 use super::Target;
 use crate::io::Deadline;
-use crate::io::Receiving;
 use crate::io::TcpStream;
 use crate::limits::POOLED_PER_CORE_MAX;
 use crate::limits::POOLED_PER_HOST_MAX;
@@ -13,9 +12,8 @@ use std::net::SocketAddr;
 
 /// An idle connection.
 pub(super) struct Pooled {
+    /// Watched: whatever the origin says now, nobody has asked for.
     pub(super) stream: TcpStream,
-    /// Under way as long as the origin says nothing: whatever it says now, nobody has asked for.
-    pub(super) receiving: Receiving,
     pub(super) address: SocketAddr,
     pub(super) port: u16,
     /// The way it was opened by; see `parent::Ways`.
@@ -28,10 +26,19 @@ pub(super) struct Pooled {
 
 /// The idle connections of one core, by host.
 pub(super) struct Pool {
-    hosts: RefCell<HashMap<Box<str>, Vec<Pooled>>>,
+    shelves: RefCell<Vec<Shelf>>,
+    by_host: RefCell<HashMap<Box<str>, usize>>,
+    /// The shelf that was looked for last: the next request mostly goes there too, without its name being hashed.
+    last: Cell<usize>,
     count: Cell<usize>,
     all_max: usize,
     per_host_max: usize,
+}
+
+/// The idle connections to one host.
+struct Shelf {
+    host: Box<str>,
+    idle: Vec<Pooled>,
 }
 
 impl Default for Pool {
@@ -42,13 +49,20 @@ impl Default for Pool {
 
 impl Pool {
     fn of(all_max: usize, per_host_max: usize) -> Pool {
-        Pool { hosts: RefCell::default(), count: Cell::new(0), all_max, per_host_max }
+        Pool {
+            shelves: RefCell::default(),
+            by_host: RefCell::default(),
+            last: Cell::new(0),
+            count: Cell::new(0),
+            all_max,
+            per_host_max,
+        }
     }
 
     /// The latest used connection to `target` by `way`. The caller checks that it still lives.
     pub(super) fn take(&self, target: Target<'_>, way: u32) -> Option<Pooled> {
-        let mut hosts = self.hosts.borrow_mut();
-        let idle = hosts.get_mut(target.host)?;
+        let at = self.shelf(target.host)?;
+        let idle = &mut self.shelves.borrow_mut()[at].idle;
         let at = idle.iter().rposition(|pooled| pooled.port == target.port && pooled.way == way)?;
         self.count.set(self.count.get() - 1);
         Some(idle.remove(at))
@@ -59,26 +73,46 @@ impl Pool {
         if self.count.get() >= self.all_max {
             return;
         }
-        let mut hosts = self.hosts.borrow_mut();
-        match hosts.get_mut(target.host) {
-            Some(idle) if idle.len() >= self.per_host_max => return,
-            Some(idle) => idle.push(pooled),
-            None => {
-                hosts.insert(target.host.into(), vec![pooled]);
-            }
+        let at = self.shelf(target.host).unwrap_or_else(|| self.add_shelf(target.host));
+        let idle = &mut self.shelves.borrow_mut()[at].idle;
+        if idle.len() < self.per_host_max {
+            idle.push(pooled);
+            self.count.set(self.count.get() + 1);
         }
-        self.count.set(self.count.get() + 1);
     }
 
     /// Closes the connections whose time is up, and those the origin has closed.
     pub(super) fn expire(&self, up: impl Fn(Deadline) -> bool) {
-        let mut kept = 0;
-        self.hosts.borrow_mut().retain(|_, idle| {
-            idle.retain_mut(|pooled| !up(pooled.until) && !pooled.receiving.is_over());
-            kept += idle.len();
-            !idle.is_empty()
+        let mut shelves = self.shelves.borrow_mut();
+        let hosts = shelves.len();
+        shelves.retain_mut(|shelf| {
+            shelf.idle.retain(|pooled| !up(pooled.until) && pooled.stream.is_quiet());
+            !shelf.idle.is_empty()
         });
-        self.count.set(kept);
+        self.count.set(shelves.iter().map(|shelf| shelf.idle.len()).sum());
+        if shelves.len() < hosts {
+            let places = shelves.iter().enumerate().map(|(at, shelf)| (shelf.host.clone(), at));
+            *self.by_host.borrow_mut() = places.collect();
+        }
+    }
+
+    fn shelf(&self, host: &str) -> Option<usize> {
+        let last = self.last.get();
+        if self.shelves.borrow().get(last).is_some_and(|shelf| *shelf.host == *host) {
+            return Some(last);
+        }
+        let at = *self.by_host.borrow().get(host)?;
+        self.last.set(at);
+        Some(at)
+    }
+
+    fn add_shelf(&self, host: &str) -> usize {
+        let mut shelves = self.shelves.borrow_mut();
+        shelves.push(Shelf { host: host.into(), idle: Vec::new() });
+        let at = shelves.len() - 1;
+        self.by_host.borrow_mut().insert(host.into(), at);
+        self.last.set(at);
+        at
     }
 }
 
@@ -87,7 +121,6 @@ mod tests {
     use super::*;
     use crate::io;
     use crate::io::Deadlines;
-    use crate::io::Wait;
     use std::future::Future;
     use std::net::TcpListener;
     use std::net::TcpStream as Other;
@@ -108,8 +141,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stream = TcpStream::connect(address, deadlines, deadlines.after(5_000)).await.unwrap();
         let until = deadlines.after(ms);
-        let receiving = stream.begin_recv(Vec::with_capacity(64), Wait::Later);
-        (Pooled { stream, receiving, address, port, way, until, believed: until }, listener.accept().unwrap().0)
+        stream.watch();
+        (Pooled { stream, address, port, way, until, believed: until }, listener.accept().unwrap().0)
     }
 
     /// Until so many sockets are open: one with a receive under way closes when that has ended.
