@@ -78,27 +78,37 @@ stage_binary() { # binary, stage
   objcopy --strip-unneeded --remove-section=.comment --add-gnu-debuglink="$symbols" "$1" "$2/release/tidegate"
 }
 
-# Everything else that the packages hold, laid out as it will be installed: both/ goes into both packages. What the binary can
-# say itself, it says.
+# Everything else that the packages hold, laid out as it will be installed; Cargo.toml says which package takes which part. What the
+# binary can say itself, it says.
 stage_files() { # binary, version, stage
   local binary="$1" version="$2" package="$3/release/package"
-  local both="$package/both/usr" deb="$package/deb/usr" rpm="$package/rpm/usr"
+  local both="$package/both/usr" documents="$package/documents/usr/share" deb="$package/deb/usr/share" rpm="$package/rpm/usr/share"
   "$binary" params default | into "$package/startup.ini"
   cp -- packaging/first-policy.toml "$package/"
   copy "$both/lib/systemd/system" systemd/*.service systemd/*.socket
   into "$both/lib/sysusers.d/tidegate.conf" < packaging/sysusers.conf
   into "$both/lib/tmpfiles.d/tidegate.conf" < packaging/tmpfiles.conf
   if compgen -G 'systemd/*.conf' >/dev/null; then copy "$both/share/tidegate" systemd/*.conf; fi
-  stage_manual "$binary" "$both/share/man"
   "$binary" completions bash | into "$both/share/bash-completion/completions/tidegate"
   "$binary" completions fish | into "$both/share/fish/vendor_completions.d/tidegate.fish"
-  "$binary" completions zsh | into "$deb/share/zsh/vendor-completions/_tidegate"
-  "$binary" completions zsh | into "$rpm/share/zsh/site-functions/_tidegate"
-  stage_documents "$both/share/doc/tidegate"
-  into "$deb/share/lintian/overrides/tidegate" < packaging/lintian-overrides
-  copy "$rpm/share/licenses/tidegate" LICENSE
-  debian_changelog "$version" | gzip -9n | into "$deb/share/doc/tidegate/changelog.Debian.gz"
-  debian_changelog "$version" | gzip -9n | into "$package/debug-deb/usr/share/doc/tidegate-dbgsym/changelog.Debian.gz"
+  "$binary" completions zsh | into "$deb/zsh/vendor-completions/_tidegate"
+  "$binary" completions zsh | into "$rpm/zsh/site-functions/_tidegate"
+  stage_manual "$binary" "$documents/man"
+  stage_documents "$documents/doc/tidegate"
+  stage_debian "$version" "$package" "$deb"
+  # The rpm's script has to know the version that comes; dpkg tells its scripts.
+  sed "s/@VERSION@/$(package_version "$version")/g" packaging/rpm/pre.sh | into "$package/rpm-pre.sh"
+  copy "$rpm/licenses/tidegate" LICENSE
+}
+
+# What Debian alone asks for: changelogs under names of its own, and the exceptions to lintian's rules.
+stage_debian() { # version, folder of both packages, what /usr/share gets of the first
+  local debug="$2/debug-deb/usr/share"
+  gzip -9n < CHANGELOG.md | into "$3/doc/tidegate/changelog.gz"
+  debian_changelog "$1" tidegate | gzip -9n | into "$3/doc/tidegate/changelog.Debian.gz"
+  debian_changelog "$1" tidegate-dbgsym | gzip -9n | into "$debug/doc/tidegate-dbgsym/changelog.Debian.gz"
+  into "$3/lintian/overrides/tidegate" < packaging/lintian-overrides
+  into "$debug/lintian/overrides/tidegate-dbgsym" < packaging/lintian-overrides-dbgsym
 }
 
 stage_manual() { # binary, folder
@@ -109,7 +119,7 @@ stage_manual() { # binary, folder
 }
 
 stage_documents() { # folder
-  copy "$1" README.md ARCHITECTURE.md CHANGELOG.md
+  copy "$1" README.md ARCHITECTURE.md
   copy "$1/docs" docs/*.md
   copy "$1/docs/formats" docs/formats/*.md
   copy "$1/docs/decisions" docs/decisions/*.md
@@ -127,11 +137,11 @@ copy() { # folder, files
   mkdir -p -- "$folder" && cp -- "$@" "$folder/"
 }
 
-debian_changelog() { # version
+debian_changelog() { # version, package
   cat <<END
-tidegate ($(package_version "$1")-1) unstable; urgency=medium
+$2 ($(package_version "$1")-1) unstable; urgency=medium
 
-  * What changed, and what to do about it: /usr/share/doc/tidegate/CHANGELOG.md
+  * What changed, and what to do about it: /usr/share/doc/tidegate/changelog.gz
 
  -- $(sed -n 's/^maintainer = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 END
