@@ -46,7 +46,7 @@ check_version() {
 }
 
 # 1.0.0-rc.1 comes before 1.0.0: both package systems say so with a tilde.
-package_version() { printf '%s' "${1/-/\~}"; }
+package_version() { printf '%s\n' "$1" | tr - '~'; }
 
 build_release() { # version, target folder
   say "building tidegate $1"
@@ -98,6 +98,7 @@ stage_files() { # binary, version, stage
   stage_debian "$version" "$package" "$deb"
   # The rpm's script has to know the version that comes; dpkg tells its scripts.
   sed "s/@VERSION@/$(package_version "$version")/g" packaging/rpm/pre.sh | into "$package/rpm-pre.sh"
+  package_version "$version" | into "$rpm/tidegate/version"
   copy "$rpm/licenses/tidegate" LICENSE
 }
 

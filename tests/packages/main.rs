@@ -97,7 +97,7 @@ fn both_packages_hold_what_a_host_needs_and_nothing_that_anybody_but_root_may_wr
     );
     assert_eq!(
         own(&of_rpm, &of_deb),
-        "/usr/share/doc/tidegate/CHANGELOG.md /usr/share/licenses/tidegate/LICENSE /usr/share/zsh/site-functions/_tidegate"
+        "/usr/share/doc/tidegate/CHANGELOG.md /usr/share/licenses/tidegate/LICENSE /usr/share/tidegate/version /usr/share/zsh/site-functions/_tidegate"
     );
 }
 
@@ -221,6 +221,20 @@ fn the_node_writes_its_startup_params_unless_root_keeps_them() {
 }
 
 #[test]
+fn the_first_policy_denies_as_shipped_and_its_steps_make_it_one_that_allows() {
+    let root = Root::new(packages());
+    root.ok(&format!("dpkg -i /packages/{}", deb(THIS)));
+    let policy = "/etc/tidegate/first-policy.toml";
+    let explain = "tidegate policy explain --client 10.1.2.3 --url http://example.com/ | grep Verdict";
+    let words = root.ok(&format!(
+        "{START}; tidegate policy apply {policy} -m one; {explain}
+        sed -i '/^## Step 1/,$s/^# //' {policy}; tidegate policy check {policy}; tidegate policy apply {policy} -m two; {explain}"
+    ));
+    let verdicts: Vec<&str> = words.lines().filter_map(|line| line.strip_prefix("Verdict: ")).collect();
+    assert!(verdicts.len() == 2 && verdicts[0].starts_with("DENY") && verdicts[1].starts_with("ALLOW"), "{words}");
+}
+
+#[test]
 fn an_upgrade_keeps_what_the_administrator_said_and_asks_nothing() {
     let root = Root::new(packages());
     root.ok(&format!("dpkg -i /packages/{}", deb(THIS)));
@@ -310,7 +324,7 @@ fn the_rpm_installs_upgrades_refuses_a_downgrade_and_keeps_state() {
     assert!(!refused.good && refused.words.contains("which is newer"), "rpm's own words: {}", refused.words);
     let forced = rpm_in_root(&format!("-U --oldpackage packages/{}", rpm(THIS)));
     assert!(forced.words.contains(&format!("refusing to go from {} back to {THIS}", next())), "ours: {}", forced.words);
-    assert_eq!(rpm_in_root("-q tidegate").words.trim(), rpm(&next()).trim_end_matches(".rpm"));
+    assert_eq!(root.beside("rpm --root $PWD -q tidegate").words.trim(), rpm(&next()).trim_end_matches(".rpm"));
     let erased = rpm_in_root("-e tidegate");
     assert!(erased.good, "{}", erased.words);
     assert_eq!(root.run("command -v tidegate").words, "");
