@@ -50,9 +50,12 @@ package_version() { printf '%s\n' "$1" | tr - '~'; }
 
 build_release() { # version, target folder
   say "building tidegate $1"
+  cargo fetch --locked --quiet >&2
   local home="${CARGO_HOME:-${HOME:-/root}/.cargo}" sysroot
   sysroot="$(rustc --print sysroot)"
-  local maps=("$home=/cargo" "$sysroot=/rust" "$2=/target" "$PWD=/tidegate") rust='' c='' map
+  # The last map that fits counts: the target folder may be in the clone, and a registry's folder is named for the mirror it came from.
+  local maps=("$home=/cargo" "$sysroot=/rust" "$PWD=/tidegate" "$2=/target") rust='' c='' map folder
+  for folder in "$home"/registry/src/*/; do maps+=("${folder%/}=/crates"); done
   for map in "${maps[@]}"; do
     rust+="--remap-path-prefix=$map"$'\x1f'
     c+=" -ffile-prefix-map=$map"
