@@ -125,6 +125,7 @@ stage_manual() { # binary, folder
 stage_documents() { # folder
   copy "$1" README.md ARCHITECTURE.md
   copy "$1/docs" docs/*.md
+  copy "$1/docs/images" docs/images/*
   copy "$1/docs/formats" docs/formats/*.md
   copy "$1/docs/decisions" docs/decisions/*.md
   copy "$1/examples" docs/examples/*.*
