@@ -72,7 +72,12 @@ fn both_packages_hold_what_a_host_needs_and_nothing_that_anybody_but_root_may_wr
         "/usr/share/doc/tidegate/examples/keepalived.conf",
         "/usr/share/doc/tidegate/third-party-licences.txt.gz",
     ];
-    for path in needed {
+    // Kernel settings are shipped where nothing reads them by itself.
+    let settings = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd")).unwrap();
+    let settings = settings.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let settings: Vec<String> =
+        settings.filter(|name| name.ends_with(".conf")).map(|name| format!("/usr/share/tidegate/{name}")).collect();
+    for path in needed.into_iter().chain(settings.iter().map(String::as_str)) {
         assert!(of_deb.contains_key(path), "the .deb has {path}");
         assert!(of_rpm.contains_key(path), "the .rpm has {path}");
     }
@@ -194,6 +199,10 @@ fn a_first_installation_makes_user_and_folders_and_starts_nothing() {
     assert_eq!(root.run("systemctl is-enabled tidegate").words.trim(), "disabled");
     assert!(root.ok("tidegate policy check /etc/tidegate/first-policy.toml").contains("The document has no fault."));
     root.ok("systemd-analyze verify --man=no tidegate.service tidegate.socket; bash -n /usr/share/bash-completion/completions/tidegate");
+    let licences = "zcat /usr/share/doc/tidegate/third-party-licences.txt.gz";
+    for linked in ["rustls ", "tokio-uring ", "SQLite ", "Rust standard library "] {
+        root.ok(&format!("{licences} | grep '^{linked}'"));
+    }
     // As the service: the folder is root's, so that nobody can put a link where root reads the activation key.
     let as_node = "setpriv --reuid=tidegate --regid=tidegate --clear-groups";
     assert!(!root.run(&format!("{as_node} touch /etc/tidegate/activation.key")).good);
