@@ -1,5 +1,4 @@
-//! The ground: clock as a value, durable files, networks, the version, words for people, archives that carry the proof of their
-//! check.
+//! The ground: clock as a value, durable files, networks, words for people, archives that carry the proof of their check.
 pub mod archive;
 pub mod clock;
 pub mod durable;
