@@ -3,4 +3,5 @@ pub mod archive;
 pub mod clock;
 pub mod durable;
 pub mod networks;
+pub mod version;
 pub mod words;

@@ -1,5 +1,6 @@
 //! The arguments, as clap reads them; the help, the completions and the manual pages come from here.
 
+use crate::base::version::VERSION;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(
     name = "tidegate",
-    version,
+    version = VERSION,
     after_help = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage.",
     after_long_help = "Examples:
   tidegate demo              a master, two slaves and an origin on loopback, to play with

@@ -1,6 +1,7 @@
 //! Manual pages, completions and the reference of startup params, all generated from what the program itself reads.
 //! `docs/man` and `docs/startup-params.md` hold their output; `tests/startup.rs` checks that it is current.
 
+use crate::base::version::VERSION;
 use crate::cli::args::Cli;
 use crate::settings::TABLE;
 use clap::Command;
@@ -92,7 +93,7 @@ fn startup_page() -> String {
          Lines are KEY=\"value\"; lines that begin with # are comments. Values contain no double quote, backslash, dollar sign or\n\
          backquote. An unknown key, a key that stands twice and a value that is not accepted are all named at once, with their\n\
          lines, and the node does not start; a running node keeps the values it has.\n.SH PARAMS\n",
-        env!("CARGO_PKG_VERSION"),
+        VERSION,
         crate::settings::DEFAULT_FILE.replace('-', "\\-")
     );
     for key in TABLE {

@@ -1,6 +1,7 @@
 //! What master and slave say to each other: the messages, their bounds, and nothing of sockets.
 //! Format: `docs/formats/cluster-protocol.md`.
 
+use crate::base::version::VERSION;
 use crate::cluster::Counters;
 use crate::cluster::Refusal;
 use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
@@ -45,7 +46,7 @@ impl Build {
     /// This build's.
     pub fn this() -> Self {
         Build {
-            version: env!("CARGO_PKG_VERSION").to_string(),
+            version: VERSION.to_string(),
             // Each number is raised with its page in docs/formats/: development builds of one version may differ in it.
             formats: "cluster 1, snapshot 1, record batch 1".to_string(),
         }

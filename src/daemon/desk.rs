@@ -16,6 +16,7 @@ use crate::admin::Refused;
 use crate::admin::RefusedKind;
 use crate::admin::Status;
 use crate::base::clock::Mono;
+use crate::base::version::VERSION;
 use crate::cluster::Counters;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
@@ -189,7 +190,7 @@ impl NodeDesk {
         Status {
             node: self.facts.name.clone(),
             role: self.facts.role.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_string(),
+            version: VERSION.to_string(),
             pid: std::process::id(),
             uptime_s: Mono::now().micros_since(self.facts.started) / 1_000_000,
             listen: self.facts.listen.iter().map(SocketAddr::to_string).collect(),

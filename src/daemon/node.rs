@@ -16,6 +16,7 @@ use super::signals;
 use super::tuning;
 use crate::base::clock::Mono;
 use crate::base::clock::Wall;
+use crate::base::version::VERSION;
 use crate::cli::control;
 use crate::cluster::held;
 use crate::limits::LISTEN_BACKLOG;
@@ -91,7 +92,7 @@ impl Node {
         let started = Mono::now();
         let settings = load(config)?;
         let journal = Journal::start(params::level(settings.log_level));
-        tracing::info!("tidegate {} starts as {} {}", env!("CARGO_PKG_VERSION"), settings.role, settings.node_name);
+        tracing::info!("tidegate {} starts as {} {}", VERSION, settings.role, settings.node_name);
         prepare_host(&settings)?;
         let runtime = control_runtime()?;
         let _inside = runtime.enter();

@@ -7,6 +7,7 @@ use super::desk::NodeFacts;
 use super::params::Params;
 use super::publish::Publisher;
 use crate::base::clock::Wall;
+use crate::base::version::VERSION;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
 use crate::cluster::client::MasterAddress;
@@ -172,7 +173,7 @@ impl Cluster {
             desk: Arc::new(FrontDesk(desk)),
             node_name: settings.node_name.clone(),
             role: settings.role.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_string(),
+            version: VERSION.to_string(),
         });
         let front = Front::new(cluster, tls, not_a_proxy);
         let (sender, mut accepted) = mpsc::channel(ACCEPTED_QUEUE_MAX);
