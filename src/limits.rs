@@ -163,6 +163,20 @@ pub const VERIFY_MS_MAX: u64 = 10_000;
 pub const ACCEPTED_QUEUE_MAX: usize = 64;
 /// Connections the kernel queues for a listener before it refuses more.
 pub const LISTEN_BACKLOG: u32 = 4_096;
+/// Listening sockets that a process takes from whoever started it: two for each of the most cores, and some of socket units.
+pub const PASSED_LISTENERS_MAX: usize = 1_024;
+/// How often the line for `systemctl status` is made anew, in milliseconds.
+pub const STATUS_LINE_MS: u64 = 2_000;
+/// From the order to restart to the restart, in milliseconds: the answer to whoever asked goes out first.
+pub const RESTART_ANSWER_MS: u64 = 150;
+/// How long the control threads get to end when a node stands aside, in milliseconds. What they do not end is done again by the
+/// successor: nothing there is half done after a crash either.
+pub const ASIDE_TASKS_MS: u64 = 500;
+/// How long a keeper waits for a node to stand aside before it kills it, in milliseconds: the cores' answers, the control threads and the
+/// last lines of the log are in it.
+pub const ASIDE_MS_MAX: u64 = 15_000;
+/// What a stop may take beyond DRAIN_TIME, in seconds: cutting, the last lines of the log, the last records to the master.
+pub const STOP_EXTRA_S: u64 = 15;
 /// startup.ini is looked at this often even if no notice of a change came, in seconds.
 pub const PARAMS_LOOK_S: u64 = 30;
 /// Old records are forgotten this often, in seconds.
@@ -386,6 +400,15 @@ pub const SPOOL_FILES_MAX: usize = 1024;
 pub const LOG_APPEND_RECORDS_MAX: usize = 1024;
 /// How often extended.log is synced while there is news: what a power failure may cost, and what shipping waits.
 pub const LOG_SYNC_MS: u64 = 200;
+/// How often the spools of processes that stood aside are looked through, in milliseconds: a look touches every slot.
+pub const LEFT_OVER_LOOK_MS: u64 = 200;
+/// What a process that stood aside may take to end beyond DRAIN_TIME once it is told to, in seconds.
+pub const LEFT_OVER_EXTRA_S: u64 = 5;
+/// The number of the first spool file of a process that stood aside: above those of the most cores.
+pub const LEFT_OVER_FILE_FIRST: u32 = 1_000;
+/// Processes of one node that may live beside it to finish what was under way when they were succeeded. Were there more, the oldest is told to
+/// end: a node that is restarted every minute must not pile up predecessors with tunnels of hours.
+pub const LEFT_OVER_PROCESSES_MAX: usize = 8;
 /// The writer's nap while records come. Each wake-up may interrupt a data core and finds its own memory gone from the
 /// processor's caches: at 50,000 requests a second this many milliseconds collect 400 records.
 pub const LOG_NAP_MS_MIN: u64 = 8;

@@ -3,5 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    tidegate::cli::main(tidegate::cli::Modes { run: tidegate::daemon::run, demo: tidegate::daemon::demo })
+    tidegate::cli::main(tidegate::cli::Modes {
+        run: tidegate::daemon::run,
+        keep: tidegate::daemon::keep,
+        demo: tidegate::daemon::demo,
+    })
 }

@@ -71,6 +71,8 @@ pub enum Action {
         /// Key to new value; keys not named stay.
         values: BTreeMap<String, String>,
     },
+    /// Read startup.ini again and take over what may change live.
+    Reload,
     /// Restart the daemon in place.
     Restart {
         /// Keep a copy of startup params and policy in the state directory first.
@@ -97,7 +99,7 @@ impl Action {
     pub fn changes(&self) -> bool {
         match self {
             Action::PolicyApply { .. } | Action::PolicyRollback { .. } | Action::ParamsSubmit { .. } => true,
-            Action::Restart { .. } | Action::AdminAdd { .. } => true,
+            Action::Restart { .. } | Action::Reload | Action::AdminAdd { .. } => true,
             Action::Status | Action::Nodes | Action::Verify | Action::PolicyShow { .. } => false,
             Action::PolicyCheck { .. } | Action::PolicyDiff { .. } | Action::PolicyLog { .. } => false,
             Action::Explain(_) | Action::Report(_) | Action::ParamsShow | Action::Login { .. } => false,

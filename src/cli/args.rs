@@ -51,10 +51,19 @@ pub struct Ask {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Be a node: what systemd starts
+    /// Be a node
     ///
     /// Reads the startup params, takes its role and runs until SIGTERM or SIGINT; on these it lets running exchanges finish.
     Run {
+        /// The startup params
+        #[arg(long, value_name = "FILE", default_value = crate::settings::DEFAULT_FILE)]
+        config: PathBuf,
+    },
+    /// Keep a node: what systemd starts
+    ///
+    /// Starts `tidegate run` as its child and holds the listening sockets, so that after `tidegate restart`, `systemctl restart` or an
+    /// upgrade the new process serves while the former one finishes what is under way.
+    Keep {
         /// The startup params
         #[arg(long, value_name = "FILE", default_value = crate::settings::DEFAULT_FILE)]
         config: PathBuf,
@@ -94,7 +103,14 @@ pub enum Command {
     ///
     /// Exits with 1 if a check does not hold.
     Verify,
-    /// Restart the daemon in place
+    /// Read the startup params again and put in force what needs no restart
+    ///
+    /// The node does so by itself when the file changes; this waits until it is done, and tells what is wrong with the file.
+    Reload,
+    /// Restart the daemon; new connections wait a moment, what is under way goes on
+    ///
+    /// Under systemd (tidegate keep) the former process finishes what is under way beside the new one, for at most HANDOVER_TIME. Elsewhere
+    /// it finishes first, within DRAIN_TIME, then becomes the new one.
     Restart {
         /// First keep a copy of startup params and policy in the state directory
         #[arg(long)]

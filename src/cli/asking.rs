@@ -77,6 +77,7 @@ fn socket(ask: &Ask) -> PathBuf {
 fn action(command: Command) -> Result<Action, String> {
     Ok(match command {
         Command::Verify => Action::Verify,
+        Command::Reload => Action::Reload,
         Command::Restart { backup } => Action::Restart { backup },
         Command::Report(report) => Action::Report(question(report)?),
         Command::Params(Params::Show) => Action::ParamsShow,

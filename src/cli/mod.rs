@@ -28,6 +28,8 @@ use std::process::ExitCode;
 pub struct Modes {
     /// `tidegate run`: be a node, by this startup.ini.
     pub run: fn(&Path) -> ExitCode,
+    /// `tidegate keep`: hold a node's place under systemd while one process follows another.
+    pub keep: fn(&Path) -> ExitCode,
     /// `tidegate demo`: a whole cluster in a folder.
     pub demo: fn(DemoOptions) -> ExitCode,
 }
@@ -50,6 +52,7 @@ pub fn main(modes: Modes) -> ExitCode {
     match command {
         // The two that are the product: they come from the floor above.
         Command::Run { config } => (modes.run)(&config),
+        Command::Keep { config } => (modes.keep)(&config),
         Command::Demo { dir, slaves } => (modes.demo)(DemoOptions { dir, slaves: slaves.into(), json: ask.json }),
         // What needs no node.
         Command::Completions { shell } => end(Ok(manual::completions(shell))),

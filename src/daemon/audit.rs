@@ -74,6 +74,7 @@ fn words(action: &Action) -> (&'static str, String) {
         Action::ParamsSubmit { values } => {
             ("params-submit", values.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" "))
         }
+        Action::Reload => ("reload", String::new()),
         Action::Restart { backup } => ("restart", format!("backup {backup}")),
         Action::AdminAdd { user, .. } => ("admin-add", user.clone()),
         Action::Login { user, .. } => ("login", user.clone()),

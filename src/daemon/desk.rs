@@ -173,6 +173,7 @@ impl NodeDesk {
             Action::Report(question) => self.report(question.clone()).await,
             Action::ParamsShow => self.params.show(),
             Action::ParamsSubmit { values } => self.params.submit(values),
+            Action::Reload => self.reload().await,
             Action::Restart { backup } => self.restart(*backup),
             Action::AdminAdd { user, password } => self.admin_add(user.clone(), password.clone()).await,
             Action::Login { user, password } => self.login(user.clone(), password.clone()).await,
@@ -245,7 +246,32 @@ impl NodeDesk {
         }
     }
 
+    /// How this node is, on one line: for `systemctl status`.
+    pub fn status_line(&self) -> String {
+        let status = self.status();
+        let behind = status.records_written.saturating_sub(status.records_acknowledged);
+        let mut line = format!(
+            "{} {}: policy {}, {} connections, {behind} records to ship",
+            status.role, status.node, status.snapshot, status.front.connections
+        );
+        let troubles = status.master.iter().map(|master| &master.trouble).chain([&status.log_trouble]);
+        for trouble in troubles.chain(&status.params_trouble).filter(|words| !words.is_empty()) {
+            line = format!("{line}; {trouble}");
+        }
+        line
+    }
+
+    async fn reload(&self) -> Result<Outcome, Refused> {
+        let params = self.params.clone();
+        match tokio::task::spawn_blocking(move || params.reload_asked()).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(Refused::failed(format!("reading the startup params again: {error}"))),
+        }
+    }
+
     fn restart(&self, keep: bool) -> Result<Outcome, Refused> {
+        // With faults in it the next process would not start, and this one is asked while it still serves.
+        self.params.check()?;
         let mut words = "restarting in place".to_string();
         if keep {
             let dir = backup::keep(&self.facts.state_dir, self.params.file(), self.publisher.current().document())

@@ -5,7 +5,9 @@ mod audit;
 mod backup;
 mod demo;
 mod desk;
+mod doors;
 mod journal;
+mod keeper;
 pub mod layout;
 mod node;
 pub mod origin;
@@ -16,6 +18,8 @@ mod services;
 mod signals;
 mod tuning;
 mod verify;
+mod vitals;
 
 pub use demo::demo;
+pub use keeper::keep;
 pub use node::run;

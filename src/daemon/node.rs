@@ -5,6 +5,7 @@ use super::desk::FrontDesk;
 use super::desk::NodeDesk;
 use super::desk::NodeFacts;
 use super::desk::Views;
+use super::doors::Doors;
 use super::journal::Journal;
 use super::params;
 use super::params::Params;
@@ -14,12 +15,17 @@ use super::services;
 use super::services::Cluster;
 use super::signals;
 use super::tuning;
+use super::vitals::Vitals;
 use crate::base::clock::Mono;
 use crate::base::clock::Wall;
 use crate::base::version::VERSION;
 use crate::cli::control;
 use crate::cluster::held;
-use crate::limits::LISTEN_BACKLOG;
+use crate::limits::ASIDE_TASKS_MS;
+use crate::limits::LEFT_OVER_EXTRA_S;
+use crate::limits::RESTART_ANSWER_MS;
+use crate::limits::STATUS_LINE_MS;
+use crate::limits::STOP_EXTRA_S;
 use crate::log;
 use crate::log::Log;
 use crate::log::LogConfig;
@@ -30,7 +36,6 @@ use crate::proxy::Core;
 use crate::proxy::CoreConfig;
 use crate::proxy::CoreHandle;
 use crate::settings;
-use crate::settings::Listen;
 use crate::settings::PinCpus;
 use crate::settings::Role;
 use crate::settings::Settings;
@@ -38,30 +43,43 @@ use crate::store::admins::Admins;
 use crate::store::policies::Policies;
 use crate::store::records::RecordStore;
 use crate::store::records::SqliteRecords;
+use crate::sys::activation;
+use crate::sys::activation::Passed;
 use crate::sys::affinity;
 use crate::sys::netif;
 use crate::sys::peer;
 use crate::sys::process;
 use crate::sys::rlimit;
+use crate::sys::sd_notify;
 use crate::sys::sd_notify::Notify;
-use crate::sys::sockets;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::path::PathBuf;
+use std::process::Command;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Runs a node by the startup.ini at `config` until SIGTERM, SIGINT or a restart.
 pub fn run(config: &Path) -> ExitCode {
-    match Node::start(config).and_then(Node::live) {
+    // Both before there is another thread.
+    let (notify, passed) = (Notify::from_environment(), activation::take());
+    let settings = match load(config) {
+        Ok(settings) => settings,
+        Err(words) => {
+            eprintln!("tidegate: {words}");
+            // Trying again helps nobody before the file is mended: systemd is told so by this code.
+            return ExitCode::from(FAULTY_PARAMS);
+        }
+    };
+    match Node::start(config, settings, notify, passed).and_then(Node::live) {
         Ok(End::Stopped) => ExitCode::SUCCESS,
-        Ok(End::Restart) => {
-            let error = restart(config);
+        Ok(End::Restart(doors)) => {
+            let error = restart(config, &doors);
             eprintln!("tidegate: restarting in place: {error}; start the node again");
             ExitCode::FAILURE
         }
@@ -72,10 +90,22 @@ pub fn run(config: &Path) -> ExitCode {
     }
 }
 
+/// The exit code for startup params with faults (EX_CONFIG of sysexits.h).
+const FAULTY_PARAMS: u8 = 78;
+
 /// Why a node ended.
 enum End {
     Stopped,
+    /// In place: the sockets stay open.
+    Restart(Doors),
+}
+
+/// What a node was told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Stop,
     Restart,
+    StandAside,
 }
 
 struct Node {
@@ -83,14 +113,18 @@ struct Node {
     desk: Arc<NodeDesk>,
     log: Log,
     notify: Notify,
+    /// Who started this process, if that is a keeper.
+    keeper: Option<u32>,
+    doors: Doors,
+    vitals: Vitals,
     cluster: Cluster,
 }
 
 impl Node {
     /// Everything that can fail does so here, before a client is accepted: files, policy, sockets.
-    fn start(config: &Path) -> Result<Node, String> {
+    fn start(config: &Path, settings: Settings, notify: Notify, passed: Vec<Passed>) -> Result<Node, String> {
         let started = Mono::now();
-        let settings = load(config)?;
+        let keeper = notify.has_keeper().then(process::parent);
         let journal = Journal::start(params::level(settings.log_level));
         tracing::info!("tidegate {} starts as {} {}", VERSION, settings.role, settings.node_name);
         prepare_host(&settings)?;
@@ -114,11 +148,11 @@ impl Node {
         let policies = open_policies(&settings)?;
         let (snapshot, synced, trouble) = first_snapshot(&settings, policies.as_deref());
         let records = open_records(&settings)?;
-        let listeners = listen(settings.listen_ip, settings.listen_port, cores, "LISTEN_IP/LISTEN_PORT")?;
-        let portal = listen(settings.portal_ip, settings.portal_port, 1, "PORTAL_IP/PORTAL_PORT")?;
-        let address = |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
-        let listen = vec![address(&listeners[0])?];
-        let portal_address = address(&portal[0])?;
+        let doors = Doors::open(&settings, cores, passed, &notify)?;
+        let sockets = |error: io::Error| format!("preparing the listening sockets: {error}");
+        let (listen, portal_address) =
+            (vec![doors.proxy_address().map_err(sockets)?], doors.portal_address().map_err(sockets)?);
+        let listeners = doors.for_cores(cores).map_err(sockets)?;
 
         let admissions = Arc::new(tuning::admissions(&settings));
         let handles = start_cores(&settings, listeners, desks, snapshot.clone(), &admissions)?;
@@ -156,7 +190,8 @@ impl Node {
             records,
             params,
         });
-        cluster.serve_portal(portal, desk.clone(), &settings)?;
+        cluster.serve_portal(doors.for_portal().map_err(sockets)?, desk.clone(), &settings)?;
+        doors.turn_strangers_away().map_err(sockets)?;
         serve_control(&settings, desk.clone())?;
         services::watch_params(config, desk.params.clone());
         services::follow_log_limits(log.limits(), &desk.params);
@@ -165,41 +200,136 @@ impl Node {
         services::note_sync(desk.clone(), cluster.slave());
         services::prune(desk.clone());
         drop(_inside);
-        let notify = Notify::from_environment();
-        Ok(Node { runtime, desk, log, notify, cluster })
+        let vitals = Vitals::new(desk.publisher.clone(), log.turns(), runtime.handle().clone(), cluster.tasks());
+        Ok(Node { runtime, desk, log, notify, keeper, doors, vitals, cluster })
     }
 
-    /// Serves until told to stop, then lets what is under way end.
-    fn live(self) -> Result<End, String> {
+    /// Serves until told to go, then lets what is under way end.
+    fn live(mut self) -> Result<End, String> {
         let facts = &self.desk.facts;
         tracing::info!("clients on {}, portal on https://{}/", list(&facts.listen), facts.portal);
-        self.notify.ready(&format!("{} {} serves", facts.role, facts.name));
-        let (desk, notify) = (self.desk.clone(), &self.notify);
-        let end = self.runtime.block_on(async {
-            let mut stop = signals::stop().map_err(|error| format!("listening for signals: {error}"))?;
+        self.notify.ready(&self.desk.status_line());
+        match self.serve()? {
+            Told::Stop => self.stop().map(|_| End::Stopped),
+            Told::Restart => self.stop().map(End::Restart),
+            Told::StandAside => self.finish_aside().map(|()| End::Stopped),
+        }
+    }
+
+    /// Until the node is told to go.
+    fn serve(&mut self) -> Result<Told, String> {
+        let (desk, notify, keeper, vitals) = (self.desk.clone(), &self.notify, self.keeper, &mut self.vitals);
+        self.runtime.block_on(async {
+            let mut orders = signals::orders().map_err(|error| format!("listening for signals: {error}"))?;
             let beat = notify.watchdog_interval().unwrap_or(Duration::from_secs(3_600));
             let mut beat = tokio::time::interval(beat);
+            let mut show = tokio::time::interval(Duration::from_millis(STATUS_LINE_MS));
+            let mut shown = String::new();
             loop {
                 tokio::select! {
-                    _ = stop.recv() => return Ok::<_, String>(End::Stopped),
-                    _ = desk.restart.notified() => return Ok(End::Restart),
-                    _ = beat.tick() => notify.watchdog(),
+                    order = orders.next() => match order {
+                        // A keeper that was killed leaves its node to the next keeper's.
+                        signals::Order::Stop if keeper.is_some_and(|keeper| keeper != process::parent()) => {
+                            return Ok::<_, String>(Told::StandAside);
+                        }
+                        signals::Order::Stop => return Ok(Told::Stop),
+                        signals::Order::StandAside => return Ok(Told::StandAside),
+                        signals::Order::Reload => reload(&desk, notify).await,
+                    },
+                    () = desk.restart.notified() => {
+                        // The answer to whoever asked goes out first.
+                        tokio::time::sleep(Duration::from_millis(RESTART_ANSWER_MS)).await;
+                        match keeper {
+                            Some(_) => notify.say(sd_notify::SUCCEED),
+                            None => return Ok(Told::Restart),
+                        }
+                    }
+                    _ = beat.tick() => match vitals.look() {
+                        stuck if stuck.is_empty() => notify.watchdog(),
+                        stuck => tracing::error!("the watchdog is told nothing: {}", stuck.join(", ")),
+                    },
+                    _ = show.tick(), if notify.is_heard() => {
+                        let now = desk.status_line();
+                        if now != shown {
+                            notify.status(&now);
+                            shown = now;
+                        }
+                    }
                 }
             }
-        })?;
-        self.notify.stopping("finishing what is under way");
+        })
+    }
+
+    /// Finishes what is under way, then lets go of everything but the sockets.
+    fn stop(self) -> Result<Doors, String> {
         let drain_s = self.desk.params.watch().borrow().times.drain;
-        tracing::info!("stopping: finishing what is under way, at most {drain_s} s (DRAIN_TIME)");
+        let words = format!("finishing what is under way, at most {drain_s} s (DRAIN_TIME)");
+        self.notify.stopping(&words, Duration::from_secs(drain_s + STOP_EXTRA_S));
+        tracing::info!("stopping: {words}");
+        self.log.dismiss_left_over();
         let publisher = self.desk.publisher.clone();
         self.runtime.block_on(publisher.drain(Duration::from_secs(drain_s)));
         publisher.join();
+        self.runtime.block_on(self.log.wait_for_left_over(Duration::from_secs(drain_s + LEFT_OVER_EXTRA_S)));
         // The cores are gone: what they recorded is written, and the shipper gets a moment to send it.
         self.log.stop();
         self.runtime.block_on(self.cluster.stop());
         self.runtime.shutdown_timeout(Duration::from_secs(2));
         tracing::info!("stopped");
-        Ok(end)
+        Ok(self.doors)
     }
+
+    /// Lets go of everything that a successor needs (the log, the stores, the portal, the cluster), then finishes what is under
+    /// way beside it. The records of that wait in the spool, where the successor's writer finds them.
+    fn finish_aside(self) -> Result<(), String> {
+        process::outlive_parent();
+        let times = self.desk.params.watch().borrow().times;
+        tracing::info!(
+            "a successor takes over: what is under way goes on here, at most {} s (HANDOVER_TIME)",
+            times.handover
+        );
+        let publisher = self.desk.publisher.clone();
+        self.runtime.block_on(publisher.stand_aside(false));
+        drop((self.desk, self.cluster, self.vitals, self.doors));
+        self.runtime.shutdown_timeout(Duration::from_millis(ASIDE_TASKS_MS));
+        self.log.stop();
+        self.notify.say(sd_notify::ASIDE);
+        drop(self.notify);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| format!("finishing what is under way: {error}"))?;
+        runtime.block_on(async {
+            let mut stop = signals::stop().map_err(|error| format!("listening for signals: {error}"))?;
+            let drain = Duration::from_secs(times.drain);
+            let finished = async {
+                // Idle connections may bring one more request, whose answer then ends them.
+                publisher.until_idle(drain).await;
+                publisher.stand_aside(true).await;
+                publisher.until_idle(Duration::from_secs(times.handover).saturating_sub(drain)).await;
+            };
+            tokio::select! {
+                () = finished => {}
+                () = stop.recv() => {
+                    tracing::info!("told to end: what is still under way has {} s (DRAIN_TIME)", times.drain);
+                    publisher.stand_aside(true).await;
+                    publisher.until_idle(drain).await;
+                }
+            }
+            publisher.drain(Duration::ZERO).await;
+            Ok::<_, String>(())
+        })?;
+        tracing::info!("all that was under way has ended");
+        Ok(())
+    }
+}
+
+/// SIGHUP: what `systemctl reload` sends where it knows Type=notify-reload.
+async fn reload(desk: &Arc<NodeDesk>, notify: &Notify) {
+    notify.reloading();
+    let params = desk.params.clone();
+    let _ = tokio::task::spawn_blocking(move || params.reload()).await;
+    notify.ready(&desk.status_line());
 }
 
 fn load(config: &Path) -> Result<Settings, String> {
@@ -324,18 +454,9 @@ fn newest_of(policies: &Policies) -> Result<Option<Snapshot>, String> {
     if troubles.is_empty() { Ok(None) } else { Err(troubles.join("; ")) }
 }
 
-fn listen(ip: Listen, port: u16, count: usize, keys: &str) -> Result<Vec<TcpListener>, String> {
-    let address = match ip {
-        Listen::Any => None,
-        Listen::Ip(ip) => Some(ip),
-    };
-    sockets::listen_group(address, port, LISTEN_BACKLOG, count)
-        .map_err(|error| format!("listening on {ip}:{port} ({keys}): {error}; is another program using it?"))
-}
-
 fn start_cores(
     settings: &Settings,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Vec<TcpListener>>,
     desks: Vec<RecordDesk>,
     snapshot: Arc<Snapshot>,
     admissions: &Arc<Admissions>,
@@ -344,8 +465,8 @@ fn start_cores(
     let refuse_as_master = (settings.role == Role::Master).then(|| services::NO_TRAFFIC.to_string());
     let cpus = pins(settings, listeners.len());
     let mut handles = Vec::new();
-    for (index, (listener, desk)) in listeners.into_iter().zip(desks).enumerate() {
-        let mut config = CoreConfig::new(index, vec![listener], &settings.node_name, desk, snapshot.clone());
+    for (index, (listeners, desk)) in listeners.into_iter().zip(desks).enumerate() {
+        let mut config = CoreConfig::new(index, listeners, &settings.node_name, desk, snapshot.clone());
         config.cpu = cpus.get(index).copied();
         config.refuse_as_master = refuse_as_master.clone();
         config.own_addresses = own_addresses.clone();
@@ -420,11 +541,11 @@ fn serve_control(settings: &Settings, desk: Arc<NodeDesk>) -> Result<(), String>
     Ok(())
 }
 
-fn restart(config: &Path) -> std::io::Error {
-    // The path of our own file, not /proc/self/exe: after an upgrade the new binary stands there.
-    let program = std::env::args_os().next().map(PathBuf::from).filter(|path| path.is_absolute() && path.exists());
-    let program = program.or_else(|| std::env::current_exe().ok()).unwrap_or_else(|| PathBuf::from("tidegate"));
-    process::replace_self(&program, &[OsStr::new("run"), OsStr::new("--config"), config.as_os_str()])
+fn restart(config: &Path, doors: &Doors) -> io::Error {
+    let mut command = Command::new(process::own_program());
+    command.args([OsStr::new("run"), OsStr::new("--config"), config.as_os_str()]);
+    activation::pass(&mut command, &doors.to_pass_on(), &[]);
+    process::replace_self(&mut command)
 }
 
 fn list(addresses: &[SocketAddr]) -> String {

@@ -82,6 +82,30 @@ impl Params {
         }
     }
 
+    /// The same for whoever asks for it: a file with faults is a refusal that names each.
+    pub fn reload_asked(&self) -> Result<Outcome, Refused> {
+        let live = self.reload();
+        let faults = self.state().faults.clone();
+        if faults.is_empty() {
+            Ok(Outcome::Submitted { live, waiting: self.waiting() })
+        } else {
+            Err(self.refused(faults))
+        }
+    }
+
+    /// Whether a process could start by the file as it stands.
+    pub fn check(&self) -> Result<(), Refused> {
+        settings::load(&self.file).map(drop).map_err(|faults| self.refused(faults))
+    }
+
+    fn refused(&self, faults: Vec<Fault>) -> Refused {
+        Refused {
+            kind: RefusedKind::Invalid,
+            words: format!("{} has faults; the startup params in force stay as they are", self.file.display()),
+            complaints: faults.into_iter().map(complaint).collect(),
+        }
+    }
+
     fn take_over(&self, new: Settings) -> Vec<String> {
         let difference = settings::difference(&self.in_force.borrow(), &new);
         let mut state = self.state();

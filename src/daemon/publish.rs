@@ -90,6 +90,30 @@ impl Publisher {
         }
     }
 
+    /// Stops accepting on every core; connections go on, but with `end_idle` those that wait for a next request.
+    pub async fn stand_aside(&self, end_idle: bool) {
+        for (index, core) in self.cores().iter().enumerate() {
+            if let Err(words) = step(index, "stop accepting", core.stand_aside(end_idle)).await {
+                tracing::warn!("{words}");
+            }
+        }
+    }
+
+    /// Waits until no connection is left, at most `within`.
+    pub async fn until_idle(&self, within: Duration) {
+        let idle = async {
+            while self.totals().connections_open > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(within, idle).await;
+    }
+
+    /// How often each core has turned.
+    pub fn turns(&self) -> Vec<u64> {
+        self.cores().iter().map(CoreHandle::turns).collect()
+    }
+
     /// Stops accepting on every core and waits for what is under way, at most `within`.
     pub async fn drain(&self, within: Duration) {
         let cores = self.cores();

@@ -31,6 +31,7 @@ use crate::log::LogLimits;
 use crate::portal;
 use crate::portal::PortalConfig;
 use crate::record::Epoch;
+use crate::settings;
 use crate::settings::Role;
 use crate::settings::Settings;
 use crate::store::records::RecordStore;
@@ -46,12 +47,15 @@ use crate::tls::serve::serve;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 /// What a client is told that takes the master for a proxy.
 pub const NO_TRAFFIC: &str = "This node is the master of the cluster. It carries no client traffic: \
@@ -88,6 +92,8 @@ pub struct Cluster {
     master: Option<Arc<MasterService>>,
     slave: Option<SlaveHandle>,
     ship: watch::Receiver<ShipStatus>,
+    /// What must go on as long as the node does.
+    tasks: Vec<(&'static str, AbortHandle)>,
     progress: watch::Receiver<crate::log::Progress>,
 }
 
@@ -101,21 +107,27 @@ impl Cluster {
         let identity = key.as_ref().map(|key| identity(key, needs.settings)).transpose()?;
         let reader = needs.log.reader().map_err(|error| error.to_string())?;
         let (ship, ship_seen) = watch::channel(ShipStatus::default());
-        let mut cluster =
-            Cluster { identity, master: None, slave: None, ship: ship_seen, progress: needs.log.progress() };
+        let mut cluster = Cluster {
+            identity,
+            master: None,
+            slave: None,
+            ship: ship_seen,
+            tasks: Vec::new(),
+            progress: needs.log.progress(),
+        };
         match (&key, &needs.records) {
             (Some(key), None) => {
                 let (slave, address) = cluster.start_sidecar(key, &needs)?;
                 let sink = RemoteSink::new(address, needs.epoch, slave.session.clone());
                 cluster.slave = Some(slave);
-                tokio::spawn(shipper::ship(reader, sink, ship));
+                cluster.must_go_on("the shipper", tokio::spawn(shipper::ship(reader, sink, ship)));
             }
             (key, Some(records)) => {
                 if let Some(key) = key {
                     cluster.master = Some(master_service(key, &needs, records.clone())?);
                 }
                 let sink = LocalSink { node: needs.facts.name.clone(), epoch: needs.epoch, records: records.clone() };
-                tokio::spawn(shipper::ship(reader, sink, ship));
+                cluster.must_go_on("the shipper", tokio::spawn(shipper::ship(reader, sink, ship)));
             }
             // A stand-alone node has its store: `node` opens one for every role but a slave's.
             (None, None) => return Err("a stand-alone node without a record store; this is a bug of Tidegate's".into()),
@@ -123,7 +135,16 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn start_sidecar(&self, key: &ActivationKey, needs: &Needs) -> Result<(SlaveHandle, MasterAddress), String> {
+    fn must_go_on(&mut self, name: &'static str, task: JoinHandle<()>) {
+        self.tasks.push((name, task.abort_handle()));
+    }
+
+    /// What must go on as long as the node does, for the watchdog.
+    pub fn tasks(&self) -> Vec<(&'static str, AbortHandle)> {
+        self.tasks.clone()
+    }
+
+    fn start_sidecar(&mut self, key: &ActivationKey, needs: &Needs) -> Result<(SlaveHandle, MasterAddress), String> {
         let (Some(identity), Some(master)) = (self.identity.clone(), needs.settings.master) else {
             return Err("a slave without master; this is a bug of Tidegate's".to_string());
         };
@@ -150,7 +171,7 @@ impl Cluster {
         let synced = (needs.synced != Wall::default()).then_some(needs.synced);
         let publish = needs.publisher.as_publish();
         let (sidecar, handle) = Sidecar::new(config, needs.publisher.current(), synced, publish, vitals);
-        tokio::spawn(sidecar.run());
+        self.must_go_on("the sidecar", tokio::spawn(sidecar.run()));
         Ok((handle, address))
     }
 
@@ -248,7 +269,8 @@ impl Cluster {
 }
 
 fn load_key(settings: &Settings) -> Result<ActivationKey, String> {
-    let path = &settings.activation_key_file;
+    let handed = key_from_service_manager(settings);
+    let path = handed.as_ref().unwrap_or(&settings.activation_key_file);
     ActivationKey::load(path).map_err(|fault| {
         format!(
             "{fault}\n  A {} needs the cluster's activation key: make one on the first node with \
@@ -258,6 +280,20 @@ fn load_key(settings: &Settings) -> Result<ActivationKey, String> {
         )
     })
 }
+
+/// The key as systemd hands it over (LoadCredential=activation.key:...): then root alone can read the file itself. Only for
+/// the default of ACTIVATION_KEY_FILE; who names another means that one. The unit's stand-in for a key that is not
+/// there yet counts as none.
+fn key_from_service_manager(settings: &Settings) -> Option<PathBuf> {
+    let default =
+        settings::key("ACTIVATION_KEY_FILE").is_some_and(|key| settings.activation_key_file == Path::new(key.default));
+    let handed = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join("activation.key");
+    let is_key = std::fs::metadata(&handed).is_ok_and(|file| file.len() > NO_KEY.len() as u64 + 1);
+    (default && is_key).then_some(handed)
+}
+
+/// What tidegate.service sets as credential where there is no key (SetCredential=activation.key:none).
+const NO_KEY: &str = "none";
 
 fn identity(key: &ActivationKey, settings: &Settings) -> Result<Arc<NodeIdentity>, String> {
     NodeIdentity::new(key, &settings.node_name, &settings.role.to_string(), Wall::now())

@@ -9,7 +9,10 @@ use crate::limits::ACCEPT_BACK_OFF_MS;
 use crate::sys::sockets;
 use crate::sys::sockets::RawAddress;
 use io_uring::opcode;
+use io_uring::opcode::AsyncCancel2;
+use io_uring::types::CancelBuilder;
 use io_uring::types::Fd;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
@@ -296,20 +299,25 @@ impl Drop for TcpStream {
 
 /// A listening socket on this core.
 pub struct TcpListener {
-    listener: Rc<std::net::TcpListener>,
+    listener: Rc<Listening>,
+}
+
+struct Listening {
+    std: std::net::TcpListener,
+    closed: Cell<bool>,
 }
 
 impl TcpListener {
     /// Takes a listening socket over, which must be in blocking mode (the ring waits for it itself).
     pub fn adopt(listener: std::net::TcpListener) -> TcpListener {
-        TcpListener { listener: Rc::new(listener) }
+        TcpListener { listener: Rc::new(Listening { std: listener, closed: Cell::new(false) }) }
     }
 
     /// The next connection, with TCP_NODELAY set; `None` once the listener was closed. Out of descriptors or memory it
     /// waits instead of spinning, and calls `exhausted` each time.
     pub async fn accept(&self, deadlines: &Rc<Deadlines>, mut exhausted: impl FnMut()) -> Option<TcpStream> {
-        loop {
-            let entry = opcode::Accept::new(Fd(self.listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut())
+        while !self.listener.closed.get() {
+            let entry = opcode::Accept::new(self.fd(), std::ptr::null_mut(), std::ptr::null_mut())
                 .flags(sockets::CLOSE_ON_EXEC)
                 .build();
             let (result, _) = ring::submit(Rc::clone(&self.listener), entry).await;
@@ -331,11 +339,26 @@ impl TcpListener {
                 Err(_) => super::breathe().await,
             }
         }
+        None
     }
 
-    /// Stops listening: new connections go to others of the group, and the pending accept ends.
-    pub fn close(&self) {
-        let _ = sockets::shutdown(&*self.listener, Shutdown::Both);
+    /// Stops accepting here: the pending accept ends. The socket itself listens on as long as somebody else has it, another
+    /// core or the next process, so nobody who waits in its backlog is reset.
+    pub async fn close(&self) {
+        if self.listener.closed.replace(true) {
+            return;
+        }
+        let cancel = AsyncCancel2::new(CancelBuilder::fd(self.fd()).all()).build();
+        if let (Err(error), ()) = ring::submit((), cancel).await
+            && error.kind() == io::ErrorKind::InvalidInput
+        {
+            // A kernel before 5.19 cannot cancel by descriptor; there the socket itself must go.
+            let _ = sockets::shutdown(&self.listener.std, Shutdown::Both);
+        }
+    }
+
+    fn fd(&self) -> Fd {
+        Fd(self.listener.std.as_raw_fd())
     }
 
     /// A handle that can close it from another task.
@@ -616,7 +639,7 @@ mod tests {
             let _client = TcpStream::connect(address, &deadlines, deadlines.after(5_000)).await.unwrap();
             io::breathe().await;
             tokio::time::sleep(Duration::from_millis(50)).await;
-            closer.close();
+            closer.close().await;
             assert_eq!(accepting.await.unwrap(), (true, true));
         });
     }

@@ -9,6 +9,7 @@
 //! | `extended` | extended.log as files: append, rotate, sync, repair |
 //! | `recent` | the newest lines, still in memory for shipping |
 //! | `recover` | what a killed predecessor left in its spools |
+//! | `left_over` | the spools of predecessors that stood aside and still live |
 //! | [`reader`] | reading extended.log for shipping, from the cursor on |
 //! | `cursor` | up to where the master has the records |
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@
 mod cursor;
 pub mod desk;
 mod extended;
+mod left_over;
 pub mod reader;
 mod recent;
 mod recover;
@@ -55,6 +57,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -109,6 +113,8 @@ pub struct Log {
     control: Arc<Control>,
     recent: Arc<Recent>,
     writer: Option<JoinHandle<()>>,
+    /// The processes that stood aside and still live.
+    owners: Arc<Mutex<Vec<u32>>>,
     /// Locked as long as this log lives: no second node may use the spool.
     _lock: File,
 }
@@ -132,7 +138,9 @@ impl Log {
         let acknowledged = Cursor::load(&config.state_dir.join(CURSOR), config.epoch).acknowledged;
         let kernel_boot = kernel_boot();
         let standing = Standing { last, acknowledged, kernel_boot };
-        let seq = recover::recover(&spool_dir, &config.log_dir, &mut log, &mut line, standing)?;
+        let (seq, left_over) = recover::recover(&spool_dir, &config.log_dir, &mut log, &mut line, standing)?;
+        left_over::bound(&left_over);
+        let owners = Arc::new(Mutex::new(left_over::owners(&left_over)));
         let boot = boot_tag().map_err(|error| failed("reading random bytes from", Path::new(RANDOM), error))?;
         let (mut desks, mut cores) = (Vec::new(), Vec::new());
         for core in 0..config.cores {
@@ -151,6 +159,9 @@ impl Log {
         let recent = Arc::new(Recent::default());
         let writer = Writer {
             cores,
+            left_over,
+            owners: owners.clone(),
+            looked_left_over: Mono::now(),
             log,
             line,
             seq,
@@ -167,12 +178,33 @@ impl Log {
                 writer.run();
             })
             .map_err(|error| failed("starting the writer of", &config.log_dir, error))?;
-        Ok((Log { config, progress, control, recent, writer: Some(writer), _lock: lock }, desks))
+        Ok((Log { config, progress, control, recent, writer: Some(writer), owners, _lock: lock }, desks))
     }
 
     /// Changes LOG_SIZE_LIMIT and KEEP_DATA while the log runs.
     pub fn limits(&self) -> LogLimits {
         LogLimits(self.control.clone())
+    }
+
+    /// How often the writer has turned, from any thread.
+    pub fn turns(&self) -> LogTurns {
+        LogTurns(self.control.clone())
+    }
+
+    /// Tells the processes that stood aside for this one, and still finish what was under way, to end: the node does.
+    pub fn dismiss_left_over(&self) {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        owners.into_iter().for_each(left_over::dismiss);
+    }
+
+    /// Waits until they have ended and their records are written, at most `within`.
+    pub async fn wait_for_left_over(&self, within: Duration) {
+        let gone = async {
+            while !self.owners.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+                tokio::time::sleep(Duration::from_millis(limits::LEFT_OVER_LOOK_MS)).await;
+            }
+        };
+        let _ = tokio::time::timeout(within, gone).await;
     }
 
     /// How far the log is, and a way to wait for more.
@@ -195,6 +227,16 @@ impl Log {
     /// then is recovered by the next start.
     pub fn stop(self) {
         drop(self);
+    }
+}
+
+/// A sign of life of the log's writer.
+pub struct LogTurns(Arc<Control>);
+
+impl LogTurns {
+    /// Grows with every turn.
+    pub fn count(&self) -> u64 {
+        self.0.turns.load(Ordering::Relaxed)
     }
 }
 

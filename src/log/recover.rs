@@ -5,14 +5,12 @@ use crate::limits;
 use crate::log::LogError;
 use crate::log::extended;
 use crate::log::extended::ExtendedLog;
+use crate::log::left_over::LeftOver;
 use crate::log::slots;
 use crate::log::slots::BadSpool;
 use crate::log::slots::Spool;
 use crate::log::slots::State;
-use crate::record::By;
 use crate::record::Ended;
-use crate::record::Ending;
-use crate::record::Phase;
 use crate::record::line;
 use crate::record::line::LineWriter;
 use std::collections::HashSet;
@@ -42,9 +40,11 @@ pub fn recover(
     log: &mut ExtendedLog,
     writer: &mut LineWriter,
     standing: Standing,
-) -> Result<u64, LogError> {
+) -> Result<(u64, Vec<LeftOver>), LogError> {
     let spools = open_all(spool_dir)?;
-    let mut survivors = survivors(&spools, standing.last);
+    // A predecessor that lives has stood aside: what it has closed is written here, the rest while it goes on.
+    let living: Vec<bool> = spools.iter().map(|(_, spool)| !spool.take_over()).collect();
+    let mut survivors = survivors(&spools, &living, standing.last);
     forget_logged(&mut survivors, &spools, log_dir, standing.kernel_boot)
         .map_err(|error| failed("reading the end of extended.log in", log_dir, &error))?;
     // In the order the predecessor had begun to write them, then by time.
@@ -55,12 +55,22 @@ pub fn recover(
         failed("appending the records that a killed predecessor left to extended.log in", log_dir, &error)
     })?;
     if !survivors.is_empty() {
-        tracing::info!("recovered {} records of a killed predecessor, seq {first} to {seq}", survivors.len());
+        tracing::info!("recovered {} records of predecessors, seq {first} to {seq}", survivors.len());
     }
-    for (path, _) in &spools {
-        fs::remove_file(path).map_err(|error| failed("removing the recovered spool", path, &error))?;
+    for one in survivors.iter().filter(|one| living[one.spool]) {
+        spools[one.spool].1.set_state(one.slot, State::Free);
     }
-    Ok(seq)
+    let mut left_over = Vec::new();
+    for ((path, spool), living) in spools.into_iter().zip(living) {
+        if living {
+            let named = path.clone();
+            let adopted = LeftOver::adopt(path, spool);
+            left_over.push(adopted.map_err(|error| failed("adopting the spool", &named, &error))?);
+        } else {
+            fs::remove_file(&path).map_err(|error| failed("removing the recovered spool", &path, &error))?;
+        }
+    }
+    Ok((seq, left_over))
 }
 
 /// A record that is not in the log.
@@ -108,25 +118,27 @@ fn spool_files(spool_dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files.into_iter().map(|(_, path)| path).collect())
 }
 
-fn survivors(spools: &[(PathBuf, Spool)], last: u64) -> Vec<Survivor> {
+fn survivors(spools: &[(PathBuf, Spool)], living: &[bool], last: u64) -> Vec<Survivor> {
     let mut survivors = Vec::new();
     let mut body = Vec::new();
     for (index, (_, spool)) in spools.iter().enumerate() {
         for slot in 0..spool.size().slots() {
             let (state, assigned) = (spool.state(slot), spool.seq(slot));
             let logged = assigned != 0 && assigned <= last;
+            if logged && living[index] && state == State::Closed {
+                // The writer died between the line and this.
+                spool.set_state(slot, State::Free);
+            }
             if state == State::Free
+                || (state == State::Open && living[index])
                 || logged
                 || !spool.recover_body(slot, &mut body)
                 || slots::read_body(&body).is_none()
             {
                 continue;
             }
-            let mut ended = spool.numbers(slot);
-            if state == State::Open {
-                let phase = if ended.ending.phase == Phase::Complete { Phase::Data } else { ended.ending.phase };
-                ended.ending = Ending::new(By::Killed, phase);
-            }
+            let ended = spool.numbers(slot);
+            let ended = if state == State::Open { ended.killed() } else { ended };
             survivors.push(Survivor { spool: index, slot, assigned, ended });
         }
     }

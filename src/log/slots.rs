@@ -31,6 +31,7 @@ const FORMAT: u64 = 1;
 const HEADER_BYTES: usize = 4096;
 const HEADER_CHECKED_WORDS: usize = 8;
 const SEQ_HIGH_WORD: usize = 9;
+const OWNER_WORD: usize = 10;
 const NUMBER_WORDS: usize = 9;
 const BODY_FIXED_BYTES: usize = limits::SPOOL_SLOT_FIXED_BYTES - NUMBER_WORDS * 8;
 /// Lengths in a body: one for each text and a reserved one.
@@ -125,7 +126,12 @@ impl Spool {
         for (word, value) in words.iter().zip(header(size, boot, kernel_boot)) {
             word.store(value, Ordering::Relaxed);
         }
+        words[OWNER_WORD].store(u64::from(std::process::id()), Ordering::Relaxed);
         words[SEQ_HIGH_WORD].store(seq_high, Ordering::Release);
+        // Before it has its name: who finds it there and can lock it knows that this process is gone.
+        if !map.lock()? {
+            return Err(io::Error::other("somebody else has locked the new file"));
+        }
         fs::rename(&beside, path)?;
         Ok(Spool { map, size, boot: boot.to_string(), kernel_boot })
     }
@@ -183,6 +189,17 @@ impl Spool {
     /// The kernel's boot id of the run that made it.
     pub fn kernel_boot(&self) -> [u8; 16] {
         self.kernel_boot
+    }
+
+    /// Whether the process that made it is gone, and nobody but this one uses it from now on.
+    pub fn take_over(&self) -> bool {
+        // A file system that knows no locks has no living predecessor either: there is no handing over on it.
+        self.map.lock().unwrap_or(true)
+    }
+
+    /// The process that made it; 0 if it did not say.
+    pub fn owner(&self) -> u32 {
+        u32::try_from(self.map.words()[OWNER_WORD].load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// The highest `seq` given out, as noted here.

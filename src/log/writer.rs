@@ -5,6 +5,8 @@ use crate::limits;
 use crate::log::Progress;
 use crate::log::desk::Shared;
 use crate::log::extended::ExtendedLog;
+use crate::log::left_over;
+use crate::log::left_over::LeftOver;
 use crate::log::recent::Chunk;
 use crate::log::recent::Recent;
 use crate::log::slots;
@@ -14,6 +16,8 @@ use crate::record::lines::Lines;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -23,6 +27,8 @@ use tokio::sync::watch;
 /// What others tell the writer.
 #[derive(Default)]
 pub struct Control {
+    /// How often the writer has turned.
+    pub turns: AtomicU64,
     /// Write what is closed, sync, end.
     pub stop: AtomicBool,
     /// Up to here the master has the records.
@@ -38,6 +44,12 @@ pub struct Control {
 /// The writer's state. `run` is its thread.
 pub struct Writer {
     pub cores: Vec<Arc<Shared>>,
+    /// Spools of processes that stood aside.
+    pub left_over: Vec<LeftOver>,
+    /// Those processes, for whoever must tell them to end.
+    pub owners: Arc<Mutex<Vec<u32>>>,
+    /// When their slots were looked through last.
+    pub looked_left_over: Mono,
     pub log: ExtendedLog,
     pub line: LineWriter,
     /// The highest `seq` given out.
@@ -59,8 +71,15 @@ pub struct Batch {
     appended: usize,
     /// `seq` of the first line that is not.
     first: u64,
-    slots: Vec<(usize, u32)>,
+    slots: Vec<(Source, u32)>,
     body: Vec<u8>,
+}
+
+/// Whose spool a slot is in.
+#[derive(Clone, Copy)]
+enum Source {
+    Core(usize),
+    LeftOver(usize),
 }
 
 impl Batch {
@@ -77,6 +96,7 @@ impl Writer {
         let mut synced = Mono::now();
         let mut looked = Mono::now();
         loop {
+            self.control.turns.fetch_add(1, Ordering::Relaxed);
             let stopping = self.control.stop.load(Ordering::Acquire);
             let appended = self.append_some();
             let count = *appended.as_ref().unwrap_or(&0);
@@ -116,10 +136,16 @@ impl Writer {
         self.log.set_bytes_max(self.control.file_bytes_max.load(Ordering::Relaxed));
         self.log.append(&self.batch.lines.text()[self.batch.appended..], self.batch.first)?;
         self.batch.appended = self.batch.lines.text().len();
-        for (core, slot) in self.batch.slots.drain(..) {
-            let shared = &self.cores[core];
-            shared.spool.set_state(slot, State::Free);
-            shared.freed.push(slot);
+        for (from, slot) in self.batch.slots.drain(..) {
+            match from {
+                Source::Core(core) => {
+                    let shared = &self.cores[core];
+                    shared.spool.set_state(slot, State::Free);
+                    shared.freed.push(slot);
+                }
+                // Its process takes no slot back: its writer is gone.
+                Source::LeftOver(index) => self.left_over[index].spool.set_state(slot, State::Free),
+            }
         }
         let full = self.batch.lines.len() + limits::LOG_APPEND_RECORDS_MAX > limits::BATCH_RECORDS_MAX;
         if full || self.batch.appended > limits::LOG_CHUNK_BYTES_MAX {
@@ -143,7 +169,7 @@ impl Writer {
                 && let Some(slot) = shared.closed.pop()
             {
                 shared.spool.copy_body(slot, &mut self.batch.body);
-                self.batch.slots.push((core, slot));
+                self.batch.slots.push((Source::Core(core), slot));
                 let Some(entry) = slots::read_body(&self.batch.body) else {
                     // Its core wrote it just now: only broken memory could come here.
                     tracing::error!("a slot of core {core}'s record spool cannot be read: its record is lost");
@@ -156,9 +182,41 @@ impl Writer {
                 self.batch.lines.write(seq, |out| line.write(out, &entry, &ended, boot, seq));
             }
         }
+        if !self.left_over.is_empty()
+            && Mono::now().micros_since(self.looked_left_over) >= limits::LEFT_OVER_LOOK_MS * 1000
+        {
+            self.looked_left_over = Mono::now();
+            self.collect_left_over();
+        }
         if let Some(shared) = self.cores.first() {
             shared.spool.set_seq_high(self.seq);
         }
+    }
+
+    /// The same for what processes that stood aside have finished, and forgets those that are through.
+    fn collect_left_over(&mut self) {
+        if self.batch.slots.is_empty() {
+            // Nothing in the batch counts by their places.
+            self.left_over.retain(|one| !one.is_finished());
+        }
+        for (index, one) in self.left_over.iter_mut().enumerate() {
+            one.look();
+            for slot in 0..one.spool.size().slots() {
+                if self.batch.slots.len() >= limits::LOG_APPEND_RECORDS_MAX
+                    || self.batch.lines.text().len() > limits::LOG_CHUNK_BYTES_MAX
+                {
+                    break; // the next look finds the rest
+                }
+                let Some(ended) = one.finished(slot, &mut self.batch.body) else { continue };
+                let Some(entry) = slots::read_body(&self.batch.body) else { continue };
+                self.batch.slots.push((Source::LeftOver(index), slot));
+                self.seq += 1;
+                one.spool.set_seq(slot, self.seq);
+                let (line, boot, seq) = (&mut self.line, one.spool.boot(), self.seq);
+                self.batch.lines.write(seq, |out| line.write(out, &entry, &ended, boot, seq));
+            }
+        }
+        *self.owners.lock().unwrap_or_else(PoisonError::into_inner) = left_over::owners(&self.left_over);
     }
 
     fn sync(&mut self) -> io::Result<()> {

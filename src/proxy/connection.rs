@@ -97,7 +97,7 @@ async fn exchanges(client: &Client<'_>, mut buf: Vec<u8>) {
     let (state, mut head) = (client.state, RequestHead::new());
     for request_id in 1u32.. {
         // A drain ends idle connections; one that becomes idle later ends itself.
-        if request_id > 1 && buf.is_empty() && state.draining.get() {
+        if request_id > 1 && buf.is_empty() && state.idle_ends.get() {
             break;
         }
         let (arrival, back) = read_head(client, buf, &mut head, request_id == 1).await;
@@ -170,7 +170,7 @@ async fn read_head(client: &Client<'_>, mut buf: Vec<u8>, head: &mut RequestHead
     let in_time = || deadlines.after(state.timeouts().head);
     let mut deadline = match (first, started.is_some()) {
         // Who came while the listener closed gets a moment to say what for.
-        (true, false) if state.draining.get() => deadlines.after(state.timeouts().linger),
+        (true, false) if state.idle_ends.get() => deadlines.after(state.timeouts().linger),
         (false, false) => deadlines.after(state.timeouts().keep_alive),
         _ => in_time(),
     };

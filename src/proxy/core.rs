@@ -209,6 +209,12 @@ impl CoreHandle {
         self.ask(|ack| Order::Tune(Box::new(tuning), ack)).await
     }
 
+    /// Stops accepting; what is there goes on. Answers say from now on that their connection ends, and with `end_idle` so do
+    /// connections that wait for a next request.
+    pub async fn stand_aside(&self, end_idle: bool) -> Result<(), String> {
+        self.ask(|ack| Order::StandAside(end_idle, ack)).await
+    }
+
     /// Stops accepting, lets what is under way end for up to `within`, cuts the rest, ends the core. Returns when the
     /// last connection is gone; [`CoreHandle::join`] then returns at once.
     pub async fn drain(&self, within: Duration) -> Result<(), String> {
@@ -218,6 +224,11 @@ impl CoreHandle {
     /// What the core has counted, from any thread at any time.
     pub fn counters(&self) -> Arc<CoreCounters> {
         Arc::clone(&self.counters)
+    }
+
+    /// Grows with every turn of the core: one that stands still is stuck.
+    pub fn turns(&self) -> u64 {
+        self.counters.turns.get()
     }
 
     /// What the core has counted so far.
@@ -248,6 +259,7 @@ enum Order {
     Commit(Ack),
     Abort(Ack),
     Tune(Box<Tuning>, Ack),
+    StandAside(bool, Ack),
     Drain(Duration, Ack),
 }
 
@@ -280,6 +292,8 @@ pub(super) struct CoreState {
     pub(super) upstreams: Rc<Upstreams>,
     pub(super) counters: Arc<CoreCounters>,
     pub(super) draining: Cell<bool>,
+    /// Connections that wait for a next request are ended, and none begins to.
+    pub(super) idle_ends: Cell<bool>,
     /// The time to drain is over: what still runs is being cut.
     pub(super) cutting: Cell<bool>,
     pub(super) scratch: RefCell<Scratch>,
@@ -320,6 +334,7 @@ impl CoreState {
             desk: RefCell::new(config.spool),
             counters,
             draining: Cell::new(false),
+            idle_ends: Cell::new(false),
             cutting: Cell::new(false),
             scratch: RefCell::default(),
             reply_heads: RefCell::default(),
@@ -394,10 +409,8 @@ async fn live(
     }
     state.upstreams.read_credentials().await;
     let _ = started.send(Ok(()));
-    let (within, ack) = obey(&state, &mut mailbox).await;
-    state.draining.set(true);
-    listeners.iter().for_each(TcpListener::close);
-    state.deadlines.end_idle();
+    let (within, ack) = obey(&state, &listeners, &mut mailbox).await;
+    stand_aside(&state, &listeners, true).await;
     state.upstreams.end();
     wait_until_empty(&state, within).await;
     if state.counters.connections_open.get() > 0 {
@@ -421,6 +434,7 @@ fn chores(state: &Rc<CoreState>) -> impl FnMut(Wall) + use<> {
         (state.deadlines.after(POOL_SWEEP_MS), state.deadlines.after(OWN_ADDRESSES_REFRESH_MS));
     let mut system_by = state.deadlines.after(SYSTEM_LOOK_MS);
     move |_now| {
+        state.counters.turns.add(1);
         state.counters.sockets.set(state.deadlines.entered() as u64);
         state.counters.operations.set(io::operations());
         if state.deadlines.passed(pool_by) {
@@ -454,7 +468,11 @@ async fn refresh_own_addresses(state: Rc<CoreState>) {
 }
 
 /// Does as the mailbox says until it says drain, or nobody is left to say anything.
-async fn obey(state: &Rc<CoreState>, mailbox: &mut mpsc::Receiver<Order>) -> (Duration, Option<Ack>) {
+async fn obey(
+    state: &Rc<CoreState>,
+    listeners: &[TcpListener],
+    mailbox: &mut mpsc::Receiver<Order>,
+) -> (Duration, Option<Ack>) {
     while let Some(order) = mailbox.recv().await {
         match order {
             Order::Prepare(snapshot, ack) => {
@@ -483,10 +501,25 @@ async fn obey(state: &Rc<CoreState>, mailbox: &mut mpsc::Receiver<Order>) -> (Du
                 *state.balancers.borrow_mut() = Rc::new(tuning.balancers);
                 let _ = ack.send(Ok(()));
             }
+            Order::StandAside(end_idle, ack) => {
+                stand_aside(state, listeners, end_idle).await;
+                let _ = ack.send(Ok(()));
+            }
             Order::Drain(within, ack) => return (within, Some(ack)),
         }
     }
     (Duration::ZERO, None)
+}
+
+async fn stand_aside(state: &CoreState, listeners: &[TcpListener], end_idle: bool) {
+    state.draining.set(true);
+    for listener in listeners {
+        listener.close().await;
+    }
+    if end_idle {
+        state.idle_ends.set(true);
+        state.deadlines.end_idle();
+    }
 }
 
 async fn wait_until_empty(state: &CoreState, within: Duration) {

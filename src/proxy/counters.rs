@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct CoreCounters {
+    /// Sweeps of its table of deadlines.
+    pub(super) turns: Counter,
     pub(super) connections: Counter,
     pub(super) connections_open: Counter,
     pub(super) shed: Counter,

@@ -160,6 +160,14 @@ pub struct Ended {
     pub bypassed: bool,
 }
 
+impl Ended {
+    /// The numbers of a record that was open when its process was killed: they tell its last update, and the phase it was in.
+    pub fn killed(self) -> Ended {
+        let phase = if self.ending.phase == Phase::Complete { Phase::Data } else { self.ending.phase };
+        Ended { ending: Ending::new(By::Killed, phase), ..self }
+    }
+}
+
 /// A node's identity for its records: random, made once with its state directory. Sequence numbers count within it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub [u8; 16]);

@@ -117,6 +117,8 @@ pub struct Times {
     pub total: u64,
     /// DRAIN_TIME: what is under way when the node stops.
     pub drain: u64,
+    /// HANDOVER_TIME.
+    pub handover: u64,
 }
 
 impl Settings {
@@ -157,6 +159,7 @@ impl Settings {
             "TUNNEL_TIME" => self.times.tunnel.to_string(),
             "TOTAL_TIME" => self.times.total.to_string(),
             "DRAIN_TIME" => self.times.drain.to_string(),
+            "HANDOVER_TIME" => self.times.handover.to_string(),
             "ACTIVATION_KEY_FILE" => self.activation_key_file.display().to_string(),
             "CREDENTIALS_DIR" => self.credentials_dir.display().to_string(),
             "STATE_DIR" => self.state_dir.display().to_string(),

@@ -235,6 +235,14 @@ pub const TABLE: &[Key] = &[
         live: true,
     },
     Key {
+        name: "HANDOVER_TIME",
+        default: "3600",
+        accepts: "seconds from 0 to 86400",
+        help: "How long what is under way (a long download, a tunnel) may go on in the former process after a restart or an upgrade \
+               that put a new one beside it, before it is cut. Only under systemd; elsewhere DRAIN_TIME counts for restarts too.",
+        live: true,
+    },
+    Key {
         name: "ACTIVATION_KEY_FILE",
         default: "/etc/tidegate/activation.key",
         accepts: DIRECTORY,

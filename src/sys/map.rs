@@ -8,6 +8,7 @@ use nix::sys::mman::munmap;
 use std::ffi::c_void;
 use std::fs::File;
 use std::fs::OpenOptions;
+use std::fs::TryLockError;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,6 +23,7 @@ use std::sync::atomic::AtomicU64;
 pub struct SharedMap {
     start: NonNull<c_void>,
     bytes: usize,
+    file: File,
 }
 
 // JUSTIFICATION: a core and the log's writer share the spool; a raw pointer alone would tie it to one thread.
@@ -37,14 +39,14 @@ impl SharedMap {
     pub fn create(path: &Path, bytes: usize, mode: u32) -> io::Result<SharedMap> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
         posix_fallocate(&file, 0, i64::try_from(bytes).map_err(io::Error::other)?)?;
-        SharedMap::of(&file, bytes)
+        SharedMap::of(file, bytes)
     }
 
     /// Maps an existing file, as long as it is now (a rest of less than eight bytes is left out).
     pub fn open(path: &Path) -> io::Result<SharedMap> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let bytes = file.metadata()?.len();
-        SharedMap::of(&file, usize::try_from(bytes).map_err(io::Error::other)? & !7)
+        SharedMap::of(file, usize::try_from(bytes).map_err(io::Error::other)? & !7)
     }
 
     /// The file's words, in order.
@@ -55,13 +57,24 @@ impl SharedMap {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast::<AtomicU64>(), self.bytes / 8) }
     }
 
-    fn of(file: &File, bytes: usize) -> io::Result<SharedMap> {
+    /// Locks the file against other maps of it, of this process or another, until this one is dropped; `false` if another has
+    /// locked it.
+    pub fn lock(&self) -> io::Result<bool> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn of(file: File, bytes: usize) -> io::Result<SharedMap> {
         let length = NonZeroUsize::new(bytes).ok_or_else(|| io::Error::other("the file is empty"))?;
         // JUSTIFICATION: std has no mmap.
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory that anybody uses.
-        let start =
-            unsafe { mmap(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, file, 0)? };
-        Ok(SharedMap { start, bytes })
+        let start = unsafe {
+            mmap(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, &file, 0)?
+        };
+        Ok(SharedMap { start, bytes, file })
     }
 }
 

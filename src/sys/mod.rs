@@ -1,6 +1,7 @@
 //! System calls behind safe verbs. Everything that names `nix` is here; callers see std types.
 #![allow(unsafe_code)] // memory mapping needs it; each use says why it is sound
 
+pub mod activation;
 pub mod affinity;
 pub mod event;
 pub mod host;

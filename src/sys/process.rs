@@ -5,7 +5,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 
@@ -37,7 +37,38 @@ pub fn terminate(pid: u32) -> io::Result<()> {
     kill(Pid::from_raw(pid as i32), Signal::SIGTERM).map_err(io::Error::from)
 }
 
-/// Replaces this process by `program` with `arguments`, keeping its pid. Returns only if that failed.
-pub fn replace_self(program: &Path, arguments: &[&std::ffi::OsStr]) -> io::Error {
-    Command::new(program).args(arguments).exec()
+/// SIGTERM: end in good order.
+pub const TERMINATE: i32 = nix::libc::SIGTERM;
+/// SIGHUP: read the startup params again.
+pub const HANGUP: i32 = nix::libc::SIGHUP;
+/// SIGABRT: end at once; somebody hangs.
+pub const ABORT: i32 = nix::libc::SIGABRT;
+/// SIGUSR1: a successor takes over.
+pub const STAND_ASIDE: i32 = nix::libc::SIGUSR1;
+
+/// Sends `signal` to process `pid`.
+pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
+    Ok(kill(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?), Signal::try_from(signal)?)?)
+}
+
+/// The process that started this one, or that inherited it.
+pub fn parent() -> u32 {
+    nix::unistd::getppid().as_raw() as u32
+}
+
+/// Undoes the bond of [`spawn_bound`] in the child: it may outlive its parent from now on.
+pub fn outlive_parent() {
+    // A bond that could not be undone ends this process a little earlier than it wished.
+    let _ = nix::sys::prctl::set_pdeathsig(None);
+}
+
+/// Where our own program stands now. By its path, not /proc/self/exe: after an upgrade the new one stands there.
+pub fn own_program() -> PathBuf {
+    let named = std::env::args_os().next().map(PathBuf::from).filter(|path| path.is_absolute() && path.exists());
+    named.or_else(|| std::env::current_exe().ok()).unwrap_or_else(|| PathBuf::from("tidegate"))
+}
+
+/// Replaces this process by `command`, keeping its pid. Returns only if that failed.
+pub fn replace_self(command: &mut Command) -> io::Error {
+    command.exec()
 }
