@@ -566,6 +566,50 @@ fn a_thread_that_hangs_stops_the_watchdogs_food() {
     }
 }
 
+/// With the number of hosts in TIDEGATE_START_HOSTS (5000000) and a release build: what a start costs under a large policy.
+#[test]
+fn a_node_with_a_large_policy_is_up_at_once_and_damage_in_it_is_found_later() {
+    let hosts: usize = std::env::var("TIDEGATE_START_HOSTS").ok().and_then(|text| text.parse().ok()).unwrap_or(20_000);
+    let systemd = Systemd::with_sockets(&[]);
+    systemd.start_with_policy();
+    let lists = systemd.layout.dir.join("lists");
+    fs::create_dir_all(&lists).unwrap();
+    let lines: String = (0..hosts).map(|n| format!("host{n}.site{}.example\n", n % 5_000)).collect();
+    fs::write(lists.join("big.txt"), lines).unwrap();
+    let document =
+        test_policy(systemd.origin.address, "") + "\n[[categories]]\nname = \"Big\"\nfiles = [\"big.txt\"]\n";
+    let action = Action::PolicyApply { document, comment: String::new(), base: None };
+    let outcome = control::ask(&systemd.layout.control, &action).unwrap();
+    assert!(matches!(outcome, Ok(Outcome::Applied { .. })), "{outcome:?}");
+    let ask = || Client::connect(systemd.layout.proxy).and_then(|mut client| client.get(&systemd.url("/bytes/1")));
+    for _ in 0..5 {
+        kill(systemd.status().unwrap().pid);
+        systemd.ended();
+        let begun = Instant::now();
+        systemd.spawn(&["keep"]);
+        assert_eq!(ask().unwrap().status, 200);
+        println!("{hosts} hosts: from the start to the first answer {} ms", begun.elapsed().as_millis());
+        systemd.wait_for("READY=1");
+    }
+
+    // A bit of the host table turns on the disk: the node starts, finds it, and starts again with the policy before.
+    let snapshots = systemd.layout.dir.join("state/snapshots");
+    let files = fs::read_dir(&snapshots).unwrap().map(|entry| entry.unwrap().path());
+    let newest = files.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("2-")).unwrap();
+    process::terminate(systemd.service_pid()).unwrap();
+    assert!(systemd.ended());
+    let mut bytes = fs::read(&newest).unwrap();
+    let place = bytes.windows(14).position(|window| window == b"host777.site77").expect("the table has its names");
+    bytes[place] = b'X';
+    fs::remove_file(&newest).unwrap();
+    fs::write(&newest, bytes).unwrap();
+    systemd.start();
+    assert_eq!(ask().unwrap().status, 200);
+    wait_until("the node is back at version 1", || systemd.status().is_some_and(|status| status.policy_version == 1));
+    assert!(newest.with_extension("damaged").exists());
+    assert_eq!(ask().unwrap().status, 200);
+}
+
 /// A thread that somebody else has stopped, as a hang would; it goes on when this is dropped.
 struct HeldThread(nix::libc::pid_t);
 

@@ -70,6 +70,44 @@ fn use_it(snapshot: &Snapshot) {
     snapshot.document();
 }
 
+/// A held file is opened without its whole hash: whatever byte of it is damaged, it is refused at once, or it harms nobody until its
+/// proof fails.
+#[test]
+fn a_damaged_held_file_is_refused_at_once_or_by_its_proof() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("held.snapshot");
+    let good = file();
+    std::fs::write(&path, &good).unwrap();
+    let snapshot = Snapshot::open_held(&path).unwrap();
+    assert_eq!(snapshot.prove(), Ok(()));
+    assert_eq!(snapshot.bytes(), good, "it is the very file");
+    use_it(&snapshot);
+    let (mut at_once, mut later) = (0, 0);
+    for at in (0..good.len()).step_by(7) {
+        let mut damaged = good.clone();
+        damaged[at] ^= 0x41;
+        // A new file each time: one that is mapped must not change.
+        let path = dir.path().join(format!("{at}.snapshot"));
+        std::fs::write(&path, &damaged).unwrap();
+        match Snapshot::open_held(&path) {
+            Err(_) => at_once += 1,
+            Ok(snapshot) => {
+                use_it(&snapshot);
+                assert!(snapshot.prove().is_err(), "byte {at}");
+                later += 1;
+            }
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+    assert!(at_once > 0 && later > 0, "{at_once} at once, {later} later");
+    for length in [0, 1, HEADER - 1, HEADER, good.len() / 2, good.len() - 1] {
+        let path = dir.path().join(format!("cut-{length}.snapshot"));
+        std::fs::write(&path, &good[..length]).unwrap();
+        assert!(Snapshot::open_held(&path).is_err(), "{length} bytes");
+    }
+    assert!(Snapshot::open_held(&dir.path().join("nowhere")).is_err());
+}
+
 #[test]
 fn every_bit_of_the_header_is_covered() {
     let file = file();

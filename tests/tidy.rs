@@ -14,7 +14,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("settings", "base limits"),
     ("sys", "base limits"),
     ("io", "base limits sys"),
-    ("policy", "base limits wire record"),
+    ("policy", "base limits wire record sys"),
     ("tls", "base limits wire sys io"),
     ("log", "base limits record sys"),
     ("proxy", "base limits wire record sys io policy tls log"),

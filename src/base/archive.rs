@@ -8,11 +8,40 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Portable};
 use std::marker::PhantomData;
 
-/// Bytes that hold a valid archive of `T`. Made only by [`Verified::check`]; immutable after.
+/// Bytes that somebody keeps in their place.
+///
+/// # Safety
+///
+/// [`StableBytes::bytes`] always answers the same bytes at the same address, and nobody changes them, as long as the value
+/// lives, wherever it is moved to.
+pub unsafe trait StableBytes: Send + Sync {
+    /// They.
+    fn bytes(&self) -> &[u8];
+}
+
+// JUSTIFICATION: copied bytes are kept like mapped ones.
+// SAFETY: the vector is owned by a `Verified`, which hands it to nobody; moving it does not move its heap.
+unsafe impl StableBytes for AlignedVec {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+/// Bytes that hold a valid archive of `T`. Made only by [`Verified::check`] and [`Verified::adopt`]; immutable after.
 pub struct Verified<T: Archive> {
-    bytes: AlignedVec,
+    /// Into what `_keeper` keeps.
+    start: *const u8,
+    length: usize,
+    _keeper: Box<dyn StableBytes>,
     of: PhantomData<fn() -> T>,
 }
+
+// JUSTIFICATION: all cores read one snapshot; the pointer alone would tie it to a thread.
+// SAFETY: the bytes are read only, and their keeper is Send and Sync.
+unsafe impl<T: Archive> Send for Verified<T> {}
+// JUSTIFICATION: as above.
+// SAFETY: as above.
+unsafe impl<T: Archive> Sync for Verified<T> {}
 
 impl<T> Verified<T>
 where
@@ -23,22 +52,33 @@ where
     pub fn check(bytes: &[u8]) -> Result<Self, String> {
         let mut aligned = AlignedVec::with_capacity(bytes.len());
         aligned.extend_from_slice(bytes);
-        rkyv::access::<T::Archived, Error>(&aligned).map_err(|error| error.to_string())?;
-        Ok(Verified { bytes: aligned, of: PhantomData })
+        Self::adopt(Box::new(aligned), 0)
+    }
+
+    /// Checks that the bytes of `keeper` from `from` on are an archive of `T`, and uses them where they are. They must be
+    /// aligned as rkyv wants it (to 16 bytes).
+    pub fn adopt(keeper: Box<dyn StableBytes>, from: usize) -> Result<Self, String> {
+        let bytes = keeper.bytes().get(from..).ok_or("the archive begins behind the end")?;
+        rkyv::access::<T::Archived, Error>(bytes).map_err(|error| error.to_string())?;
+        let (start, length) = (bytes.as_ptr(), bytes.len());
+        Ok(Verified { start, length, _keeper: keeper, of: PhantomData })
     }
 
     /// The archive, read in place.
     #[inline]
     pub fn get(&self) -> &T::Archived {
         // JUSTIFICATION: checking again costs time in proportion to the archive, and a snapshot is read per request.
-        // SAFETY: `check` validated exactly these bytes as a `T::Archived` at their root; they are owned, aligned by
-        // `AlignedVec`, never handed out mutably and never changed after.
-        unsafe { rkyv::access_unchecked::<T::Archived>(&self.bytes) }
+        // SAFETY: `adopt` validated exactly these bytes as a `T::Archived` at their root, alignment included; their keeper
+        // keeps them in place and unchanged.
+        unsafe { rkyv::access_unchecked::<T::Archived>(self.bytes()) }
     }
 
     /// The bytes of the archive.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        // JUSTIFICATION: asking the keeper would be a call through a table for every look at a snapshot.
+        // SAFETY: `start` and `length` are what the keeper answered, which stays as it is while the keeper lives.
+        unsafe { std::slice::from_raw_parts(self.start, self.length) }
     }
 }
 

@@ -11,7 +11,6 @@ use crate::cluster::protocol::hash_text;
 use crate::cluster::protocol::parse_hash;
 use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
 use crate::limits::HELD_SNAPSHOTS;
-use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::policy::Snapshot;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -94,6 +93,11 @@ pub fn make_current(state_dir: &Path, snapshot: &Snapshot, synced: Wall) -> io::
     Ok(())
 }
 
+/// Where the file of `snapshot` stands, if it is held.
+pub fn file_of(state_dir: &Path, snapshot: &Snapshot) -> PathBuf {
+    path_of(&dir(state_dir), &hash_text(snapshot.hash()))
+}
+
 fn dir(state_dir: &Path) -> PathBuf {
     state_dir.join("snapshots")
 }
@@ -132,8 +136,7 @@ fn entries_by_age(dir: &Path) -> Vec<Entry> {
 }
 
 fn open(dir: &Path, entry: &Entry) -> Result<Snapshot, String> {
-    let bytes = read_at_most(&path_of(dir, &entry.hash), SNAPSHOT_BYTES_MAX).map_err(|e| e.to_string())?;
-    let snapshot = Snapshot::open(&bytes).map_err(|e| e.to_string())?;
+    let snapshot = Snapshot::open_held(&path_of(dir, &entry.hash)).map_err(|e| e.to_string())?;
     if hash_text(snapshot.hash()) != entry.hash {
         return Err(format!("it holds {} and not what its file name says", snapshot.name()));
     }

@@ -111,21 +111,25 @@ impl Keeper {
         let mut reload = signal(SignalKind::hangup())?;
         let mut hand_over = signal(SignalKind::user_defined1())?;
         let mut abort = signal(SignalKind::from_raw(process::ABORT))?;
-        let mut handing_over = false;
+        let (mut handing_over, mut told) = (false, None);
+        let mut late = Box::pin(tokio::time::sleep(Duration::ZERO));
         loop {
-            let patience = match self.leaving {
-                Some(Leaving::NextKeeper | Leaving::Successor) => Duration::from_millis(ASIDE_MS_MAX),
-                // The node knows how long it may take; systemd holds a watch over both.
-                _ => Duration::from_secs(3_600),
-            };
+            if self.leaving != told {
+                told = self.leaving;
+                late = Box::pin(tokio::time::sleep(Duration::from_millis(ASIDE_MS_MAX)));
+            }
+            // Whether it drains or stands aside: a stop may take as long as the node says, and systemd holds a watch over that.
+            let standing_aside = matches!(told, Some(Leaving::NextKeeper | Leaving::Successor));
             let news = tokio::select! {
+                // In this order: ExecStop says what the stop behind it means.
+                biased;
+                _ = hand_over.recv() => News::HandOver,
                 message = self.node.hear() => News::Said(message),
                 _ = died.recv() => News::Died,
                 () = stop.recv() => News::Stop,
-                _ = hand_over.recv() => News::HandOver,
                 _ = reload.recv() => News::Reload,
                 _ = abort.recv() => News::Abort,
-                () = tokio::time::sleep(patience) => News::Late,
+                () = &mut late, if standing_aside => News::Late,
             };
             match news {
                 News::Said(message) => {
@@ -151,12 +155,11 @@ impl Keeper {
                     let _ = self.node.child.wait();
                     return Ok(failed("the node hung and was aborted"));
                 }
-                News::Late => match self.leaving {
-                    Some(Leaving::NextKeeper | Leaving::Successor) => {
-                        let _ = self.node.child.kill();
-                    }
-                    _ => {}
-                },
+                News::Late => {
+                    eprintln!("tidegate: the node did not stand aside within {ASIDE_MS_MAX} ms: killing it");
+                    let _ = self.node.child.kill();
+                    late = Box::pin(tokio::time::sleep(Duration::from_millis(ASIDE_MS_MAX)));
+                }
             }
         }
     }

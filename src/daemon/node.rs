@@ -59,6 +59,7 @@ use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -147,6 +148,10 @@ impl Node {
 
         let policies = open_policies(&settings)?;
         let (snapshot, synced, trouble) = first_snapshot(&settings, policies.as_deref());
+        let held_file = match &policies {
+            Some(policies) => policies.snapshot_path(snapshot.name()),
+            None => held::file_of(&settings.state_dir, &snapshot),
+        };
         let records = open_records(&settings)?;
         let doors = Doors::open(&settings, cores, passed, &notify)?;
         let sockets = |error: io::Error| format!("preparing the listening sockets: {error}");
@@ -200,6 +205,7 @@ impl Node {
         services::note_sync(desk.clone(), cluster.slave());
         services::prune(desk.clone());
         drop(_inside);
+        prove_held(&desk, held_file);
         let vitals = Vitals::new(desk.publisher.clone(), log.turns(), runtime.handle().clone(), cluster.tasks());
         Ok(Node { runtime, desk, log, notify, keeper, doors, vitals, cluster })
     }
@@ -324,6 +330,29 @@ impl Node {
     }
 }
 
+/// Checks in the background what opening the held snapshot left, which takes time in proportion to its lists. A file that fails is
+/// set aside, and the node starts again with the one before, as if it had found the damage at once.
+fn prove_held(desk: &Arc<NodeDesk>, file: PathBuf) {
+    let (snapshot, restart) = (desk.publisher.current(), desk.restart.clone());
+    let proving = move || {
+        affinity::go_behind_data_cores();
+        let Err(error) = snapshot.prove() else { return };
+        let aside = file.with_extension("damaged");
+        tracing::error!(
+            "the held snapshot {} is damaged: {error}. It is kept as {}, and the node starts again with an older one",
+            file.display(),
+            aside.display()
+        );
+        match fs::rename(&file, &aside) {
+            Ok(()) => restart.notify_one(),
+            Err(error) => tracing::error!("setting {} aside: {error}; remove it and restart the node", file.display()),
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("prove".to_string()).spawn(proving) {
+        tracing::error!("starting the thread that proves the held snapshot: {error}");
+    }
+}
+
 /// SIGHUP: what `systemctl reload` sends where it knows Type=notify-reload.
 async fn reload(desk: &Arc<NodeDesk>, notify: &Notify) {
     notify.reloading();
@@ -439,16 +468,17 @@ fn first_snapshot(settings: &Settings, policies: Option<&Policies>) -> (Arc<Snap
 fn newest_of(policies: &Policies) -> Result<Option<Snapshot>, String> {
     let mut troubles = Vec::new();
     for version in policies.log(crate::limits::HELD_SNAPSHOTS as u32).map_err(|error| error.0)? {
-        let opened = policies
-            .snapshot_bytes(&version)
-            .map_err(|error| error.0)
-            .and_then(|bytes| Snapshot::open(&bytes).map_err(|error| error.to_string()));
-        match opened {
+        match Snapshot::open_held(&policies.snapshot_path(&version.snapshot)) {
             Ok(snapshot) => {
                 troubles.iter().for_each(|words| tracing::error!("{words}"));
                 return Ok(Some(snapshot));
             }
-            Err(words) => troubles.push(format!("the snapshot of policy {} cannot be used: {words}", version.snapshot)),
+            Err(error) => troubles.push(format!(
+                "the snapshot of policy {name} cannot be used: {error}. `tidegate policy rollback {number}` compiles the same \
+                 document again",
+                name = version.snapshot,
+                number = version.version
+            )),
         }
     }
     if troubles.is_empty() { Ok(None) } else { Err(troubles.join("; ")) }

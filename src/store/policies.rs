@@ -216,18 +216,6 @@ impl Policies {
         self.snapshots.join(format!("{snapshot}.snapshot"))
     }
 
-    /// The snapshot file of a version, unverified.
-    pub fn snapshot_bytes(&self, version: &Version) -> Result<Vec<u8>, DatabaseError> {
-        let path = self.snapshot_path(&version.snapshot);
-        fs::read(&path).map_err(|error| {
-            DatabaseError(format!(
-                "cannot read {}: {error}. `tidegate policy rollback {}` compiles the same document again.",
-                path.display(),
-                version.version
-            ))
-        })
-    }
-
     fn connection(&self) -> MutexGuard<'_, Connection> {
         // A panic while it was held left at most an open transaction, which SQLite rolled back when it was dropped.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
@@ -293,7 +281,7 @@ mod tests {
         assert_eq!(policies.get(u64::MAX).unwrap(), None);
         let numbers: Vec<u64> = policies.log(2).unwrap().iter().map(|version| version.version).collect();
         assert_eq!(numbers, [3, 2]);
-        assert_eq!(policies.snapshot_bytes(&current.version).unwrap(), b"snapshot");
+        assert_eq!(fs::read(policies.snapshot_path(&current.version.snapshot)).unwrap(), b"snapshot");
     }
 
     #[test]

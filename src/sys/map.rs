@@ -1,5 +1,6 @@
 //! Files mapped into memory and shared with the kernel's page cache: what is stored there outlives this process.
 
+use crate::base::archive::StableBytes;
 use nix::fcntl::posix_fallocate;
 use nix::sys::mman::MapFlags;
 use nix::sys::mman::ProtFlags;
@@ -81,6 +82,54 @@ impl SharedMap {
 impl Drop for SharedMap {
     fn drop(&mut self) {
         // SAFETY: exactly what `of` mapped; `words` borrows from `self`, so no reference outlives it.
+        let _ = unsafe { munmap(self.start, self.bytes) };
+    }
+}
+
+/// A file as bytes that are read where the page cache has them, nothing copied. For files that are only ever replaced, never
+/// written in place: a writer would change what was checked before.
+pub struct ReadMap {
+    start: NonNull<c_void>,
+    bytes: usize,
+}
+
+// JUSTIFICATION: all cores read one mapping; a raw pointer alone would tie it to one thread.
+// SAFETY: the memory is mapped for reading alone, and the pointer is not tied to a thread.
+unsafe impl Send for ReadMap {}
+// JUSTIFICATION: as above.
+// SAFETY: as above.
+unsafe impl Sync for ReadMap {}
+
+impl ReadMap {
+    /// Maps the file at `path`, which may have at most `bytes_max`.
+    pub fn open(path: &Path, bytes_max: usize) -> io::Result<ReadMap> {
+        let file = File::open(path)?;
+        let bytes = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        if bytes > bytes_max {
+            return Err(io::Error::other(format!("larger than {bytes_max} bytes")));
+        }
+        let length = NonZeroUsize::new(bytes).ok_or_else(|| io::Error::other("the file is empty"))?;
+        // JUSTIFICATION: std has no mmap.
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory that anybody uses.
+        let start = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, &file, 0)? };
+        Ok(ReadMap { start, bytes })
+    }
+}
+
+// JUSTIFICATION: an archive is used where it is mapped.
+// SAFETY: the mapping stays where it is until it is dropped, is not writable here, and is private: the files it is for
+// are replaced by others, not written (`base::durable`).
+unsafe impl StableBytes for ReadMap {
+    fn bytes(&self) -> &[u8] {
+        // JUSTIFICATION: as above.
+        // SAFETY: mapped for reading for `bytes` bytes as long as `self` lives.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast::<u8>(), self.bytes) }
+    }
+}
+
+impl Drop for ReadMap {
+    fn drop(&mut self) {
+        // SAFETY: exactly what `open` mapped; `bytes` borrows from `self`, so no reference outlives it.
         let _ = unsafe { munmap(self.start, self.bytes) };
     }
 }

@@ -56,6 +56,7 @@ impl FakeDesk {
             Action::ParamsSubmit { .. } => {
                 Outcome::Submitted { live: vec!["LOG_LEVEL".into()], waiting: vec!["CORES".into()] }
             }
+            Action::Reload => Outcome::Submitted { live: Vec::new(), waiting: Vec::new() },
             Action::Restart { backup } => Outcome::Done {
                 words: format!("The node restarts now, {} a backup.", if backup { "with" } else { "without" }),
             },

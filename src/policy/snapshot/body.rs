@@ -267,6 +267,12 @@ pub const fn layout() -> u64 {
 impl ArchivedBody {
     /// Every index points at something, every number is one that compile writes. The error names what does not hold.
     pub fn check(&self) -> Result<(), &'static str> {
+        self.check_rest()?;
+        self.hosts.check_slots()
+    }
+
+    /// The same but for the slots of the categories' host table, which may be millions.
+    pub fn check_rest(&self) -> Result<(), &'static str> {
         let names = [
             self.names.profiles.len(),
             self.names.user_groups.len(),
@@ -289,7 +295,7 @@ impl ArchivedBody {
         hold(self.routes.iter().all(|r| r.check(self.parents.len())), "a route's group of parents")?;
         hold(self.routes.len() <= POLICY_ROUTES_MAX, "more routes than a policy can have")?;
         self.type_hosts.check(self.request_types.len())?;
-        self.hosts.check(self.names.categories.len())
+        self.hosts.check_sets(self.names.categories.len())
     }
 }
 

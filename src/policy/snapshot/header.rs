@@ -9,8 +9,13 @@ pub const HEADER_BYTES: usize = 128;
 /// The format this build writes and reads.
 pub const FORMAT: u32 = 1;
 const MAGIC: [u8; 8] = *b"TIDEPOL\n";
+/// Where the digest of all but the host table stands; zeros in files of before it was there.
+const REST_AT: usize = 72;
 /// Where the checksum of the bytes before it stands.
 const CHECKSUM_AT: usize = 96;
+
+/// A digest of an archive but for the bulk of its host table: what is proven at a start before anything is decided.
+pub type RestDigest = [u8; CHECKSUM_AT - REST_AT];
 
 /// What the header says.
 pub struct Header {
@@ -18,10 +23,12 @@ pub struct Header {
     pub version: u64,
     /// Over version and body.
     pub hash: [u8; 32],
+    /// Over the rest of the body; `None` if the file has none.
+    pub rest: Option<RestDigest>,
 }
 
-/// The header for `body`.
-pub fn write(version: u64, body: &[u8]) -> [u8; HEADER_BYTES] {
+/// The header for `body`, whose rest has this digest.
+pub fn write(version: u64, body: &[u8], rest: &RestDigest) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
@@ -29,7 +36,8 @@ pub fn write(version: u64, body: &[u8]) -> [u8; HEADER_BYTES] {
     header[16..24].copy_from_slice(&body::layout().to_le_bytes());
     header[24..32].copy_from_slice(&version.to_le_bytes());
     header[32..40].copy_from_slice(&(body.len() as u64).to_le_bytes());
-    header[40..72].copy_from_slice(&hash(version, body));
+    header[40..REST_AT].copy_from_slice(&hash(version, body));
+    header[REST_AT..CHECKSUM_AT].copy_from_slice(rest);
     let checksum = blake3::hash(&header[..CHECKSUM_AT]);
     header[CHECKSUM_AT..].copy_from_slice(checksum.as_bytes());
     header
@@ -37,6 +45,18 @@ pub fn write(version: u64, body: &[u8]) -> [u8; HEADER_BYTES] {
 
 /// Checks header and hash of a whole file; returns what it says and the body.
 pub fn read(file: &[u8]) -> Result<(Header, &[u8]), SnapshotError> {
+    let (header, body) = read_unproven(file)?;
+    prove(&header, body)?;
+    Ok((header, body))
+}
+
+/// Checks the hash of a body.
+pub fn prove(header: &Header, body: &[u8]) -> Result<(), SnapshotError> {
+    if hash(header.version, body) == header.hash { Ok(()) } else { Err(SnapshotError::BodyDamaged) }
+}
+
+/// Checks the header of a whole file, and not the body's hash.
+pub fn read_unproven(file: &[u8]) -> Result<(Header, &[u8]), SnapshotError> {
     if file.len() > SNAPSHOT_BYTES_MAX {
         return Err(SnapshotError::TooLarge { bytes: file.len() });
     }
@@ -62,11 +82,9 @@ pub fn read(file: &[u8]) -> Result<(Header, &[u8]), SnapshotError> {
         return Err(SnapshotError::Cut { said: said.saturating_add(HEADER_BYTES as u64), bytes: file.len() });
     }
     let version = u64::from_le_bytes(field(header, 24));
-    let written: [u8; 32] = field(header, 40);
-    if hash(version, body) != written {
-        return Err(SnapshotError::BodyDamaged);
-    }
-    Ok((Header { version, hash: written }, body))
+    let rest: RestDigest = field(header, REST_AT);
+    let rest = (rest != RestDigest::default()).then_some(rest);
+    Ok((Header { version, hash: field(header, 40), rest }, body))
 }
 
 /// The hash that names a snapshot: the version is part of it, so that a rollback is a snapshot of its own.

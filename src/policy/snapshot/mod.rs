@@ -23,15 +23,21 @@ use super::sections::parents::ParentGroup;
 use super::sections::parents::RouteTo;
 use super::sections::time_profiles;
 use super::type_tables::TypeTables;
+use crate::base::archive::StableBytes;
 use crate::base::archive::Verified;
 use crate::limits::SNAPSHOT_BYTES_MAX;
+use crate::sys::map::ReadMap;
 use body::ArchivedBody;
 use body::ArchivedRule;
 use body::Body;
+use header::Header;
+use header::RestDigest;
 pub use header::SnapshotError;
 use jiff::tz::TimeZone;
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 
 /// What a node enforces before it has ever had a policy.
 const BUILTIN: &str =
@@ -40,6 +46,8 @@ const BUILTIN: &str =
 /// A policy, compiled and verified. Shared in an `Arc`; nothing in it changes.
 pub struct Snapshot {
     archive: Verified<Body>,
+    /// Whether the whole hash was checked.
+    proven: bool,
     version: u64,
     hash: [u8; 32],
     name: String,
@@ -57,7 +65,8 @@ pub(super) fn write(version: u64, body: &Body) -> Result<Vec<u8>, String> {
         return Err(format!("the snapshot would have {bytes} bytes; {SNAPSHOT_BYTES_MAX} are accepted"));
     }
     let mut file = Vec::with_capacity(bytes);
-    file.extend_from_slice(&header::write(version, &archive));
+    let archived = rkyv::access::<ArchivedBody, rkyv::rancor::Error>(&archive).map_err(|error| error.to_string())?;
+    file.extend_from_slice(&header::write(version, &archive, &rest_digest(archived, &archive)));
     file.extend_from_slice(&archive);
     Ok(file)
 }
@@ -68,6 +77,44 @@ impl Snapshot {
         let (header, body) = header::read(bytes)?;
         let archive = Verified::<Body>::check(body).map_err(SnapshotError::BadArchive)?;
         archive.get().check().map_err(SnapshotError::BadContent)?;
+        Snapshot::of(archive, header, true)
+    }
+
+    /// Opens a snapshot file that this node has verified and stored before, where it stands: mapped, not read. What is checked
+    /// at once is all that could let a damaged file crash a node or change a rule: the header, the archive's structure,
+    /// its invariants, and the digest of everything but the slots and names of the categories' host table. Lookups in that
+    /// table check every bound. Its own hash is left to [`Snapshot::prove`], which takes time in proportion to it.
+    pub fn open_held(path: &Path) -> Result<Snapshot, OpenError> {
+        let map = ReadMap::open(path, SNAPSHOT_BYTES_MAX).map_err(OpenError::File)?;
+        let (header, _) = header::read_unproven(map.bytes())?;
+        let archive =
+            Verified::<Body>::adopt(Box::new(map), header::HEADER_BYTES).map_err(SnapshotError::BadArchive)?;
+        archive.get().check_rest().map_err(SnapshotError::BadContent)?;
+        match header.rest {
+            Some(rest) if rest == rest_digest(archive.get(), archive.bytes()) => {}
+            Some(_) => return Err(SnapshotError::BodyDamaged.into()),
+            // A file of a version that wrote none: proven here.
+            None => {
+                header::prove(&header, archive.bytes())?;
+                archive.get().check().map_err(SnapshotError::BadContent)?;
+            }
+        }
+        let proven = header.rest.is_none();
+        Ok(Snapshot::of(archive, header, proven)?)
+    }
+
+    /// Checks what [`Snapshot::open_held`] has left: the hash over everything, and every slot of the host table. Takes about half a
+    /// second for five million hosts: not on a thread that others wait for.
+    pub fn prove(&self) -> Result<(), SnapshotError> {
+        if self.proven {
+            return Ok(());
+        }
+        let header = Header { version: self.version, hash: self.hash, rest: None };
+        header::prove(&header, self.archive.bytes())?;
+        self.body().hosts.check_slots().map_err(SnapshotError::BadContent)
+    }
+
+    fn of(archive: Verified<Body>, header: Header, proven: bool) -> Result<Snapshot, SnapshotError> {
         let regexes = archive.get().regexes.iter();
         let patterns = regexes.map(|bytes| Pattern::load(bytes)).collect::<Result<_, _>>();
         let zones = archive.get().zones.iter().map(|zone| {
@@ -79,7 +126,17 @@ impl Snapshot {
         let patterns = patterns.map_err(SnapshotError::BadRegex)?;
         let types = TypeTables::new(&archive.get().request_types);
         let rules = RuleSets::new(&archive.get().access_profiles);
-        Ok(Snapshot { archive, version: header.version, hash: header.hash, name, patterns, zones, types, rules })
+        Ok(Snapshot {
+            archive,
+            proven,
+            version: header.version,
+            hash: header.hash,
+            name,
+            patterns,
+            zones,
+            types,
+            rules,
+        })
     }
 
     /// The policy of a node that has none yet: version 0, denies everything.
@@ -107,7 +164,7 @@ impl Snapshot {
     pub fn bytes(&self) -> Vec<u8> {
         let archive = self.archive.bytes();
         let mut file = Vec::with_capacity(header::HEADER_BYTES + archive.len());
-        file.extend_from_slice(&header::write(self.version, archive));
+        file.extend_from_slice(&header::write(self.version, archive, &rest_digest(self.body(), archive)));
         file.extend_from_slice(archive);
         file
     }
@@ -247,6 +304,59 @@ impl Snapshot {
 
     pub(super) fn zones(&self) -> &[TimeZone] {
         &self.zones
+    }
+}
+
+/// Over all of an archive but the slots and the text of its categories' host table.
+fn rest_digest(body: &ArchivedBody, archive: &[u8]) -> RestDigest {
+    let place = |start: usize, bytes: usize| {
+        let from = start.wrapping_sub(archive.as_ptr() as usize).min(archive.len());
+        (from, from.saturating_add(bytes).min(archive.len()))
+    };
+    let slots = &body.hosts.slots;
+    let mut bulk = [
+        place(slots.as_ptr() as usize, size_of_val(slots.as_slice())),
+        place(body.hosts.text.as_ptr() as usize, body.hosts.text.len()),
+    ];
+    bulk.sort_unstable();
+    let mut hasher = blake3::Hasher::new();
+    let mut at = 0;
+    for (from, to) in bulk {
+        // Where they lie is part of the digest: two bodies with bulks in other places are not the same.
+        hasher.update(&(from as u64).to_le_bytes()).update(&(to as u64).to_le_bytes());
+        hasher.update(&archive[at.min(from)..from]);
+        at = to;
+    }
+    hasher.update(&archive[at..]);
+    let mut digest = RestDigest::default();
+    let length = digest.len();
+    digest.copy_from_slice(&hasher.finalize().as_bytes()[..length]);
+    digest
+}
+
+/// Why a held snapshot file is not opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// It cannot be read.
+    File(io::Error),
+    /// What it holds is no snapshot for this node.
+    Snapshot(SnapshotError),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::File(error) => write!(f, "it cannot be read: {error}"),
+            OpenError::Snapshot(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<SnapshotError> for OpenError {
+    fn from(error: SnapshotError) -> Self {
+        OpenError::Snapshot(error)
     }
 }
 
