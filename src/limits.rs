@@ -167,6 +167,8 @@ pub const LISTEN_BACKLOG: u32 = 4_096;
 pub const PASSED_LISTENERS_MAX: usize = 1_024;
 /// How often the line for `systemctl status` is made anew, in milliseconds.
 pub const STATUS_LINE_MS: u64 = 2_000;
+/// How often the control threads give a sign of life, in milliseconds: well below half of any sensible WatchdogSec.
+pub const CONTROL_TICK_MS: u64 = 200;
 /// From the order to restart to the restart, in milliseconds: the answer to whoever asked goes out first.
 pub const RESTART_ANSWER_MS: u64 = 150;
 /// How long the control threads get to end when a node stands aside, in milliseconds. What they do not end is done again by the
@@ -184,7 +186,7 @@ pub const PRUNE_EVERY_S: u64 = 3 * 3_600;
 /// At its end a node waits this long for its last records to be acknowledged, in milliseconds.
 pub const SHIP_LAST_MS_MAX: u64 = 2_000;
 /// A node waits this long for the spool's lock: its predecessor may be just ending. In milliseconds.
-pub const SPOOL_LOCK_WAIT_MS: u64 = 1_000;
+pub const SPOOL_LOCK_WAIT_MS: u64 = 5_000;
 
 const _: () = assert!(REQUEST_LINE_BYTES_MAX < HEAD_BYTES_MAX, "a longest request line must leave room for fields");
 const _: () = assert!(RECORD_URL_BYTES_MAX <= REQUEST_LINE_BYTES_MAX);

@@ -486,3 +486,40 @@ fn a_spool_of_another_version_is_set_aside_and_the_node_starts() {
         .collect();
     assert!(names.iter().any(|name| name.starts_with("core-0.unreadable-")), "{names:?}");
 }
+
+/// One process after another stands aside: its writer is gone, its cores go on. Whoever has the log writes what they close, once.
+#[test]
+fn what_a_core_closes_after_its_log_stood_aside_is_written_by_the_successors() {
+    let dir = tempfile::tempdir().unwrap();
+    let spools = || fs::read_dir(dir.path().join("state/spool")).unwrap().count() - 1; // beside the lock
+    let mut former = Vec::new();
+    for run in 0..3u64 {
+        let (log, mut desks) = Log::start(config(dir.path(), 1)).unwrap();
+        let open: Vec<OpenRecord> = (0..4).map(|id| desks[0].open(&draft(run * 4 + id), &running()).unwrap()).collect();
+        former.push((desks, open.into_iter()));
+        // Every former core closes one under this log, one after it, and opens one more.
+        for (_, open) in &mut former {
+            open.next().unwrap().close(&done(200));
+        }
+        wait_durable(&log, run * (run + 1) / 2 + run + 1);
+        log.stop();
+    }
+    let (log, _desks) = Log::start(config(dir.path(), 1)).unwrap();
+    assert_eq!(spools(), 4, "three are adopted");
+    assert_eq!(logged(&dir.path().join("log")).len(), 6);
+    let late = former[0].0[0].open(&draft(100), &running()).unwrap();
+    for (_, open) in &mut former {
+        open.by_ref().for_each(|open| open.close(&done(200)));
+    }
+    wait_durable(&log, 12);
+    drop(late); // closed by its drop
+    wait_durable(&log, 13);
+    drop(former);
+    within(10, "the files of processes that are gone to be removed", || (spools() == 1).then_some(()));
+    log.stop();
+    let records = logged(&dir.path().join("log"));
+    assert_seqs_have_no_gap(&records);
+    let ids: BTreeSet<u64> = records.iter().map(|record| record.client_id).collect();
+    assert_eq!(ids, (0..12).chain([100]).collect(), "each once");
+    assert_eq!(records.len(), 13);
+}

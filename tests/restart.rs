@@ -554,7 +554,7 @@ fn a_thread_that_hangs_stops_the_watchdogs_food() {
     wait_until("the watchdog is fed", || fed() >= 3);
     let pid = systemd.status().unwrap().pid;
     for name in ["core-1", "log-writer", "control"] {
-        let held = hold_thread(pid, name);
+        let held = hold_threads(pid, name);
         wait_until(&format!("{name} is missed"), || {
             let before = fed();
             thread::sleep(Duration::from_millis(1_200));
@@ -613,22 +613,28 @@ fn a_node_with_a_large_policy_is_up_at_once_and_damage_in_it_is_found_later() {
 /// A thread that somebody else has stopped, as a hang would; it goes on when this is dropped.
 struct HeldThread(nix::libc::pid_t);
 
-fn hold_thread(pid: u32, name: &str) -> HeldThread {
+/// All threads of this name.
+fn hold_threads(pid: u32, name: &str) -> Vec<HeldThread> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|entry| entry.unwrap().path());
-    let thread = threads.into_iter().find(|path| fs::read_to_string(path.join("comm")).unwrap().trim() == name);
-    let thread = thread.unwrap_or_else(|| panic!("the node has no thread {name}"));
-    let number: nix::libc::pid_t = thread.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let named = threads.filter(|path| fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name));
+    let numbers = named.map(|path| path.file_name().unwrap().to_str().unwrap().parse().unwrap());
+    let held: Vec<HeldThread> = numbers.filter_map(hold_thread).collect();
+    assert!(!held.is_empty(), "the node has no thread {name}");
+    held
+}
+
+/// Nothing if it has just ended.
+fn hold_thread(number: nix::libc::pid_t) -> Option<HeldThread> {
     let none = std::ptr::null_mut::<nix::libc::c_void>();
     // SAFETY: attaching to a thread of a process that this test has started touches no memory of the test.
-    assert_eq!(
-        unsafe { nix::libc::ptrace(nix::libc::PTRACE_SEIZE, number, none, none) },
-        0,
-        "{}",
-        io::Error::last_os_error()
-    );
+    let seized = unsafe { nix::libc::ptrace(nix::libc::PTRACE_SEIZE, number, none, none) };
+    if seized != 0 {
+        assert_eq!(io::Error::last_os_error().raw_os_error(), Some(nix::libc::ESRCH));
+        return None;
+    }
     // SAFETY: as above.
-    assert_eq!(unsafe { nix::libc::ptrace(nix::libc::PTRACE_INTERRUPT, number, none, none) }, 0);
-    HeldThread(number)
+    unsafe { nix::libc::ptrace(nix::libc::PTRACE_INTERRUPT, number, none, none) };
+    Some(HeldThread(number))
 }
 
 impl Drop for HeldThread {

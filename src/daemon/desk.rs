@@ -248,14 +248,18 @@ impl NodeDesk {
 
     /// How this node is, on one line: for `systemctl status`.
     pub fn status_line(&self) -> String {
-        let status = self.status();
-        let behind = status.records_written.saturating_sub(status.records_acknowledged);
+        let progress = self.views.progress.borrow().clone();
+        let behind = progress.written.saturating_sub((self.views.acknowledged)());
         let mut line = format!(
             "{} {}: policy {}, {} connections, {behind} records to ship",
-            status.role, status.node, status.snapshot, status.front.connections
+            self.facts.role,
+            self.facts.name,
+            self.publisher.current().name(),
+            self.publisher.totals().connections_open
         );
-        let troubles = status.master.iter().map(|master| &master.trouble).chain([&status.log_trouble]);
-        for trouble in troubles.chain(&status.params_trouble).filter(|words| !words.is_empty()) {
+        let master = (self.views.link)().map(|link| link.trouble);
+        let troubles = master.into_iter().chain([progress.trouble, (self.views.shipping_trouble)()]);
+        for trouble in troubles.chain(self.params.trouble()).filter(|words| !words.is_empty()) {
             line = format!("{line}; {trouble}");
         }
         line

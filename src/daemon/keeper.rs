@@ -27,6 +27,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
@@ -35,6 +36,7 @@ use std::process::ExitCode;
 use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::io::Interest;
+use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 
@@ -47,6 +49,11 @@ pub fn keep(config: &Path) -> ExitCode {
         Err(error) => return failed(&format!("starting the keeper: {error}")),
     };
     runtime.block_on(async move {
+        // First: a signal that comes at once is heard.
+        let signals = match Signals::listen() {
+            Ok(signals) => signals,
+            Err(error) => return failed(&format!("listening for signals: {error}")),
+        };
         let keeper = Node::start(config, &listeners).map(|node| Keeper {
             config: config.to_path_buf(),
             notify,
@@ -56,7 +63,7 @@ pub fn keep(config: &Path) -> ExitCode {
             leaving: None,
         });
         match keeper {
-            Ok(keeper) => match keeper.live().await {
+            Ok(keeper) => match keeper.live(signals).await {
                 Ok(code) => code,
                 Err(error) => failed(&format!("keeping the node: {error}")),
             },
@@ -94,6 +101,27 @@ enum Leaving {
     Successor,
 }
 
+/// What the keeper hears.
+struct Signals {
+    stop: super::signals::Stop,
+    died: Signal,
+    reload: Signal,
+    hand_over: Signal,
+    abort: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Signals> {
+        Ok(Signals {
+            stop: super::signals::stop()?,
+            died: signal(SignalKind::child())?,
+            reload: signal(SignalKind::hangup())?,
+            hand_over: signal(SignalKind::user_defined1())?,
+            abort: signal(SignalKind::from_raw(process::ABORT))?,
+        })
+    }
+}
+
 enum News {
     Said(Message),
     Died,
@@ -105,12 +133,8 @@ enum News {
 }
 
 impl Keeper {
-    async fn live(mut self) -> io::Result<ExitCode> {
-        let mut stop = super::signals::stop()?;
-        let mut died = signal(SignalKind::child())?;
-        let mut reload = signal(SignalKind::hangup())?;
-        let mut hand_over = signal(SignalKind::user_defined1())?;
-        let mut abort = signal(SignalKind::from_raw(process::ABORT))?;
+    async fn live(mut self, signals: Signals) -> io::Result<ExitCode> {
+        let Signals { mut stop, mut died, mut reload, mut hand_over, mut abort } = signals;
         let (mut handing_over, mut told) = (false, None);
         let mut late = Box::pin(tokio::time::sleep(Duration::ZERO));
         loop {
@@ -170,9 +194,9 @@ impl Keeper {
             sd_notify::SUCCEED if self.leaving.is_none() => self.dismiss(Leaving::Successor),
             sd_notify::SUCCEED => {}
             sd_notify::ASIDE => match self.leaving {
-                Some(Leaving::NextKeeper) => return Ok(Some(ExitCode::SUCCESS)),
+                Some(Leaving::NextKeeper | Leaving::Stop) => return Ok(Some(ExitCode::SUCCESS)),
                 // Told or by itself: it serves nobody new any more, so another must.
-                Some(Leaving::Successor | Leaving::Stop) | None => self.succeed()?,
+                Some(Leaving::Successor) | None => self.succeed()?,
             },
             text => {
                 if text.starts_with("FDSTOREREMOVE=1") {
@@ -220,7 +244,10 @@ impl Keeper {
             self.succeed()?;
             return Ok(None);
         }
-        if status.success() {
+        // A node that was told before it could listen ends by the signal itself.
+        let by_order =
+            self.leaving.is_some() && [process::TERMINATE, process::STAND_ASIDE].map(Some).contains(&status.signal());
+        if status.success() || by_order {
             return Ok(Some(ExitCode::SUCCESS));
         }
         eprintln!("tidegate: the node ended: {status}");

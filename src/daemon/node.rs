@@ -214,10 +214,9 @@ impl Node {
     fn live(mut self) -> Result<End, String> {
         let facts = &self.desk.facts;
         tracing::info!("clients on {}, portal on https://{}/", list(&facts.listen), facts.portal);
-        self.notify.ready(&self.desk.status_line());
         match self.serve()? {
-            Told::Stop => self.stop().map(|_| End::Stopped),
-            Told::Restart => self.stop().map(End::Restart),
+            Told::Stop => self.stop(false).map(|_| End::Stopped),
+            Told::Restart => self.stop(true).map(End::Restart),
             Told::StandAside => self.finish_aside().map(|()| End::Stopped),
         }
     }
@@ -231,6 +230,8 @@ impl Node {
             let mut beat = tokio::time::interval(beat);
             let mut show = tokio::time::interval(Duration::from_millis(STATUS_LINE_MS));
             let mut shown = String::new();
+            // Only now: a signal that comes at once is heard.
+            notify.ready(&desk.status_line());
             loop {
                 tokio::select! {
                     order = orders.next() => match order {
@@ -266,8 +267,12 @@ impl Node {
         })
     }
 
-    /// Finishes what is under way, then lets go of everything but the sockets.
-    fn stop(self) -> Result<Doors, String> {
+    /// Finishes what is under way, then lets go of everything; of the sockets at once, unless a successor needs them (or somebody
+    /// else holds them): who connects now is better refused than left waiting.
+    fn stop(mut self, keep_doors: bool) -> Result<Doors, String> {
+        if !keep_doors {
+            self.doors = Doors::closed();
+        }
         let drain_s = self.desk.params.watch().borrow().times.drain;
         let words = format!("finishing what is under way, at most {drain_s} s (DRAIN_TIME)");
         self.notify.stopping(&words, Duration::from_secs(drain_s + STOP_EXTRA_S));

@@ -2,8 +2,12 @@
 //! one thread of it hangs.
 
 use super::publish::Publisher;
+use crate::limits::CONTROL_TICK_MS;
 use crate::log::LogTurns;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -12,6 +16,8 @@ pub struct Vitals {
     publisher: Arc<Publisher>,
     log: LogTurns,
     control: Handle,
+    /// Grows as the control threads' timers do.
+    ticks: Arc<AtomicU64>,
     tasks: Vec<(&'static str, AbortHandle)>,
     before: Vec<Sign>,
 }
@@ -34,7 +40,16 @@ impl Vitals {
         control: Handle,
         tasks: Vec<(&'static str, AbortHandle)>,
     ) -> Vitals {
-        Vitals { publisher, log, control, tasks, before: Vec::new() }
+        let ticks = Arc::new(AtomicU64::new(0));
+        let ticking = ticks.clone();
+        // A thread that hangs while it waits for the network for all of them rests by its own account: this tells.
+        control.spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(CONTROL_TICK_MS)).await;
+                ticking.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Vitals { publisher, log, control, ticks, tasks, before: Vec::new() }
     }
 
     /// What has not turned since the look before, in words; nothing if all is well.
@@ -52,6 +67,8 @@ impl Vitals {
         let mut signs: Vec<Sign> =
             cores.map(|(index, count)| Sign { name: format!("data core {index}"), count, resting: false }).collect();
         signs.push(Sign { name: "the writer of extended.log".to_string(), count: self.log.count(), resting: false });
+        let ticks = self.ticks.load(Ordering::Relaxed);
+        signs.push(Sign { name: "the control threads' clock".to_string(), count: ticks, resting: false });
         let metrics = self.control.metrics();
         signs.extend((0..metrics.num_workers()).map(|index| {
             let count = metrics.worker_park_unpark_count(index);
