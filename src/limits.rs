@@ -75,6 +75,21 @@ pub const FRONT_CLUSTER_CONNECTIONS_MAX: usize = 4 * CLUSTER_NODES_MAX;
 pub const FRONT_HEAD_MS: u64 = 30_000;
 /// The same for a cluster connection, whose slave is silent while it has no records.
 pub const CLUSTER_HEAD_MS: u64 = 180_000;
+/// Addresses whose health checks are remembered: balancers come in pairs, and whoever asks from more addresses than this
+/// only makes the oldest be forgotten.
+pub const HEALTH_CHECKERS_MAX: usize = 64;
+/// Who asked /health twice, the last time within this, watches the node: it gets DRAIN_NOTICE before a stop. Checks come
+/// every second or so; every ten seconds is already slow.
+pub const HEALTH_WATCHED_S: u64 = 10;
+/// A data core that has not looked at its deadlines for this long does not turn, in milliseconds: it looks ten times a second.
+pub const HEALTH_CORE_STILL_MS: u64 = 2_000;
+/// Before listeners close, clients at work get this long to be told with an answer that their connection ends, in
+/// milliseconds. Those who ask nothing in that time are closed as idle.
+pub const DRAIN_TELL_MS_MAX: u64 = 1_000;
+/// `tidegate drain --wait` looks this often whether anybody is still served, in milliseconds.
+pub const DRAIN_LOOK_MS: u64 = 250;
+/// The note that a node is drained, in bytes: a name and a time.
+pub const DRAIN_NOTE_BYTES_MAX: u64 = 4 * 1024;
 /// A handler on port 8888 must have its answer's head ready after this.
 pub const FRONT_ANSWER_MS: u64 = 60_000;
 /// The same for the cluster service, whose long polls are bounded by SYNCTIME.

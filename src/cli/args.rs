@@ -99,6 +99,28 @@ pub enum Command {
         #[arg(long)]
         backup: bool,
     },
+    /// Take this node out of service without failing a request
+    ///
+    /// Its /health says 503 at once, so that balancers send new clients elsewhere. All goes on as before until DRAIN_NOTICE is
+    /// over; from then on every answer asks its client to come back over another connection. Tunnels go on. The node stays
+    /// drained, also over restarts, until `tidegate undrain`.
+    #[command(after_long_help = "Examples:
+  tidegate drain --wait 600 && systemctl stop tidegate
+  tidegate undrain")]
+    Drain {
+        /// The node that is meant; refused if that is not this one
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+        /// Return when no client is served any more, or with 1 after so many seconds
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        wait: Option<u64>,
+    },
+    /// Put a drained node back into service
+    Undrain {
+        /// The node that is meant; refused if that is not this one
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+    },
     /// Show or change startup params
     #[command(subcommand, arg_required_else_help = true)]
     Params(Params),

@@ -15,6 +15,7 @@ use crate::cli::args::Policy;
 use crate::cli::args::Report;
 use crate::cli::colour;
 use crate::cli::control;
+use crate::cli::draining;
 use crate::cli::fail;
 use crate::cli::local;
 use crate::cli::paper::Paper;
@@ -35,6 +36,7 @@ pub fn run(ask: &Ask, command: Command) -> ExitCode {
     let socket = socket(ask);
     match command {
         Command::Status => status(ask, &socket),
+        Command::Drain { node, wait } => draining::drain(ask, &socket, node, wait),
         Command::Policy(Policy::Show { version }) => show_policy(ask, &socket, version),
         Command::Policy(Policy::Export { version, output }) => export(ask, &socket, version, output.as_deref()),
         other => match action(other) {
@@ -78,6 +80,7 @@ fn action(command: Command) -> Result<Action, String> {
     Ok(match command {
         Command::Verify => Action::Verify,
         Command::Restart { backup } => Action::Restart { backup },
+        Command::Undrain { node } => Action::Undrain { node },
         Command::Report(report) => Action::Report(question(report)?),
         Command::Params(Params::Show) => Action::ParamsShow,
         Command::Params(Params::Set { values }) => Action::ParamsSubmit { values: values.into_iter().collect() },
@@ -136,10 +139,11 @@ fn question(report: Report) -> Result<Question, String> {
     })
 }
 
-type Answered = Result<Result<Outcome, Refused>, control::ControlError>;
+/// What came of asking a node.
+pub type Answered = Result<Result<Outcome, Refused>, control::ControlError>;
 
 /// Prints an answer and turns it into an exit code.
-fn finish(ask: &Ask, answer: Answered) -> ExitCode {
+pub fn finish(ask: &Ask, answer: Answered) -> ExitCode {
     match answer {
         Ok(Ok(outcome)) if ask.json => print_json(&outcome, holds(&outcome)),
         Ok(Ok(outcome)) => {

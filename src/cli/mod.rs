@@ -4,6 +4,7 @@
 mod args;
 mod asking;
 pub mod control;
+mod draining;
 mod local;
 mod manual;
 mod paper;

@@ -152,4 +152,7 @@ pub struct MasterLink {
     pub master_snapshot: String,
     /// When the policy in force came, microseconds since the epoch; 0 if never.
     pub synced_us: i64,
+    /// When this node last knew that it enforces what its master does, microseconds since the epoch; 0 if never.
+    #[serde(default)]
+    pub in_step_us: i64,
 }

@@ -271,7 +271,10 @@ impl Sidecar {
         swapped.map_err(|_| format!("the cores did not take it within {CLUSTER_PUBLISH_MS} ms"))??;
         self.current = snapshot.clone();
         let synced = Wall::now();
-        self.link.send_modify(|link| link.synced_us = synced.0);
+        self.link.send_modify(|link| {
+            link.synced_us = synced.0;
+            link.in_step_us = synced.0;
+        });
         let state_dir = self.config.state_dir.clone();
         let kept = tokio::task::spawn_blocking(move || held::make_current(&state_dir, &snapshot, synced)).await;
         if let Err(error) = kept.map_err(std::io::Error::other).and_then(|kept| kept) {
@@ -290,9 +293,13 @@ impl Sidecar {
             tracing::warn!("{words}");
         }
         let trouble = join_words(&self.policy_trouble, &words);
+        let in_step = master_snapshot == self.current.name();
         self.link.send_modify(|link| {
             link.up = true;
             link.last_contact_us = received.0;
+            if in_step {
+                link.in_step_us = received.0;
+            }
             link.clock_skew_ms = skew_ms;
             link.master_snapshot = master_snapshot.to_string();
             link.trouble = trouble;

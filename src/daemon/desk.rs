@@ -3,6 +3,8 @@
 use super::audit;
 use super::audit::Audit;
 use super::backup;
+use super::drain::Drain;
+use super::health;
 use super::params::Params;
 use super::policy_desk::PolicyDesk;
 use super::publish::Publisher;
@@ -90,6 +92,10 @@ pub struct NodeDesk {
     pub views: Views,
     /// Wakes the main thread to restart in place.
     pub restart: Arc<Notify>,
+    /// Whether the node is being taken out of service.
+    pub drain: Arc<Drain>,
+    /// What health checks see.
+    pub health: health::Watch,
 }
 
 /// The desk as faces hold it. What changes something runs to its end as a task of its own: a browser that goes away or a
@@ -141,11 +147,11 @@ fn is_an_attempt(action: &Action) -> bool {
 }
 
 /// Who may ask what: the control socket everything, an administrator everything but making administrators and asking for
-/// passwords, a visitor only to log in.
+/// passwords, a visitor only to log in and to ask whether the node is fit.
 fn may(actor: &Actor, action: &Action) -> Result<(), Refused> {
     let refused = |words: &str| Err(Refused::new(RefusedKind::NotAllowed, words));
     match (actor, action) {
-        (Actor::Local { .. }, _) | (Actor::Visitor { .. }, Action::Login { .. }) => Ok(()),
+        (Actor::Local { .. }, _) | (Actor::Visitor { .. }, Action::Login { .. } | Action::Health { .. }) => Ok(()),
         (Actor::Visitor { .. }, _) => refused("log in first"),
         (Actor::Administrator { .. }, Action::AdminAdd { .. }) => {
             refused("administrators are made on the node itself: tidegate admin add NAME")
@@ -175,6 +181,17 @@ impl NodeDesk {
             Action::Restart { backup } => self.restart(*backup),
             Action::AdminAdd { user, password } => self.admin_add(user.clone(), password.clone()).await,
             Action::Login { user, password } => self.login(user.clone(), password.clone()).await,
+            Action::Health { synced_within_s } => {
+                Ok(Outcome::Health { reasons: health::reasons(self, actor, *synced_within_s) })
+            }
+            Action::Drain { node } => {
+                self.here(node.as_deref(), "drain")?;
+                self.drain.begin(&audit::who(actor)).await
+            }
+            Action::Undrain { node } => {
+                self.here(node.as_deref(), "undrain")?;
+                self.drain.end().await
+            }
         }
     }
 
@@ -205,6 +222,7 @@ impl NodeDesk {
             params_trouble: self.params.trouble(),
             counters: counters(self.publisher.totals()),
             front: front(self.publisher.totals()),
+            draining: self.drain.standing(),
         }
     }
 
@@ -241,6 +259,22 @@ impl NodeDesk {
             Ok(Ok(answer)) => Ok(Outcome::Report(Box::new(answer))),
             Ok(Err(error)) => Err(Refused::failed(error.to_string())),
             Err(error) => Err(Refused::failed(format!("asking the record store: {error}"))),
+        }
+    }
+
+    /// Refuses an order that is for another node, or for one that carries no traffic.
+    fn here(&self, node: Option<&str>, order: &str) -> Result<(), Refused> {
+        let own = &self.facts.name;
+        let for_other = node.filter(|node| !node.eq_ignore_ascii_case(own));
+        match (for_other, self.facts.role) {
+            (Some(other), _) => Err(Refused::wrong_role(format!(
+                "this node is {own}, and nodes do not carry orders to each other: run `tidegate {order}` on {other} itself"
+            ))),
+            (None, Role::Master) => Err(Refused::wrong_role(format!(
+                "this node is the master: it carries no traffic, so there is nothing to {order}. Run `tidegate {order}` on \
+                 the slave that is meant"
+            ))),
+            (None, _) => Ok(()),
         }
     }
 

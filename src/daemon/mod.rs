@@ -5,6 +5,8 @@ mod audit;
 mod backup;
 mod demo;
 mod desk;
+mod drain;
+mod health;
 mod journal;
 pub mod layout;
 mod node;

@@ -5,6 +5,8 @@ use super::desk::FrontDesk;
 use super::desk::NodeDesk;
 use super::desk::NodeFacts;
 use super::desk::Views;
+use super::drain::Drain;
+use super::health;
 use super::journal::Journal;
 use super::params;
 use super::params::Params;
@@ -144,7 +146,10 @@ impl Node {
             synced,
             trouble,
         })?;
+        let drain = Drain::new(publisher.clone(), params.watch(), &settings.state_dir);
         let desk = Arc::new(NodeDesk {
+            drain,
+            health: health::Watch::default(),
             policy: policy_desk(&settings, &publisher, policies, &cluster),
             views: views(&log, &cluster),
             audit: Audit::new(&settings.log_dir, &settings.node_name),
@@ -163,6 +168,7 @@ impl Node {
         tuning::give_back_after_peaks(admissions);
         services::note_sync(desk.clone(), cluster.slave());
         services::prune(desk.clone());
+        desk.drain.resume();
         drop(_inside);
         let notify = Notify::from_environment();
         Ok(Node { runtime, desk, log, notify, cluster })
@@ -187,6 +193,7 @@ impl Node {
             }
         })?;
         self.notify.stopping("finishing what is under way");
+        self.runtime.block_on(self.desk.drain.before_stop());
         let drain_s = self.desk.params.watch().borrow().times.drain;
         tracing::info!("stopping: finishing what is under way, at most {drain_s} s (DRAIN_TIME)");
         let publisher = self.desk.publisher.clone();

@@ -90,6 +90,20 @@ impl Publisher {
         }
     }
 
+    /// Has every core close its connections after their answers, or keep them again.
+    pub async fn close_after_answers(&self, close: bool) {
+        for (index, core) in self.cores().iter().enumerate() {
+            if let Err(words) = step(index, "close after answers", core.close_after_answers(close)).await {
+                tracing::error!("draining: {words}; that core's clients stay until they leave by themselves");
+            }
+        }
+    }
+
+    /// How often each core has turned since its start.
+    pub fn beats(&self) -> Vec<u64> {
+        self.cores().iter().map(CoreHandle::beats).collect()
+    }
+
     /// Stops accepting on every core and waits for what is under way, at most `within`.
     pub async fn drain(&self, within: Duration) {
         let cores = self.cores();

@@ -41,6 +41,7 @@ use crate::tls::front::Front;
 use crate::tls::identity::NodeIdentity;
 use crate::tls::portal as portal_tls;
 use crate::tls::serve::Patience;
+use crate::tls::serve::Plain;
 use crate::tls::serve::serve;
 use std::net::SocketAddr;
 use std::net::TcpListener;
@@ -174,7 +175,10 @@ impl Cluster {
             role: settings.role.to_string(),
             version: env!("CARGO_PKG_VERSION").to_string(),
         });
-        let front = Front::new(cluster, tls, not_a_proxy);
+        let decorate = |request: &mut hyper::Request<hyper::body::Incoming>, from| {
+            request.extensions_mut().insert(portal::PeerAddress(from));
+        };
+        let front = Front::new(cluster, tls, not_a_proxy, Plain::new(&portal::OPEN_PATHS, router.clone(), decorate));
         let (sender, mut accepted) = mpsc::channel(ACCEPTED_QUEUE_MAX);
         for listener in listeners {
             let (front, sender) = (front.clone(), sender.clone());

@@ -210,6 +210,12 @@ impl CoreHandle {
         self.ask(|ack| Order::Tune(Box::new(tuning), ack)).await
     }
 
+    /// From now on every answer closes its connection (or, with false, again keeps it): clients come back over another one,
+    /// which a balancer may lead elsewhere. Connections are accepted and served as before, and tunnels go on.
+    pub async fn close_after_answers(&self, close: bool) -> Result<(), String> {
+        self.ask(|ack| Order::CloseAfterAnswers(close, ack)).await
+    }
+
     /// Stops accepting, lets what is under way end for up to `within`, cuts the rest, ends the core. Returns when the
     /// last connection is gone; [`CoreHandle::join`] then returns at once.
     pub async fn drain(&self, within: Duration) -> Result<(), String> {
@@ -219,6 +225,11 @@ impl CoreHandle {
     /// What the core has counted, from any thread at any time.
     pub fn counters(&self) -> Arc<CoreCounters> {
         Arc::clone(&self.counters)
+    }
+
+    /// How often the core has looked at its deadlines: a number that stands still is a core that does not turn.
+    pub fn beats(&self) -> u64 {
+        self.counters.beats.get()
     }
 
     /// What the core has counted so far.
@@ -249,6 +260,7 @@ enum Order {
     Commit(Ack),
     Abort(Ack),
     Tune(Box<Tuning>, Ack),
+    CloseAfterAnswers(bool, Ack),
     Drain(Duration, Ack),
 }
 
@@ -281,6 +293,8 @@ pub(super) struct CoreState {
     pub(super) upstreams: Rc<Upstreams>,
     pub(super) counters: Arc<CoreCounters>,
     pub(super) draining: Cell<bool>,
+    /// The node is to be left: answers close their connections.
+    pub(super) closing: Cell<bool>,
     /// The time to drain is over: what still runs is being cut.
     pub(super) cutting: Cell<bool>,
     pub(super) scratch: RefCell<Scratch>,
@@ -321,6 +335,7 @@ impl CoreState {
             desk: RefCell::new(config.spool),
             counters,
             draining: Cell::new(false),
+            closing: Cell::new(false),
             cutting: Cell::new(false),
             scratch: RefCell::default(),
             reply_heads: RefCell::default(),
@@ -337,6 +352,12 @@ impl CoreState {
     /// The policy that decides a request whose head has just been read; the exchange holds it to its end.
     pub(super) fn held(&self) -> Rc<Held> {
         Rc::clone(&self.snapshot.borrow())
+    }
+
+    /// Whether an answer that begins now ends its connection.
+    #[inline]
+    pub(super) fn closes(&self) -> bool {
+        self.draining.get() || self.closing.get()
     }
 
     /// How long things may take now.
@@ -422,6 +443,7 @@ fn chores(state: &Rc<CoreState>) -> impl FnMut(Wall) + use<> {
         (state.deadlines.after(POOL_SWEEP_MS), state.deadlines.after(OWN_ADDRESSES_REFRESH_MS));
     let mut system_by = state.deadlines.after(SYSTEM_LOOK_MS);
     move |_now| {
+        state.counters.beats.add(1);
         state.counters.sockets.set(state.deadlines.entered() as u64);
         state.counters.operations.set(io::operations());
         if state.deadlines.passed(pool_by) {
@@ -482,6 +504,10 @@ async fn obey(state: &Rc<CoreState>, mailbox: &mut mpsc::Receiver<Order>) -> (Du
             Order::Tune(tuning, ack) => {
                 state.timeouts.set(tuning.timeouts);
                 *state.balancers.borrow_mut() = Rc::new(tuning.balancers);
+                let _ = ack.send(Ok(()));
+            }
+            Order::CloseAfterAnswers(close, ack) => {
+                state.closing.set(close);
                 let _ = ack.send(Ok(()));
             }
             Order::Drain(within, ack) => return (within, Some(ack)),

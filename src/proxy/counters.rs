@@ -25,6 +25,8 @@ pub struct CoreCounters {
     pub(super) upload: Counter,
     pub(super) download: Counter,
     pub(super) upstream_connects: Counter,
+    /// Sweeps of the deadlines since the start.
+    pub(super) beats: Counter,
 }
 
 /// A moment's copy of the counters; sums over cores with `+`.

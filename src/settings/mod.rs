@@ -80,7 +80,7 @@ pub struct Settings {
     pub max_connections: u64,
     /// MAX_CONNECTIONS_PER_CLIENT: of one address; 0 = no limit. Live.
     pub max_connections_per_client: u32,
-    /// HEAD_TIME to DRAIN_TIME: how long things may take. Live but for CONNECT_TIME.
+    /// HEAD_TIME to DRAIN_NOTICE: how long things may take. Live but for CONNECT_TIME.
     pub times: Times,
     /// ACTIVATION_KEY_FILE.
     pub activation_key_file: PathBuf,
@@ -117,6 +117,8 @@ pub struct Times {
     pub total: u64,
     /// DRAIN_TIME: what is under way when the node stops.
     pub drain: u64,
+    /// DRAIN_NOTICE: until a balancer has noticed.
+    pub drain_notice: u64,
 }
 
 impl Settings {
@@ -157,6 +159,7 @@ impl Settings {
             "TUNNEL_TIME" => self.times.tunnel.to_string(),
             "TOTAL_TIME" => self.times.total.to_string(),
             "DRAIN_TIME" => self.times.drain.to_string(),
+            "DRAIN_NOTICE" => self.times.drain_notice.to_string(),
             "ACTIVATION_KEY_FILE" => self.activation_key_file.display().to_string(),
             "CREDENTIALS_DIR" => self.credentials_dir.display().to_string(),
             "STATE_DIR" => self.state_dir.display().to_string(),

@@ -173,6 +173,7 @@ fn times(reader: &mut Reader<'_>) -> Option<Times> {
     let (body, connect) = (seconds("BODY_TIME", 1, DAY_S), seconds("CONNECT_TIME", 1, DAY_S));
     let (answer, tunnel) = (seconds("ANSWER_TIME", 1, DAY_S), seconds("TUNNEL_TIME", 1, DAY_S));
     let (total, drain) = (seconds("TOTAL_TIME", 1, 7 * DAY_S), seconds("DRAIN_TIME", 0, 3_600));
+    let drain_notice = seconds("DRAIN_NOTICE", 0, 3_600);
     Some(Times {
         head: head?,
         idle: idle?,
@@ -182,6 +183,7 @@ fn times(reader: &mut Reader<'_>) -> Option<Times> {
         tunnel: tunnel?,
         total: total?,
         drain: drain?,
+        drain_notice: drain_notice?,
     })
 }
 

@@ -235,6 +235,15 @@ pub const TABLE: &[Key] = &[
         live: true,
     },
     Key {
+        name: "DRAIN_NOTICE",
+        default: "5",
+        accepts: "seconds from 0 to 3600",
+        help: "How long a node that is drained, or told to stop while a balancer asks its /health, goes on as before: the \
+               balancer's checks need that long to notice. After that every answer asks its client to come back over another \
+               connection.",
+        live: true,
+    },
+    Key {
         name: "ACTIVATION_KEY_FILE",
         default: "/etc/tidegate/activation.key",
         accepts: DIRECTORY,

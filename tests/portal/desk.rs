@@ -59,6 +59,8 @@ impl FakeDesk {
             Action::Restart { backup } => Outcome::Done {
                 words: format!("The node restarts now, {} a backup.", if backup { "with" } else { "without" }),
             },
+            Action::Health { .. } => Outcome::Health { reasons: vec![] },
+            Action::Drain { .. } | Action::Undrain { .. } => Outcome::Done { words: "done".into() },
             Action::Login { user, password } => return self.login(&user, &password),
             Action::AdminAdd { .. } => return Err(refused(RefusedKind::NotAllowed, "From the control socket only.")),
         })
@@ -91,6 +93,7 @@ impl FakeDesk {
                 trouble: String::new(),
                 synced_us: Wall::now().0 - 3_723_000_000,
                 master_snapshot: "12-3fa9c1d2e0b4".into(),
+                in_step_us: Wall::now().0 - 700_000,
             }),
             ..Status::default()
         }
