@@ -86,6 +86,17 @@ pub const HEALTH_CORE_STILL_MS: u64 = 2_000;
 /// Before listeners close, clients at work get this long to be told with an answer that their connection ends, in
 /// milliseconds. Those who ask nothing in that time are closed as idle.
 pub const DRAIN_TELL_MS_MAX: u64 = 1_000;
+/// `tidegate lb --watch` asks the master this often, in milliseconds; after trouble it waits longer, up to [`LB_RETRY_S_MAX`].
+pub const LB_LOOK_MS: u64 = 2_000;
+/// The longest wait of `tidegate lb --watch` after trouble, in seconds.
+pub const LB_RETRY_S_MAX: u64 = 60;
+/// A master younger than this, in seconds, may not have heard of all its slaves yet (they come back within
+/// [`CLUSTER_HOLD_MS_MAX`] and a few seconds of backoff): `tidegate lb --watch` takes nobody out by what it says.
+pub const LB_SETTLE_S: u64 = 20;
+/// A balancer's reload command is ended after this, in seconds.
+pub const LB_RELOAD_S_MAX: u64 = 60;
+/// The largest balancer configuration that is compared with what should be there, in bytes: a thousand slaves take a tenth.
+pub const LB_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// `tidegate drain --wait` looks this often whether anybody is still served, in milliseconds.
 pub const DRAIN_LOOK_MS: u64 = 250;
 /// The note that a node is drained, in bytes: a name and a time.
@@ -123,6 +134,8 @@ pub const CLUSTER_PUBLISH_MS: u64 = 30_000;
 pub const CLUSTER_BACKOFF_MS_MIN: u64 = 200;
 /// See above.
 pub const CLUSTER_BACKOFF_MS_MAX: u64 = 5_000;
+/// Proxies that a reply to a poll names, for browsers that ask a node for the way: more than a browser would ever try.
+pub const CLUSTER_PROXIES_MAX: usize = 64;
 /// Snapshots a slave keeps on disk: the current one and those it could fall back to.
 pub const HELD_SNAPSHOTS: usize = 3;
 /// Clock skew that both sides warn of, milliseconds.

@@ -17,6 +17,7 @@ use crate::cli::colour;
 use crate::cli::control;
 use crate::cli::draining;
 use crate::cli::fail;
+use crate::cli::lb;
 use crate::cli::local;
 use crate::cli::paper::Paper;
 use crate::cli::put;
@@ -36,6 +37,7 @@ pub fn run(ask: &Ask, command: Command) -> ExitCode {
     let socket = socket(ask);
     match command {
         Command::Status => status(ask, &socket),
+        Command::Lb(lb) => lb::run(ask, &socket, lb),
         Command::Drain { node, wait } => draining::drain(ask, &socket, node, wait),
         Command::Policy(Policy::Show { version }) => show_policy(ask, &socket, version),
         Command::Policy(Policy::Export { version, output }) => export(ask, &socket, version, output.as_deref()),

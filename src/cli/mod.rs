@@ -5,6 +5,7 @@ mod args;
 mod asking;
 pub mod control;
 mod draining;
+mod lb;
 mod local;
 mod manual;
 mod paper;

@@ -149,6 +149,7 @@ pub fn nodes(paper: &mut Paper, rows: &[NodeRow]) {
     for row in rows {
         let state = match (row.refusal.is_empty(), row.up) {
             (false, _) => cell("refused").ink(Ink::Red),
+            (true, true) if row.offer.draining => cell("drained").ink(Ink::Red),
             (true, true) => cell("up").ink(Ink::Green),
             (true, false) => cell("down").ink(Ink::Red),
         };

@@ -21,10 +21,12 @@ use crate::base::clock::Mono;
 use crate::cluster::Counters;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
+use crate::cluster::Offer;
 use crate::log::Progress;
 use crate::proxy::CoreTotals;
 use crate::report;
 use crate::settings::Role;
+use crate::settings::Settings;
 use crate::store::DatabaseError;
 use crate::store::admins::AdminError;
 use crate::store::admins::Admins;
@@ -226,6 +228,11 @@ impl NodeDesk {
         }
     }
 
+    /// What this node has for balancers.
+    fn offer(&self) -> Offer {
+        offer(&self.facts, &self.params.watch().borrow(), self.drain.standing().is_some())
+    }
+
     /// This node, and on a master its slaves.
     fn nodes(&self) -> Vec<NodeRow> {
         let status = self.status();
@@ -243,6 +250,7 @@ impl NodeDesk {
             refusal: String::new(),
             error: status.log_trouble,
             counters: status.counters,
+            offer: self.offer(),
         };
         std::iter::once(own).chain((self.views.nodes)()).collect()
     }
@@ -338,6 +346,17 @@ fn front(totals: CoreTotals) -> Front {
         sockets: totals.sockets,
         operations: totals.operations,
         descriptors: process::open_descriptors(),
+    }
+}
+
+/// What a node has for balancers.
+pub fn offer(facts: &NodeFacts, settings: &Settings, draining: bool) -> Offer {
+    Offer {
+        listen: facts.listen.iter().map(SocketAddr::to_string).collect(),
+        portal: facts.portal.to_string(),
+        proxy_protocol: settings.proxy_protocol.to_string(),
+        weight: settings.lb_weight.unwrap_or(facts.cores.min(256) as u16),
+        draining,
     }
 }
 

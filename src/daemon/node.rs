@@ -135,7 +135,9 @@ impl Node {
             cores,
             state_dir: settings.state_dir.clone(),
         };
+        let drain = Drain::new(publisher.clone(), params.watch(), &settings.state_dir);
         let cluster = Cluster::start(services::Needs {
+            drain: drain.clone(),
             settings: &settings,
             facts: &facts,
             params: params.clone(),
@@ -146,7 +148,6 @@ impl Node {
             synced,
             trouble,
         })?;
-        let drain = Drain::new(publisher.clone(), params.watch(), &settings.state_dir);
         let desk = Arc::new(NodeDesk {
             drain,
             health: health::Watch::default(),

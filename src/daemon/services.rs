@@ -4,6 +4,7 @@ use super::desk;
 use super::desk::FrontDesk;
 use super::desk::NodeDesk;
 use super::desk::NodeFacts;
+use super::drain::Drain;
 use super::params::Params;
 use super::publish::Publisher;
 use crate::base::clock::Wall;
@@ -43,7 +44,6 @@ use crate::tls::portal as portal_tls;
 use crate::tls::serve::Patience;
 use crate::tls::serve::Plain;
 use crate::tls::serve::serve;
-use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -74,6 +74,8 @@ pub struct Needs<'a> {
     pub epoch: Epoch,
     /// The snapshot in force and the cores.
     pub publisher: Arc<Publisher>,
+    /// Whether the node is being taken out of service.
+    pub drain: Arc<Drain>,
     /// The record store of a master or stand-alone node.
     pub records: Option<Arc<dyn RecordStore>>,
     /// When a slave's held snapshot came.
@@ -134,10 +136,10 @@ impl Cluster {
             epoch: needs.epoch,
             state_dir: needs.settings.state_dir.clone(),
             synctime_ms: follow_sync_time(&needs.params),
-            listen: needs.facts.listen.iter().map(SocketAddr::to_string).collect(),
             signer: Arc::new(key.signer().map_err(|fault| fault.to_string())?),
         };
         let (publisher, progress) = (needs.publisher.clone(), needs.log.progress());
+        let (facts, settings, drain) = (needs.facts.clone(), needs.params.watch(), needs.drain.clone());
         let (held, held_trouble) = (needs.publisher.current().hash(), needs.trouble.clone());
         let vitals = Arc::new(move || {
             let progress = progress.borrow();
@@ -145,7 +147,8 @@ impl Cluster {
             let damaged = if publisher.current().hash() == held { held_trouble.as_str() } else { "" };
             let trouble = if progress.trouble.is_empty() { damaged } else { &progress.trouble };
             let trouble = trouble.to_string();
-            Vitals { counters: desk::counters(publisher.totals()), written: progress.written, trouble }
+            let offer = desk::offer(&facts, &settings.borrow(), drain.standing().is_some());
+            Vitals { counters: desk::counters(publisher.totals()), written: progress.written, trouble, offer }
         });
         let synced = (needs.synced != Wall::default()).then_some(needs.synced);
         let publish = needs.publisher.as_publish();

@@ -56,6 +56,8 @@ pub struct Settings {
     pub proxy_protocol: ProxyProtocol,
     /// TRUSTED_PROXIES: whose word about a client's address counts. Live.
     pub trusted_proxies: Networks,
+    /// LB_WEIGHT: the node's share of the clients; `None` = its data cores. Live.
+    pub lb_weight: Option<u16>,
     /// PORTAL_IP: where the portal and, on a master, the cluster service listen.
     pub portal_ip: Listen,
     /// PORTAL_PORT; 0 = any free port.
@@ -138,6 +140,7 @@ impl Settings {
             "LISTEN_PORT" => self.listen_port.to_string(),
             "PROXY_PROTOCOL" => self.proxy_protocol.to_string(),
             "TRUSTED_PROXIES" => self.trusted_proxies.to_string(),
+            "LB_WEIGHT" => self.lb_weight.map_or("auto".to_string(), |weight| weight.to_string()),
             "PORTAL_IP" => self.portal_ip.to_string(),
             "PORTAL_PORT" => self.portal_port.to_string(),
             "MASTER_IP" => master(|address| address.ip().to_string()),

@@ -81,6 +81,14 @@ pub const TABLE: &[Key] = &[
         live: true,
     },
     Key {
+        name: "LB_WEIGHT",
+        default: "auto",
+        accepts: "auto or a number from 1 to 256",
+        help: "How large this node's share of the clients is, beside the other nodes' numbers, in the balancer configurations that \
+               tidegate lb makes and in /proxy.pac. auto: the number of its data cores.",
+        live: true,
+    },
+    Key {
         name: "PORTAL_IP",
         default: "*",
         accepts: ADDRESS,

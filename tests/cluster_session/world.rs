@@ -190,7 +190,6 @@ impl Slave {
             epoch: spec.epoch,
             state_dir: spec.state_dir.to_path_buf(),
             synctime_ms: Arc::new(std::sync::atomic::AtomicU64::new(60_000)),
-            listen: vec!["127.0.0.1:8080".into()],
             signer: Arc::new(spec.key.signer().unwrap()),
         };
         let (sidecar, handle) = Sidecar::new(config, current, synced, publish, Arc::new(Vitals::default));

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Mutex;
 use tidegate::admin::*;
 use tidegate::base::clock::Wall;
-use tidegate::cluster::{Counters, MasterLink, NodeRow};
+use tidegate::cluster::{Counters, MasterLink, NodeRow, Offer};
 use tidegate::report::{Answer, Gap, Question, Rank, RecordRow};
 
 /// What a hostile client writes into its URL.
@@ -114,6 +114,7 @@ impl FakeDesk {
             clock_skew_ms: -4,
             refusal: String::new(),
             error: String::new(),
+            offer: Offer::default(),
             counters: Counters {
                 connections: 9_120 * scale,
                 connections_open: 311 * scale,

@@ -1,0 +1,304 @@
+//! Real balancers in front of real slaves, by the configurations that `tidegate lb` makes.
+
+mod harness;
+
+use harness::Cluster;
+use harness::client::Client;
+use harness::tidegate;
+use harness::wait_until;
+use harness::watched::free;
+use harness::watched::from;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+use tidegate::admin::Action;
+
+/// Startup params of slaves behind a balancer on this machine.
+const BEHIND: [(&str, &str); 4] =
+    [("PROXY_PROTOCOL", "required"), ("TRUSTED_PROXIES", "127.0.0.1"), ("SYNCTIME", "1"), ("DRAIN_NOTICE", "3")];
+
+/// A cluster whose slaves are up and enforce the policy.
+fn cluster(slaves: usize) -> Cluster {
+    let cluster = Cluster::lay_out(slaves, &BEHIND);
+    cluster.master.start();
+    cluster.apply(&cluster.policy(""));
+    cluster.slaves.iter().for_each(|slave| slave.start());
+    cluster.wait_for_policy();
+    let nodes = || tidegate(&["status", "--json", "--control", &control(&cluster)]).1;
+    wait_until("the master hears of all slaves", || nodes().matches("\"role\":\"slave\"").count() == slaves);
+    cluster
+}
+
+fn control(cluster: &Cluster) -> String {
+    cluster.master.layout.control.display().to_string()
+}
+
+/// What `tidegate lb` prints, in a file.
+fn made(cluster: &Cluster, program: &str, bind: &str) -> PathBuf {
+    let (code, text, said) = tidegate(&["lb", program, "--bind", bind, "--control", &control(cluster)]);
+    assert_eq!(code, 0, "{said}");
+    let path = cluster.dir().join(format!("{program}.cfg"));
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// Whether a program finds the file good; what it says if not.
+fn checked(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+    assert!(!said.to_ascii_lowercase().contains("warn"), "{program}: {said}");
+}
+
+/// A process that ends with the value.
+struct Running(Child);
+
+impl Running {
+    fn haproxy(config: &Path, log: &Path) -> Running {
+        let log = File::create(log).unwrap();
+        let mut haproxy = Command::new("haproxy");
+        haproxy.args(["-db", "-f"]).arg(config).stdin(Stdio::null());
+        Running(haproxy.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_configurations_are_good_to_the_programs_they_are_for() {
+    let cluster = cluster(2);
+    cluster.slaves[1].kill();
+    let shown = || tidegate(&["lb", "haproxy", "--control", &control(&cluster)]).1;
+    wait_until("the dead slave is disabled", || shown().contains(" disabled\n"));
+    let text = shown();
+    assert!(text.contains("# slave-2 is away: the master has not heard of it since 20"), "{text}");
+    assert!(!text.contains(&cluster.master.layout.proxy.to_string()), "the master is never in it: {text}");
+    assert!(text.contains(&format!("server slave-1 {} check", cluster.slaves[0].layout.proxy)), "{text}");
+
+    let haproxy = made(&cluster, "haproxy", &free().to_string());
+    checked("haproxy", &["-c", "-f", haproxy.to_str().unwrap()]);
+    let bind = free().to_string();
+    let nginx = made(&cluster, "nginx", &bind);
+    checked("nginx", &["-t", "-c", nginx.to_str().unwrap(), "-g", "error_log stderr;"]);
+
+    let keepalived = cluster.dir().join("keepalived.conf");
+    for (vip, state, peer) in [("10.99.0.100/24", "master", "10.99.0.2"), ("2001:db8::64/64", "backup", "2001:db8::2")]
+    {
+        let (code, text, said) =
+            tidegate(&["lb", "keepalived", "--vip", vip, "--interface", "tgfront0", "--state", state, "--peer", peer]);
+        assert_eq!(code, 0, "{said}");
+        fs::write(&keepalived, text).unwrap();
+        // In a network of its own, so that the interface exists and nothing else is touched.
+        let check = format!(
+            "ip link add tgfront0 type veth peer name tgfront1 && ip addr add 10.99.0.1/24 dev tgfront0 && ip link set tgfront0 up \
+             && keepalived -t -f {}",
+            keepalived.display()
+        );
+        checked("unshare", &["--net", "sh", "-c", &check]);
+    }
+}
+
+#[test]
+fn who_is_not_the_master_says_whom_to_ask_and_bad_options_are_refused() {
+    let cluster = cluster(1);
+    let slave = cluster.slaves[0].layout.control.display().to_string();
+    let (code, _, said) = tidegate(&["lb", "haproxy", "--control", &slave]);
+    assert_eq!(code, 1);
+    assert!(said.contains(&format!("ask its master {}", cluster.master.layout.portal)), "{said}");
+    for wrong in [
+        &["lb", "haproxy", "--bind", "x\n    bind :1"][..],
+        &["lb", "haproxy", "--reload", "true"],
+        &["lb", "keepalived", "--vip", "10.0.0.1", "--interface", "eth0; x"],
+        &["lb", "keepalived", "--vip", "10.0.0.1/24", "--interface", "eth0", "--router-id", "0"],
+    ] {
+        assert_eq!(tidegate(wrong).0, 2, "{wrong:?}");
+    }
+    let (code, _, said) = tidegate(&["lb", "haproxy", "--json", "--control", &slave]);
+    assert_eq!(code, 1, "{said}");
+}
+
+/// Clients without pause, some over a connection each, some over one they keep; every failure is noted with the time its
+/// connection was made.
+struct Load {
+    balancer: SocketAddr,
+    url: String,
+    stop: AtomicBool,
+    requests: AtomicU64,
+    failures: Mutex<Vec<(Instant, String)>>,
+}
+
+impl Load {
+    fn new(balancer: SocketAddr, url: String) -> Load {
+        let (stop, requests, failures) = (AtomicBool::default(), AtomicU64::default(), Mutex::default());
+        Load { balancer, url, stop, requests, failures }
+    }
+
+    fn run(&self, keeps: bool) {
+        let end = Instant::now() + Duration::from_secs(120);
+        while !self.stop.load(Ordering::Relaxed) && Instant::now() < end {
+            let made = Instant::now();
+            if let Err(error) = self.connection(keeps) {
+                self.failures.lock().unwrap().push((made, error.to_string()));
+            }
+        }
+    }
+
+    /// One connection's life: as long as it is kept, at most a few hundred requests.
+    fn connection(&self, keeps: bool) -> io::Result<()> {
+        let mut client = Client::connect(self.balancer)?;
+        for _ in 0..if keeps { 300 } else { 1 } {
+            let answer = client.get(&self.url)?;
+            if answer.status != 200 {
+                return Err(io::Error::other(format!("status {}", answer.status)));
+            }
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            if !answer.keeps || self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn failures(&self) -> Vec<(Instant, String)> {
+        self.failures.lock().unwrap().clone()
+    }
+
+    /// Waits until so many more requests have been answered.
+    fn go_on(&self, count: u64) {
+        let now = self.requests.load(Ordering::Relaxed);
+        wait_until("requests go on", || self.requests.load(Ordering::Relaxed) >= now + count);
+    }
+}
+
+#[test]
+fn behind_haproxy_a_drained_slave_costs_no_request_and_a_killed_one_only_those_on_its_connections() {
+    let cluster = cluster(2);
+    let balancer = free();
+    let config = made(&cluster, "haproxy", &balancer.to_string());
+    let _haproxy = Running::haproxy(&config, &cluster.dir().join("haproxy.log"));
+    let url = cluster.url("/bytes/100");
+    wait_until("the balancer leads to a slave", || {
+        Client::connect(balancer).and_then(|mut client| client.get(&url)).is_ok_and(|answer| answer.status == 200)
+    });
+    // The client's own address reaches the record, not the balancer's.
+    let mut client = from("127.0.0.77", balancer).unwrap();
+    let request = format!("GET {url}?who HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", cluster.origin.address);
+    client.write_all(request.as_bytes()).unwrap();
+    client.read_to_end(&mut Vec::new()).unwrap();
+    let logs = || cluster.slaves.iter().map(|slave| fs::read_to_string(&slave.layout.log).unwrap()).collect::<String>();
+    wait_until("the record", || logs().lines().any(|line| line.contains("?who") && line.contains("\"127.0.0.77\"")));
+
+    let load = Load::new(balancer, url.clone());
+    let [one, two] = [&cluster.slaves[0], &cluster.slaves[1]];
+    let exchanges = |slave: &harness::Node| slave.status().unwrap().counters.exchanges;
+    thread::scope(|scope| {
+        for number in 0..8 {
+            let load = &load;
+            scope.spawn(move || load.run(number % 2 == 0));
+        }
+        // Whatever fails below, the clients end.
+        let _stop = Stop(&load.stop);
+        load.go_on(500);
+        assert!(exchanges(one) > 0 && exchanges(two) > 0, "the balancer uses both");
+
+        let (code, said, error) =
+            tidegate(&["drain", "--wait", "60", "--control", &one.layout.control.display().to_string()]);
+        assert_eq!(code, 0, "{said}{error}");
+        let drained = exchanges(one);
+        load.go_on(500);
+        assert_eq!(exchanges(one), drained, "a drained slave gets no client");
+        one.stop();
+        one.start();
+        load.go_on(200);
+        assert_eq!(exchanges(one), 0, "nor after its restart");
+        one.ask(Action::Undrain { node: None }).unwrap();
+        wait_until("it gets clients again", || exchanges(one) > 50);
+        // A stop drains by itself.
+        two.stop();
+        load.go_on(500);
+        two.start();
+        wait_until("the other one gets clients again", || exchanges(two) > 50);
+        assert_eq!(load.failures(), [], "neither drain, nor restart, nor stop may cost a request");
+
+        two.kill();
+        let dead = Instant::now();
+        load.go_on(1_000);
+        let failures = load.failures();
+        assert!(
+            failures.iter().all(|(made, _)| *made < dead),
+            "a connection made after its death failed: {failures:?}"
+        );
+        assert!(failures.len() <= 8, "at most one for each client that was on it: {failures:?}");
+    });
+    let requests = load.requests.load(Ordering::Relaxed);
+    println!("{requests} requests, {} failed when a slave was killed", load.failures().len());
+}
+
+/// Ends the load with the value.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_watched_file_follows_the_slaves_and_stays_when_the_master_is_away() {
+    let cluster = cluster(2);
+    let (file, reloads, said) =
+        (cluster.dir().join("haproxy.cfg"), cluster.dir().join("reloads"), cluster.dir().join("said"));
+    let reload = format!("echo once >> {}", reloads.display());
+    let output = File::create(&said).unwrap();
+    let watching = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["lb", "haproxy", "--bind", ":8080", "--control", &control(&cluster)])
+        .args(["--watch", file.to_str().unwrap(), "--reload", &reload])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(output)
+        .spawn()
+        .unwrap();
+    let mut watching = Running(watching);
+    let words = || fs::read_to_string(&said).unwrap();
+    let text = || fs::read_to_string(&file).unwrap_or_default();
+    let reloaded = || fs::read_to_string(&reloads).unwrap_or_default().lines().count();
+    wait_until("a young master is not believed yet", || words().contains("the master started a moment ago"));
+    assert_eq!(text(), "");
+    wait_until("the file is there, and the balancer was told", || reloaded() == 1);
+    assert_eq!(text().matches("\n    server ").count(), 2, "{}", text());
+    wait_until("it says so", || words().contains("2 of 2 slaves in service") && words().contains("done: echo"));
+
+    cluster.slaves[1].kill();
+    wait_until("the dead slave is disabled", || text().contains(" disabled\n"));
+    wait_until("the balancer was told", || reloaded() == 2);
+    cluster.slaves[0].kill();
+    wait_until("the last slave's silence is not believed", || words().contains("hears of no slave"));
+    cluster.slaves[0].start();
+    cluster.master.kill();
+    wait_until("the master is missed", || words().contains("nobody answers on"));
+    assert!(words().lines().last().unwrap().ends_with("stays as it is"), "{}", words());
+    assert_eq!(text().matches(" disabled\n").count(), 1, "{}", text());
+    assert_eq!(reloaded(), 2);
+    assert!(watching.0.try_wait().unwrap().is_none(), "it goes on: {}", words());
+}
