@@ -86,6 +86,11 @@ pub const HEALTH_CORE_STILL_MS: u64 = 2_000;
 /// Before listeners close, clients at work get this long to be told with an answer that their connection ends, in
 /// milliseconds. Those who ask nothing in that time are closed as idle.
 pub const DRAIN_TELL_MS_MAX: u64 = 1_000;
+/// A request to a master this long ago still says that somebody takes it for a proxy, in seconds; longer, and a mended
+/// balancer would be complained of.
+pub const VERIFY_MISLED_S: i64 = 600;
+/// How many of a master's own newest records are looked at for that.
+pub const VERIFY_MISLED_ROWS: u32 = 100;
 /// `tidegate lb --watch` asks the master this often, in milliseconds; after trouble it waits longer, up to [`LB_RETRY_S_MAX`].
 pub const LB_LOOK_MS: u64 = 2_000;
 /// The longest wait of `tidegate lb --watch` after trouble, in seconds.
@@ -478,6 +483,12 @@ pub const POLICY_NAME_BYTES_MAX: usize = 64;
 pub const POLICY_TEXT_BYTES_MAX: usize = 1024;
 /// The longest body of a template, in bytes.
 pub const POLICY_TEMPLATE_BYTES_MAX: usize = 64 * 1024;
+/// The most proxies that a browser is told to try, one after the other.
+pub const PAC_PROXIES_MAX: usize = 16;
+/// The longest script for browsers, in bytes; they take a megabyte and more, but fetch it at every start.
+pub const PAC_BYTES_MAX: usize = 256 * 1024;
+/// How long a browser may keep the script, in seconds.
+pub const PAC_MAX_AGE_S: u64 = 300;
 /// The longest regular expression, in bytes.
 pub const POLICY_REGEX_PATTERN_BYTES_MAX: usize = 1024;
 /// The most memory one regular expression may cost as an automaton, in bytes: what needs more is written differently.

@@ -27,6 +27,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 use tidegate::admin::Action;
+use tidegate::admin::Outcome;
 
 /// Startup params of slaves behind a balancer on this machine.
 const BEHIND: [(&str, &str); 4] =
@@ -253,6 +254,47 @@ fn behind_haproxy_a_drained_slave_costs_no_request_and_a_killed_one_only_those_o
     });
     let requests = load.requests.load(Ordering::Relaxed);
     println!("{requests} requests, {} failed when a slave was killed", load.failures().len());
+}
+
+#[test]
+fn a_master_in_a_balancers_backend_or_in_a_browsers_settings_is_told_of_by_verify() {
+    let cluster = cluster(1);
+    let verify = || match cluster.master.ask(Action::Verify) {
+        Ok(Outcome::Verify { checks }) => {
+            checks.into_iter().find(|check| check.name == "no client is sent to the master").unwrap()
+        }
+        other => panic!("{other:?}"),
+    };
+    // Twice: verify's own probe is no client.
+    for _ in 0..2 {
+        let check = verify();
+        assert!(check.passed && check.words.contains("no request in the last 10 minutes"), "{}", check.words);
+    }
+    // What an administrator may do: the line of a slave copied for the master.
+    let (code, text, _) = tidegate(&["lb", "haproxy", "--bind", &free().to_string(), "--control", &control(&cluster)]);
+    assert_eq!(code, 0);
+    let (master, path) = (&cluster.master.layout, cluster.dir().join("haproxy.cfg"));
+    let line = format!("    server master {} check port {}\n", master.proxy, master.portal.port());
+    fs::write(&path, text + &line).unwrap();
+    let haproxy = Running::haproxy(&path, &cluster.dir().join("haproxy.log"));
+    wait_until("verify tells of the balancer", || !verify().passed);
+    let words = verify().words;
+    assert!(words.starts_with("127.0.0.1 checks this master's /health") && words.contains("backend"), "{words}");
+    drop(haproxy);
+    wait_until("it is forgotten", || verify().passed);
+
+    // A client that takes the master for its proxy. (Its header is wanted here: PROXY_PROTOCOL is on.)
+    let mut client = from("127.0.0.1", master.proxy).unwrap();
+    client
+        .write_all(b"PROXY TCP4 192.0.2.9 127.0.0.1 1000 8080\r\nGET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        .unwrap();
+    let mut answer = [0; 12];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 403");
+    drop(client);
+    wait_until("verify tells of the client", || !verify().passed);
+    let words = verify().words;
+    assert!(words.contains("the last from anonymous@192.0.2.9"), "{words}");
 }
 
 /// Ends the load with the value.

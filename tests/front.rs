@@ -8,7 +8,10 @@ use harness::client::Client;
 use harness::tidegate;
 use harness::wait_until;
 use harness::watched::Watched;
+use std::fs;
+use std::io::Write;
 use std::process::Command;
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 use tidegate::admin::Action;
@@ -104,7 +107,7 @@ fn a_node_without_policy_and_a_master_say_why_no_client_should_come() {
 
 #[test]
 fn a_drained_node_says_so_at_once_serves_on_and_closes_after_answers_once_the_notice_is_over() {
-    let watched = Watched::with(&[("DRAIN_NOTICE", "2")]);
+    let watched = Watched::with(&[("DRAIN_NOTICE", "3600")]);
     let node = &watched.node;
     let (mut kept, mut idle) = (watched.client(), watched.client());
     assert!(kept.get(&watched.url("/bytes/10")).unwrap().keeps && idle.get(&watched.url("/bytes/10")).unwrap().keeps);
@@ -112,7 +115,7 @@ fn a_drained_node_says_so_at_once_serves_on_and_closes_after_answers_once_the_no
 
     let (code, said, _) = tidegate(&["drain", "--control", &control(node)]);
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("from 2 s on (DRAIN_NOTICE)"), "{said}");
+    assert!(said.contains("from 3600 s on (DRAIN_NOTICE)"), "{said}");
     let drained = health(node);
     assert_eq!((drained.status, drained.body.starts_with("draining:")), (503, true), "{}", drained.body);
     assert!(kept.get(&watched.url("/bytes/10")).unwrap().keeps, "the balancer has not noticed yet: nothing changes");
@@ -121,6 +124,9 @@ fn a_drained_node_says_so_at_once_serves_on_and_closes_after_answers_once_the_no
     let (_, shown, _) = tidegate(&["status", "--control", &control(node)]);
     assert!(shown.contains("drained by") && shown.contains("tidegate undrain"), "{shown}");
 
+    assert_eq!(tidegate(&["undrain", "--control", &control(node)]).0, 0);
+    watched.submit(&[("DRAIN_NOTICE", "1")]);
+    assert_eq!(tidegate(&["drain", "--control", &control(node)]).0, 0);
     wait_until("the notice is over", || draining().unwrap().closing);
     let last = kept.get(&watched.url("/bytes/10")).unwrap();
     assert_eq!((last.status, last.keeps), (200, false), "{}", last.head);
@@ -154,8 +160,8 @@ fn a_drained_node_says_so_at_once_serves_on_and_closes_after_answers_once_the_no
     node.kill();
     node.start();
     assert_eq!(health(node).body, "ok\n");
-    let audit = std::fs::read_to_string(node.layout.log.with_file_name("config.log")).unwrap();
-    assert_eq!((audit.matches("\"drain\"").count(), audit.matches("\"undrain\"").count()), (3, 1), "{audit}");
+    let audit = fs::read_to_string(node.layout.log.with_file_name("config.log")).unwrap();
+    assert_eq!((audit.matches("\"drain\"").count(), audit.matches("\"undrain\"").count()), (4, 2), "{audit}");
 }
 
 #[test]
@@ -194,7 +200,7 @@ fn an_order_for_another_node_or_for_the_master_is_refused_with_what_to_do() {
 
 #[test]
 fn a_stop_gives_notice_to_a_balancer_that_watches_and_to_nobody_else() {
-    let watched = Watched::with(&[("DRAIN_NOTICE", "3")]);
+    let watched = Watched::with(&[("DRAIN_NOTICE", "6")]);
     let node = &watched.node;
     // Watched: it asks again and again.
     assert_eq!((health(node).body, health(node).body), ("ok\n".to_string(), "ok\n".to_string()));
@@ -215,10 +221,142 @@ fn a_stop_gives_notice_to_a_balancer_that_watches_and_to_nobody_else() {
         assert_eq!(closed.status, 200);
         stopping.join().unwrap();
     });
-    assert!(node.journal().contains("3 s (DRAIN_NOTICE) for the balancers that ask /health"), "{}", node.journal());
+    assert!(node.journal().contains("6 s (DRAIN_NOTICE) for the balancers that ask /health"), "{}", node.journal());
     node.start();
     assert_eq!(health(node).body, "ok\n", "a stop is no order to stay away");
     let before = node.journal().len();
     node.stop();
     assert!(!node.journal()[before..].contains("DRAIN_NOTICE"), "one look is no balancer");
+}
+
+/// What the script answers for each URL, asked of a JavaScript engine as a browser asks.
+fn ways(script: &str, urls: &[&str]) -> Vec<String> {
+    let asking = "
+        const [script, urls] = JSON.parse(require('fs').readFileSync(0, 'utf8'));
+        const room = require('vm').createContext({});
+        require('vm').runInContext(script, room);
+        const host = url => url.split('//')[1].split('/')[0].replace(/:[0-9]+$/, '').replace(/^.*@/, '');
+        for (const url of urls) { console.log(room.FindProxyForURL(url, host(url))); }";
+    let mut node = Command::new("node")
+        .args(["-e", asking])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("nodejs is installed by tests/run");
+    let input = format!(
+        "[{},{}]",
+        json(script),
+        format_args!("[{}]", urls.iter().map(|url| json(url)).collect::<Vec<_>>().join(","))
+    );
+    node.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = node.wait_with_output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_string).collect()
+}
+
+fn json(text: &str) -> String {
+    serde_json::to_string(text).unwrap()
+}
+
+#[test]
+fn browsers_get_the_script_that_policy_makes_and_it_leads_them_as_the_policy_says() {
+    let watched = Watched::start();
+    let node = &watched.node;
+    let apply = |pac: &str| {
+        let document = harness::test_policy(watched.origin.address, pac);
+        node.ask(Action::PolicyApply { document, comment: String::new(), base: None })
+    };
+    for path in ["/proxy.pac", "/wpad.dat"] {
+        let none = curl(&[], &at(node, "http", path));
+        assert_eq!((none.status, none.body.contains("no [pac] section")), (404, true), "{}", none.body);
+    }
+    apply(
+        "\n[pac]\nproxies = [\"gw1.example:8080\", \"[2001:db8::5]:8080\"]\ndirect_hosts = [\"Intranet.Example\", \"10.9.9.9\"]\n\
+         direct_networks = [\"10.0.0.0/16\", \"192.0.2.7\", \"fd00::/8\", \"198.51.100.1-198.51.100.9\"]\ndirect_if_down = true\n",
+    )
+    .unwrap();
+    let mut scripts = Vec::new();
+    for (scheme, path) in [("http", "/proxy.pac"), ("https", "/proxy.pac"), ("http", "/wpad.dat")] {
+        let got = curl(&[], &at(node, scheme, path));
+        assert_eq!(got.status, 200, "{}", got.body);
+        assert!(got.head.contains("content-type: application/x-ns-proxy-autoconfig\r\n"), "{}", got.head);
+        assert!(got.head.contains("cache-control: private, max-age=300\r\n"), "{}", got.head);
+        scripts.push(got.body);
+    }
+    assert!(scripts.iter().all(|script| *script == scripts[0]));
+    let head = curl(&["--head"], &at(node, "http", "/wpad.dat"));
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+
+    let (direct, proxy) = ("DIRECT", "PROXY gw1.example:8080; PROXY [2001:db8::5]:8080; DIRECT");
+    let table = [
+        ("http://example.com/", proxy),
+        ("https://www.example.com:8443/a?b=c", proxy),
+        ("http://intranet.example/", direct),
+        ("https://wiki.INTRANET.example./x", direct),
+        ("http://notintranet.example/", proxy),
+        ("http://intranet.example.com/", proxy),
+        ("http://printer/", direct),
+        ("http://localhost:3000/", direct),
+        ("http://app.localhost/", direct),
+        ("http://127.0.0.53/", direct),
+        ("http://[::1]:8080/", direct),
+        ("http://10.0.255.255/", direct),
+        ("http://10.1.0.0/", proxy),
+        ("http://10.9.9.9/", direct),
+        ("http://192.0.2.7/", direct),
+        ("http://192.0.2.8/", proxy),
+        ("http://198.51.100.9/", direct),
+        ("http://198.51.100.10/", proxy),
+        ("http://[fd12:3456::9]/", direct),
+        ("http://[2001:db8::1]/", proxy),
+        ("http://[::ffff:10.0.3.4]/", direct),
+        ("http://[1:2:3:4:5:6:7:8:9]/", proxy),
+        ("http://10.0.0.999/", proxy),
+        ("http://constructor.example/", proxy),
+        ("http://hasownproperty/", direct),
+    ];
+    let urls: Vec<&str> = table.iter().map(|(url, _)| *url).collect();
+    for ((url, expected), said) in table.iter().zip(ways(&scripts[0], &urls)) {
+        assert_eq!(said, *expected, "{url}");
+    }
+
+    // Nothing is said that no browser could do: without proxies, a stand-alone node names itself as it was reached.
+    apply("\n[pac]\ndirect_plain_names = false\n").unwrap();
+    let own = curl(&[], &at(node, "http", "/proxy.pac")).body;
+    let expected = format!("PROXY {}", node.layout.proxy);
+    assert_eq!(ways(&own, &["http://example.com/", "http://printer/"]), [expected.clone(), expected]);
+
+    let refused =
+        apply("\n[pac]\nproxies = [\"gw1\"]\ndirect_networks = [\"10.0.0.1/8\"]\ndirect = true\n").unwrap_err();
+    let places: Vec<_> = refused.complaints.iter().map(|complaint| complaint.place.as_str()).collect();
+    assert_eq!(places, ["pac.proxies[1]", "pac.direct_networks[1]", "pac.direct"], "{:?}", refused.complaints);
+    for bad in ["proxies = []".to_string(), format!("proxies = [{}]", "\"a:1\",".repeat(17))] {
+        assert_eq!(apply(&format!("\n[pac]\n{bad}\n")).unwrap_err().complaints.len(), 1, "{bad}");
+    }
+    let many: String = (0..4_000).map(|number| format!("\"{:060}.{number}.example\",", number)).collect();
+    let refused = apply(&format!("\n[pac]\ndirect_hosts = [{many}]\n")).unwrap_err();
+    assert!(refused.complaints[0].what.contains("browsers get 262144 at most"), "{:?}", refused.complaints);
+}
+
+#[test]
+fn without_a_balancer_every_node_names_the_slaves_that_take_clients() {
+    let cluster = Cluster::lay_out(2, &[("SYNCTIME", "1")]);
+    cluster.master.start();
+    cluster.apply(&cluster.policy("\n[pac]\n"));
+    let nobody = curl(&[], &at(&cluster.master, "http", "/proxy.pac"));
+    assert_eq!((nobody.status, nobody.body.contains("No node is known")), (503, true), "{}", nobody.body);
+    cluster.slaves.iter().for_each(Node::start);
+    cluster.wait_for_policy();
+    let [one, two] = [&cluster.slaves[0], &cluster.slaves[1]].map(|slave| format!("PROXY {}", slave.layout.proxy));
+    let nodes = || [&cluster.master, &cluster.slaves[0], &cluster.slaves[1]];
+    let said = |node: &Node| ways(&curl(&[], &at(node, "http", "/wpad.dat")).body, &["http://example.com/"]).remove(0);
+    let orders = [format!("{one}; {two}"), format!("{two}; {one}")];
+    wait_until("every node names both", || nodes().iter().all(|node| orders.contains(&said(node))));
+    let said_now = nodes().map(said);
+    assert!(said_now.iter().all(|way| *way == said_now[0]), "a client hears the same from all: {said_now:?}");
+    cluster.slaves[0].ask(Action::Drain { node: None }).unwrap();
+    wait_until("nobody is led to a drained slave", || nodes().iter().all(|node| said(node) == two));
+    // A slave remembers while its master is away.
+    cluster.master.kill();
+    assert_eq!(said(&cluster.slaves[1]), two);
 }

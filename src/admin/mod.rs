@@ -82,6 +82,13 @@ pub enum Action {
         #[serde(default)]
         synced_within_s: Option<u64>,
     },
+    /// The script by which a browser finds its proxy. Anybody may ask.
+    ProxyScript {
+        /// The browser's address.
+        client: String,
+        /// The name or address by which it reached this node, without a port.
+        host: String,
+    },
     /// Take a node out of service without failing a request.
     Drain {
         /// The node; this one if absent.
@@ -117,9 +124,8 @@ impl Action {
             Action::PolicyApply { .. } | Action::PolicyRollback { .. } | Action::ParamsSubmit { .. } => true,
             Action::Restart { .. } | Action::AdminAdd { .. } => true,
             Action::Drain { .. } | Action::Undrain { .. } => true,
-            Action::Status | Action::Health { .. } | Action::Nodes | Action::Verify | Action::PolicyShow { .. } => {
-                false
-            }
+            Action::Health { .. } | Action::ProxyScript { .. } => false,
+            Action::Status | Action::Nodes | Action::Verify | Action::PolicyShow { .. } => false,
             Action::PolicyCheck { .. } | Action::PolicyDiff { .. } | Action::PolicyLog { .. } => false,
             Action::Explain(_) | Action::Report(_) | Action::ParamsShow | Action::Login { .. } => false,
         }
@@ -181,6 +187,11 @@ pub enum Outcome {
     Health {
         /// All that stand against it.
         reasons: Vec<Unfit>,
+    },
+    /// To ProxyScript.
+    ProxyScript {
+        /// JavaScript.
+        script: String,
     },
     /// To Nodes.
     Nodes {

@@ -24,6 +24,7 @@ pub fn outcome(paper: &mut Paper, outcome: &Outcome) {
     match outcome {
         Outcome::Status(node) => status(paper, node),
         Outcome::Health { reasons } => health(paper, reasons),
+        Outcome::ProxyScript { script } => paper.block(script),
         Outcome::Nodes { nodes: rows } => nodes(paper, rows),
         Outcome::Verify { checks } => verify(paper, checks),
         Outcome::Policy(policy) => paper.block(&policy.document),

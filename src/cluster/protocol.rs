@@ -41,7 +41,7 @@ pub const LENGTH_FIELD: &str = "tidegate-length";
 pub struct Build {
     /// Version of the package.
     pub version: String,
-    /// The formats that cross the wire, such as `cluster 2, snapshot 1, batch 1`.
+    /// The formats that cross the wire, such as `cluster 2, snapshot 2, batch 1`.
     pub formats: String,
 }
 
@@ -51,7 +51,7 @@ impl Build {
         Build {
             version: env!("CARGO_PKG_VERSION").to_string(),
             // Each number is raised with its page in docs/formats/: development builds of one version may differ in it.
-            formats: "cluster 2, snapshot 1, record batch 1".to_string(),
+            formats: "cluster 2, snapshot 2, record batch 1".to_string(),
         }
     }
 

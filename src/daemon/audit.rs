@@ -80,6 +80,7 @@ fn words(action: &Action) -> (&'static str, String) {
         Action::Drain { node } => ("drain", node.clone().unwrap_or_default()),
         Action::Undrain { node } => ("undrain", node.clone().unwrap_or_default()),
         Action::Health { .. } => ("health", String::new()),
+        Action::ProxyScript { .. } => ("proxy-script", String::new()),
         Action::Status => ("status", String::new()),
         Action::Nodes => ("nodes", String::new()),
         Action::Verify => ("verify", String::new()),

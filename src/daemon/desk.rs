@@ -22,9 +22,13 @@ use crate::cluster::Counters;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
 use crate::cluster::Offer;
+use crate::cluster::protocol::Proxy;
 use crate::log::Progress;
+use crate::policy::pac::Choice;
+use crate::policy::pac::NoScript;
 use crate::proxy::CoreTotals;
 use crate::report;
+use crate::settings::ProxyProtocol;
 use crate::settings::Role;
 use crate::settings::Settings;
 use crate::store::DatabaseError;
@@ -70,6 +74,8 @@ pub struct Views {
     pub shipping_trouble: Box<dyn Fn() -> String + Send + Sync>,
     /// On a slave, how it stands with its master.
     pub link: Box<dyn Fn() -> Option<MasterLink> + Send + Sync>,
+    /// The nodes that browsers may use, as the master knows them.
+    pub proxies: Box<dyn Fn() -> Vec<Proxy> + Send + Sync>,
     /// On a master, its slaves.
     pub nodes: Box<dyn Fn() -> Vec<NodeRow> + Send + Sync>,
 }
@@ -149,11 +155,12 @@ fn is_an_attempt(action: &Action) -> bool {
 }
 
 /// Who may ask what: the control socket everything, an administrator everything but making administrators and asking for
-/// passwords, a visitor only to log in and to ask whether the node is fit.
+/// passwords, a visitor only to log in and to ask what balancers and browsers ask.
 fn may(actor: &Actor, action: &Action) -> Result<(), Refused> {
     let refused = |words: &str| Err(Refused::new(RefusedKind::NotAllowed, words));
     match (actor, action) {
-        (Actor::Local { .. }, _) | (Actor::Visitor { .. }, Action::Login { .. } | Action::Health { .. }) => Ok(()),
+        (Actor::Local { .. }, _) | (Actor::Visitor { .. }, Action::Login { .. }) => Ok(()),
+        (Actor::Visitor { .. }, Action::Health { .. } | Action::ProxyScript { .. }) => Ok(()),
         (Actor::Visitor { .. }, _) => refused("log in first"),
         (Actor::Administrator { .. }, Action::AdminAdd { .. }) => {
             refused("administrators are made on the node itself: tidegate admin add NAME")
@@ -186,6 +193,7 @@ impl NodeDesk {
             Action::Health { synced_within_s } => {
                 Ok(Outcome::Health { reasons: health::reasons(self, actor, *synced_within_s) })
             }
+            Action::ProxyScript { client, host } => self.proxy_script(client, host),
             Action::Drain { node } => {
                 self.here(node.as_deref(), "drain")?;
                 self.drain.begin(&audit::who(actor)).await
@@ -268,6 +276,41 @@ impl NodeDesk {
             Ok(Err(error)) => Err(Refused::failed(error.to_string())),
             Err(error) => Err(Refused::failed(format!("asking the record store: {error}"))),
         }
+    }
+
+    /// The script by which a browser that reached this node at `host` finds its way.
+    fn proxy_script(&self, client: &str, host: &str) -> Result<Outcome, Refused> {
+        let client = client.parse().map_err(|_| Refused::invalid(format!("client `{client}` is not an IP address")))?;
+        let choice = |proxy: Proxy| Choice { address: proxy.address.to_string(), weight: proxy.weight };
+        let mut nodes: Vec<_> = (self.views.proxies)().into_iter().map(choice).collect();
+        if nodes.is_empty() && self.facts.role != Role::Master {
+            nodes.extend(self.own_choice(host));
+        }
+        let snapshot = self.publisher.current();
+        snapshot.proxy_script(client, &nodes).map(|script| Outcome::ProxyScript { script }).map_err(|why| match why {
+            NoScript::NotInPolicy => Refused::new(
+                RefusedKind::NotFound,
+                "the policy in force has no [pac] section, so there is no proxy auto-configuration",
+            ),
+            NoScript::NoProxy => Refused::failed(
+                "no node is known that browsers may use: slaves are away, drained, or take clients from balancers only \
+                 (PROXY_PROTOCOL is required there); name the balancers in the policy's [pac] proxies",
+            ),
+            NoScript::TooLong => Refused::failed(
+                "the script would be too long for browsers; shorten [pac] direct_hosts or direct_networks",
+            ),
+        })
+    }
+
+    /// This node as a browser may use it that reached its portal at `host`.
+    fn own_choice(&self, host: &str) -> Option<Choice> {
+        let required = self.params.watch().borrow().proxy_protocol == ProxyProtocol::Required;
+        let listener = self.facts.listen.first().filter(|_| !required)?;
+        let address = match listener.ip().is_unspecified() {
+            true => format!("{host}:{}", listener.port()),
+            false => listener.to_string(),
+        };
+        Some(Choice { address, weight: 1 })
     }
 
     /// Refuses an order that is for another node, or for one that carries no traffic.

@@ -414,6 +414,7 @@ fn views(log: &Log, cluster: &Cluster) -> Views {
         shipping_trouble: cluster.shipping_trouble(),
         link: cluster.link(),
         nodes: cluster.nodes(),
+        proxies: cluster.proxies(),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::cluster::client::MasterAddress;
 use crate::cluster::master::MasterConfig;
 use crate::cluster::master::MasterService;
 use crate::cluster::protocol::Build;
+use crate::cluster::protocol::Proxy;
 use crate::cluster::shipper;
 use crate::cluster::shipper::LocalSink;
 use crate::cluster::shipper::RemoteSink;
@@ -230,6 +231,16 @@ impl Cluster {
     pub fn nodes(&self) -> Box<dyn Fn() -> Vec<NodeRow> + Send + Sync> {
         let master = self.master.clone();
         Box::new(move || master.as_ref().map(|master| master.nodes()).unwrap_or_default())
+    }
+
+    /// The nodes that browsers may use; none on a stand-alone node, and on a slave before its first contact.
+    pub fn proxies(&self) -> Box<dyn Fn() -> Vec<Proxy> + Send + Sync> {
+        let (master, slave) = (self.master.clone(), self.slave.as_ref().map(|slave| slave.proxies.clone()));
+        Box::new(move || match (&master, &slave) {
+            (Some(master), _) => master.proxies(),
+            (None, Some(proxies)) => proxies.borrow().clone(),
+            (None, None) => Vec::new(),
+        })
     }
 
     /// How far records are in the store that counts.

@@ -58,7 +58,7 @@ pub struct PortalConfig {
 }
 
 /// What is answered over plain HTTP as well as over TLS, to anybody.
-pub const OPEN_PATHS: [&str; 1] = ["/health"];
+pub const OPEN_PATHS: [&str; 3] = ["/health", "/proxy.pac", "/wpad.dat"];
 
 /// The browser's address, which the daemon adds to each request as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +87,8 @@ pub fn router(config: PortalConfig) -> Router {
 fn open_pages() -> Router<Arc<web::Portal>> {
     Router::new()
         .route("/health", get(open::health))
+        .route("/proxy.pac", get(open::proxy_script))
+        .route("/wpad.dat", get(open::proxy_script))
         .route("/login", get(login::form).post(login::submit))
         .route("/assets/portal.css", get(assets::css))
         .route("/assets/portal.js", get(assets::js))

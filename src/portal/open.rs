@@ -4,6 +4,7 @@ use crate::admin::Action;
 use crate::admin::Actor;
 use crate::admin::Outcome;
 use crate::admin::Unfit;
+use crate::limits::PAC_MAX_AGE_S;
 use crate::portal::web;
 use crate::portal::web::Portal;
 use axum::extract::Request;
@@ -13,6 +14,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use serde::Serialize;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -48,6 +50,45 @@ struct Health<'a> {
     healthy: bool,
     node: &'a str,
     reasons: &'a [Unfit],
+}
+
+/// GET /proxy.pac and /wpad.dat: the script by which the browser that asks finds its proxy.
+pub async fn proxy_script(State(portal): State<Arc<Portal>>, request: Request) -> Response {
+    let client = web::peer_of(&request).to_string();
+    let said = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let host = host_of(said).unwrap_or(&portal.config.node_name).to_string();
+    let actor = Actor::Visitor { address: client.clone() };
+    let refused = match portal.ask(actor, Action::ProxyScript { client, host }).await {
+        Ok(Outcome::ProxyScript { script }) => {
+            // Made for this client: no shared cache may hand it to another one.
+            let keep = format!("private, max-age={PAC_MAX_AGE_S}");
+            let kind = (header::CONTENT_TYPE, "application/x-ns-proxy-autoconfig".to_string());
+            return ([kind, (header::CACHE_CONTROL, keep)], script).into_response();
+        }
+        Ok(other) => web::unexpected("ProxyScript", &other),
+        Err(refused) => refused,
+    };
+    // Nobody logged in: what is passing is no fault of the node's.
+    let status = match web::status_of(&refused) {
+        StatusCode::INTERNAL_SERVER_ERROR => StatusCode::SERVICE_UNAVAILABLE,
+        status => status,
+    };
+    (status, [(header::CONTENT_TYPE, TEXT)], refused.words + "\n").into_response()
+}
+
+/// The host of a Host field, if it can stand in a script as it is.
+fn host_of(said: &str) -> Option<&str> {
+    let host = match said.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((inside, _)) => &said[..inside.len() + 2],
+        None => said.split(':').next().unwrap_or_default(),
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let good = match address {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.len() < 256 && host.bytes().all(plain),
+    };
+    good.then_some(host)
 }
 
 fn wants_json(request: &Request) -> bool {
@@ -94,6 +135,22 @@ mod tests {
             ("a=b", None),
         ] {
             assert_eq!(synced_within(query).ok(), answer, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_host_stands_in_a_script_only_if_it_can_end_nothing_there() {
+        for (said, host) in [
+            ("gw.example:8888", Some("gw.example")),
+            ("10.0.0.1", Some("10.0.0.1")),
+            ("[2001:db8::1]:8888", Some("[2001:db8::1]")),
+            ("[::1\"; alert(1)]", None),
+            ("a\";x", None),
+            ("a b:1", None),
+            ("", None),
+            (":8888", None),
+        ] {
+            assert_eq!(host_of(said), host, "{said}");
         }
     }
 

@@ -60,6 +60,7 @@ impl FakeDesk {
                 words: format!("The node restarts now, {} a backup.", if backup { "with" } else { "without" }),
             },
             Action::Health { .. } => Outcome::Health { reasons: vec![] },
+            Action::ProxyScript { .. } => Outcome::ProxyScript { script: "// script".into() },
             Action::Drain { .. } | Action::Undrain { .. } => Outcome::Done { words: "done".into() },
             Action::Login { user, password } => return self.login(&user, &password),
             Action::AdminAdd { .. } => return Err(refused(RefusedKind::NotAllowed, "From the control socket only.")),

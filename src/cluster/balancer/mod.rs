@@ -35,6 +35,8 @@ pub struct Backend {
     pub weight: u16,
     /// Whether it takes a PROXY protocol header.
     pub proxy_protocol: bool,
+    /// Whether it serves clients without one, so that browsers may use it without a balancer.
+    pub direct: bool,
     /// Whether it is being taken out of service. Health checks see it by themselves.
     pub draining: bool,
     /// Why it should get no client now; empty if it may.
@@ -68,9 +70,10 @@ pub fn backends(rows: &[NodeRow]) -> Backends {
     found
 }
 
-/// The slaves that take clients now, as browsers are told of them.
+/// The slaves that take clients without a balancer now, as browsers are told of them.
 pub fn proxies(backends: &Backends) -> Vec<Proxy> {
-    let live = backends.slaves.iter().filter(|slave| slave.away.is_empty() && !slave.draining);
+    let fit = |slave: &&Backend| slave.away.is_empty() && !slave.draining && slave.direct;
+    let live = backends.slaves.iter().filter(fit);
     live.map(|slave| Proxy { address: slave.proxy, weight: slave.weight }).take(CLUSTER_PROXIES_MAX).collect()
 }
 
@@ -90,6 +93,7 @@ fn backend(row: &NodeRow) -> Result<Backend, String> {
         health: reach(&row.offer.portal, seen, "PORTAL_IP")?,
         weight: row.offer.weight.clamp(1, 256),
         proxy_protocol: matches!(row.offer.proxy_protocol.as_str(), "optional" | "required"),
+        direct: row.offer.proxy_protocol != "required",
         draining: row.offer.draining,
         away,
     })
@@ -198,6 +202,10 @@ pub(crate) mod tests {
         assert_eq!(backends.slaves[1].away, "away: the master has not heard of it since 2027-01-15T08:00:00Z");
         assert_eq!(backends.left_out.len(), 2);
         assert!(backends.left_out[1].1.contains("set another LISTEN_IP"), "{:?}", backends.left_out);
+        assert_eq!(proxies(&backends), [], "s1 takes clients from balancers only");
+        let mut rows = cluster();
+        rows.iter_mut().for_each(|row| row.offer.proxy_protocol = "optional".into());
+        let backends = super::backends(&rows);
         let proxies: Vec<_> = proxies(&backends).iter().map(|proxy| proxy.address.to_string()).collect();
         assert_eq!(proxies, ["10.0.0.1:8080"], "neither who is away nor who is draining");
     }

@@ -7,7 +7,7 @@ use std::fmt;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 128;
 /// The format this build writes and reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 const MAGIC: [u8; 8] = *b"TIDEPOL\n";
 /// Where the checksum of the bytes before it stands.
 const CHECKSUM_AT: usize = 96;
