@@ -8,6 +8,9 @@ use harness::client::Client;
 use harness::tidegate;
 use harness::wait_until;
 use harness::watched::Watched;
+use nix::sys::ptrace;
+use nix::sys::wait;
+use nix::unistd::Pid;
 use std::fs;
 use std::io::Write;
 use std::process::Command;
@@ -359,4 +362,24 @@ fn without_a_balancer_every_node_names_the_slaves_that_take_clients() {
     // A slave remembers while its master is away.
     cluster.master.kill();
     assert_eq!(said(&cluster.slaves[1]), two);
+}
+
+#[test]
+fn a_data_core_that_does_not_turn_makes_the_node_unfit_and_fit_again_once_it_turns() {
+    let watched = Watched::start();
+    let node = &watched.node;
+    assert_eq!(health(node).body, "ok\n");
+    let tasks = fs::read_dir(format!("/proc/{}/task", node.pid())).unwrap().map(|task| task.unwrap().path());
+    let core =
+        tasks.into_iter().find(|task| fs::read_to_string(task.join("comm")).unwrap().trim() == "core-0").unwrap();
+    let core = Pid::from_raw(core.file_name().unwrap().to_str().unwrap().parse().unwrap());
+    // Only this one thread stops: the portal's go on and answer.
+    ptrace::seize(core, ptrace::Options::empty()).unwrap();
+    ptrace::interrupt(core).unwrap();
+    wait_until("the node says that it does not turn", || health(node).status == 503);
+    assert!(health(node).body.starts_with("cores: data core 0 does not turn"), "{}", health(node).body);
+    // A thread has stopped once it was waited for; only then may it be let go.
+    wait::waitpid(core, Some(wait::WaitPidFlag::__WALL)).unwrap();
+    ptrace::detach(core, None).unwrap();
+    wait_until("it turns again", || health(node).body == "ok\n");
 }

@@ -34,7 +34,7 @@ pub fn reasons(desk: &NodeDesk, actor: &Actor, synced_within_s: Option<u64>) -> 
         // The trouble names paths; those are for `tidegate status`.
         reasons.push(unfit("log", "log: records cannot be written; see `tidegate status` on this node".to_string()));
     }
-    let still = desk.health.still(&desk.publisher.beats(), now);
+    let still = desk.health.still(&desk.publisher.turns(), now);
     if !still.is_empty() {
         let words = format!("cores: data core {} does not turn; restart the node", numbers(&still));
         reasons.push(unfit("cores", words));
@@ -49,14 +49,14 @@ pub struct Watch(Mutex<Vec<(u64, Mono)>>);
 
 impl Watch {
     /// The cores that have not turned for too long, by what they count now. A stand-still is noticed from the second look on.
-    fn still(&self, beats: &[u64], now: Mono) -> Vec<usize> {
+    fn still(&self, turns: &[u64], now: Mono) -> Vec<usize> {
         // Nothing panics while holding it.
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.resize(beats.len(), (u64::MAX, now));
-        let looks = beats.iter().zip(seen.iter_mut()).enumerate();
-        let still = looks.filter_map(|(index, (beat, (last, when)))| {
-            if beat != last {
-                (*last, *when) = (*beat, now);
+        seen.resize(turns.len(), (u64::MAX, now));
+        let looks = turns.iter().zip(seen.iter_mut()).enumerate();
+        let still = looks.filter_map(|(index, (count, (last, when)))| {
+            if count != last {
+                (*last, *when) = (*count, now);
             }
             (now.micros_since(*when) > HEALTH_CORE_STILL_MS * 1_000).then_some(index)
         });

@@ -99,9 +99,9 @@ impl Publisher {
         }
     }
 
-    /// How often each core has turned since its start.
-    pub fn beats(&self) -> Vec<u64> {
-        self.cores().iter().map(CoreHandle::beats).collect()
+    /// How often each core has turned.
+    pub fn turns(&self) -> Vec<u64> {
+        self.cores().iter().map(CoreHandle::turns).collect()
     }
 
     /// Stops accepting on every core and waits for what is under way, at most `within`.

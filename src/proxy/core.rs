@@ -227,9 +227,9 @@ impl CoreHandle {
         Arc::clone(&self.counters)
     }
 
-    /// How often the core has looked at its deadlines: a number that stands still is a core that does not turn.
-    pub fn beats(&self) -> u64 {
-        self.counters.beats.get()
+    /// Grows with every turn of the core: one that stands still is stuck.
+    pub fn turns(&self) -> u64 {
+        self.counters.turns.get()
     }
 
     /// What the core has counted so far.
@@ -443,7 +443,7 @@ fn chores(state: &Rc<CoreState>) -> impl FnMut(Wall) + use<> {
         (state.deadlines.after(POOL_SWEEP_MS), state.deadlines.after(OWN_ADDRESSES_REFRESH_MS));
     let mut system_by = state.deadlines.after(SYSTEM_LOOK_MS);
     move |_now| {
-        state.counters.beats.add(1);
+        state.counters.turns.add(1);
         state.counters.sockets.set(state.deadlines.entered() as u64);
         state.counters.operations.set(io::operations());
         if state.deadlines.passed(pool_by) {

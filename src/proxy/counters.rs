@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct CoreCounters {
+    /// Sweeps of its table of deadlines.
+    pub(super) turns: Counter,
     pub(super) connections: Counter,
     pub(super) connections_open: Counter,
     pub(super) shed: Counter,
@@ -25,8 +27,6 @@ pub struct CoreCounters {
     pub(super) upload: Counter,
     pub(super) download: Counter,
     pub(super) upstream_connects: Counter,
-    /// Sweeps of the deadlines since the start.
-    pub(super) beats: Counter,
 }
 
 /// A moment's copy of the counters; sums over cores with `+`.
