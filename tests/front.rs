@@ -8,9 +8,7 @@ use harness::client::Client;
 use harness::tidegate;
 use harness::wait_until;
 use harness::watched::Watched;
-use nix::sys::ptrace;
-use nix::sys::wait;
-use nix::unistd::Pid;
+use nix::libc;
 use std::fs;
 use std::io::Write;
 use std::process::Command;
@@ -372,14 +370,20 @@ fn a_data_core_that_does_not_turn_makes_the_node_unfit_and_fit_again_once_it_tur
     let tasks = fs::read_dir(format!("/proc/{}/task", node.pid())).unwrap().map(|task| task.unwrap().path());
     let core =
         tasks.into_iter().find(|task| fs::read_to_string(task.join("comm")).unwrap().trim() == "core-0").unwrap();
-    let core = Pid::from_raw(core.file_name().unwrap().to_str().unwrap().parse().unwrap());
+    let core = core.file_name().unwrap().to_str().unwrap().parse().unwrap();
     // Only this one thread stops: the portal's go on and answer.
-    ptrace::seize(core, ptrace::Options::empty()).unwrap();
-    ptrace::interrupt(core).unwrap();
+    trace(libc::PTRACE_SEIZE, core);
+    trace(libc::PTRACE_INTERRUPT, core);
     wait_until("the node says that it does not turn", || health(node).status == 503);
     assert!(health(node).body.starts_with("cores: data core 0 does not turn"), "{}", health(node).body);
-    // A thread has stopped once it was waited for; only then may it be let go.
-    wait::waitpid(core, Some(wait::WaitPidFlag::__WALL)).unwrap();
-    ptrace::detach(core, None).unwrap();
+    trace(libc::PTRACE_DETACH, core);
     wait_until("it turns again", || health(node).body == "ok\n");
+}
+
+#[allow(unsafe_code)]
+fn trace(request: libc::c_uint, thread: libc::pid_t) {
+    let nothing = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: none of the three requests reads or writes through its pointers.
+    let done = unsafe { libc::ptrace(request, thread, nothing, nothing) };
+    assert_eq!(done, 0, "request {request}: {}", std::io::Error::last_os_error());
 }
