@@ -28,6 +28,13 @@ use std::time::Duration;
 use std::time::Instant;
 use tidegate::admin::Action;
 use tidegate::admin::Outcome;
+use tidegate::cluster::Counters;
+use tidegate::cluster::NodeRow;
+use tidegate::cluster::Offer;
+use tidegate::cluster::balancer;
+use tidegate::cluster::balancer::Backends;
+use tidegate::cluster::balancer::haproxy;
+use tidegate::cluster::balancer::nginx;
 
 /// Startup params of slaves behind a balancer on this machine.
 const BEHIND: [(&str, &str); 4] =
@@ -116,6 +123,54 @@ fn the_configurations_are_good_to_the_programs_they_are_for() {
             keepalived.display()
         );
         checked("unshare", &["--net", "sh", "-c", &check]);
+    }
+}
+
+#[test]
+fn addresses_of_every_kind_are_written_as_the_programs_read_them() {
+    let row = |name: &str, role: &str, address: &str, listen: &str, portal: &str, up: bool| NodeRow {
+        name: name.into(),
+        role: role.into(),
+        address: address.into(),
+        version: String::new(),
+        snapshot: String::new(),
+        current: true,
+        last_contact_us: 1_800_000_000_000_000,
+        up,
+        record_lag: 0,
+        clock_skew_ms: 0,
+        refusal: String::new(),
+        error: String::new(),
+        counters: Counters::default(),
+        offer: Offer {
+            listen: vec![listen.into()],
+            portal: portal.into(),
+            proxy_protocol: "required".into(),
+            weight: 256,
+            draining: false,
+        },
+    };
+    let backends = balancer::backends(&[
+        row("master", "master", "0.0.0.0:8888", "0.0.0.0:8080", "0.0.0.0:8888", true),
+        row("four", "slave", "192.0.2.1", "0.0.0.0:8080", "0.0.0.0:8888", true),
+        row("four.other", "slave", "192.0.2.2", "192.0.2.3:8080", "0.0.0.0:8888", true),
+        row("six_", "slave", "2001:db8::1", "[::]:8080", "[::]:8888", true),
+        row("six-other", "slave", "2001:db8::2", "[2001:db8::3]:8080", "[2001:db8::4]:8888", false),
+        row("both", "slave", "192.0.2.5", "[::]:8080", "[2001:db8::5]:8888", true),
+    ]);
+    assert_eq!((backends.slaves.len(), backends.left_out.len()), (5, 0));
+    let dir = tempfile::tempdir().unwrap();
+    let bind = free().to_string();
+    for (balance, synced_within_s) in [("leastconn", None), ("roundrobin", Some(60)), ("source", Some(86_400))] {
+        let options = haproxy::Options { bind: bind.clone(), balance: balance.into(), synced_within_s };
+        let path = dir.path().join("haproxy.cfg");
+        fs::write(&path, haproxy::config(&backends, &options)).unwrap();
+        checked("haproxy", &["-c", "-f", path.to_str().unwrap()]);
+    }
+    let path = dir.path().join("nginx.conf");
+    for backends in [&backends, &Backends::default()] {
+        fs::write(&path, nginx::config(backends, &bind)).unwrap();
+        checked("nginx", &["-t", "-c", path.to_str().unwrap(), "-g", "error_log stderr;"]);
     }
 }
 

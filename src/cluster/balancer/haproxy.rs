@@ -5,6 +5,7 @@ use super::Backends;
 use super::comment;
 use super::title;
 use std::fmt::Write;
+use std::net::IpAddr;
 
 /// What the administrator may choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +82,15 @@ fn server(out: &mut String, slave: &Backend) {
         comment(out, "    ", &words);
     }
     let _ = write!(out, "    server {} {} check", slave.name, slave.proxy);
-    // An address of its own for checks also keeps the PROXY header out of them.
-    let _ = write!(out, " addr {} port {} weight {}", slave.health.ip(), slave.health.port(), slave.weight);
+    if slave.health.ip() != slave.proxy.ip() {
+        match slave.health.ip() {
+            IpAddr::V4(v4) => write!(out, " addr {v4}"),
+            IpAddr::V6(v6) => write!(out, " addr [{v6}]"),
+        }
+        .unwrap_or_default();
+    }
+    // A port of its own for checks also keeps the PROXY header out of them.
+    let _ = write!(out, " port {} weight {}", slave.health.port(), slave.weight);
     if slave.proxy_protocol {
         out.push_str(" send-proxy-v2 proxy-v2-options crc32c");
     }
@@ -104,9 +112,9 @@ mod tests {
             servers,
             [
                 "    server s1 10.0.0.1:8080 check addr 192.0.2.1 port 8888 weight 4 send-proxy-v2 proxy-v2-options crc32c",
-                "    server s2 [2001:db8::2]:8080 check addr 2001:db8::2 port 8888 weight 4 send-proxy-v2 \
+                "    server s2 [2001:db8::2]:8080 check port 8888 weight 4 send-proxy-v2 \
                  proxy-v2-options crc32c disabled",
-                "    server s3 192.0.2.3:3128 check addr 192.0.2.3 port 8888 weight 4",
+                "    server s3 192.0.2.3:3128 check port 8888 weight 4",
             ]
         );
         for words in [
