@@ -75,6 +75,37 @@ pub const FRONT_CLUSTER_CONNECTIONS_MAX: usize = 4 * CLUSTER_NODES_MAX;
 pub const FRONT_HEAD_MS: u64 = 30_000;
 /// The same for a cluster connection, whose slave is silent while it has no records.
 pub const CLUSTER_HEAD_MS: u64 = 180_000;
+/// Addresses whose health checks are remembered: balancers come in pairs, and whoever asks from more addresses than this
+/// only makes the oldest be forgotten.
+pub const HEALTH_CHECKERS_MAX: usize = 64;
+/// Who asked /health twice, the last time within this, watches the node: it gets DRAIN_NOTICE before a stop. Checks come
+/// every second or so; every ten seconds is already slow.
+pub const HEALTH_WATCHED_S: u64 = 10;
+/// A data core that has not looked at its deadlines for this long does not turn, in milliseconds: it looks ten times a second.
+pub const HEALTH_CORE_STILL_MS: u64 = 2_000;
+/// Before listeners close, clients at work get this long to be told with an answer that their connection ends, in
+/// milliseconds. Those who ask nothing in that time are closed as idle.
+pub const DRAIN_TELL_MS_MAX: u64 = 1_000;
+/// A request to a master this long ago still says that somebody takes it for a proxy, in seconds; longer, and a mended
+/// balancer would be complained of.
+pub const VERIFY_MISLED_S: i64 = 600;
+/// How many of a master's own newest records are looked at for that.
+pub const VERIFY_MISLED_ROWS: u32 = 100;
+/// `tidegate lb --watch` asks the master this often, in milliseconds; after trouble it waits longer, up to [`LB_RETRY_S_MAX`].
+pub const LB_LOOK_MS: u64 = 2_000;
+/// The longest wait of `tidegate lb --watch` after trouble, in seconds.
+pub const LB_RETRY_S_MAX: u64 = 60;
+/// A master younger than this, in seconds, may not have heard of all its slaves yet (they come back within
+/// [`CLUSTER_HOLD_MS_MAX`] and a few seconds of backoff): `tidegate lb --watch` takes nobody out by what it says.
+pub const LB_SETTLE_S: u64 = 20;
+/// A balancer's reload command is ended after this, in seconds.
+pub const LB_RELOAD_S_MAX: u64 = 60;
+/// The largest balancer configuration that is compared with what should be there, in bytes: a thousand slaves take a tenth.
+pub const LB_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// `tidegate drain --wait` looks this often whether anybody is still served, in milliseconds.
+pub const DRAIN_LOOK_MS: u64 = 250;
+/// The note that a node is drained, in bytes: a name and a time.
+pub const DRAIN_NOTE_BYTES_MAX: u64 = 4 * 1024;
 /// A handler on port 8888 must have its answer's head ready after this.
 pub const FRONT_ANSWER_MS: u64 = 60_000;
 /// The same for the cluster service, whose long polls are bounded by SYNCTIME.
@@ -108,6 +139,8 @@ pub const CLUSTER_PUBLISH_MS: u64 = 30_000;
 pub const CLUSTER_BACKOFF_MS_MIN: u64 = 200;
 /// See above.
 pub const CLUSTER_BACKOFF_MS_MAX: u64 = 5_000;
+/// Proxies that a reply to a poll names, for browsers that ask a node for the way: more than a browser would ever try.
+pub const CLUSTER_PROXIES_MAX: usize = 64;
 /// Snapshots a slave keeps on disk: the current one and those it could fall back to.
 pub const HELD_SNAPSHOTS: usize = 3;
 /// Clock skew that both sides warn of, milliseconds.
@@ -484,6 +517,12 @@ pub const POLICY_NAME_BYTES_MAX: usize = 64;
 pub const POLICY_TEXT_BYTES_MAX: usize = 1024;
 /// The longest body of a template, in bytes.
 pub const POLICY_TEMPLATE_BYTES_MAX: usize = 64 * 1024;
+/// The most proxies that a browser is told to try, one after the other.
+pub const PAC_PROXIES_MAX: usize = 16;
+/// The longest script for browsers, in bytes; they take a megabyte and more, but fetch it at every start.
+pub const PAC_BYTES_MAX: usize = 256 * 1024;
+/// How long a browser may keep the script, in seconds.
+pub const PAC_MAX_AGE_S: u64 = 300;
 /// The longest regular expression, in bytes.
 pub const POLICY_REGEX_PATTERN_BYTES_MAX: usize = 1024;
 /// The most memory one regular expression may cost as an automaton, in bytes: what needs more is written differently.

@@ -101,6 +101,8 @@ fn each_bad_file_has_exactly_its_fault() {
         (b"HEAD_TIME=\"0\"", "1: HEAD_TIME: read \"0\"; accepted: seconds from 1 to 86400"),
         (b"TOTAL_TIME=\"604801\"", "accepted: seconds from 1 to 604800"),
         (b"DRAIN_TIME=\"1h\"", "accepted: seconds from 0 to 3600"),
+        (b"DRAIN_NOTICE=\"3601\"", "accepted: seconds from 0 to 3600"),
+        (b"LB_WEIGHT=\"0\"", "accepted: auto or a number from 1 to 256"),
         (b"MAX_CONNECTIONS=\"15\"", "accepted: a number from 16 to 4194304"),
         (b"ROLE=\"Slave\"", "accepted: auto, standalone, master or slave"),
         (

@@ -78,6 +78,31 @@ pub enum Action {
         /// Keep a copy of startup params and policy in the state directory first.
         backup: bool,
     },
+    /// Whether a balancer should send clients here. Anybody may ask: it is what health checks see.
+    Health {
+        /// On a slave: also only if it was in step with its master within so many seconds.
+        #[serde(default)]
+        synced_within_s: Option<u64>,
+    },
+    /// The script by which a browser finds its proxy. Anybody may ask.
+    ProxyScript {
+        /// The browser's address.
+        client: String,
+        /// The name or address by which it reached this node, without a port.
+        host: String,
+    },
+    /// Take a node out of service without failing a request.
+    Drain {
+        /// The node; this one if absent.
+        #[serde(default)]
+        node: Option<String>,
+    },
+    /// Put it back.
+    Undrain {
+        /// The node; this one if absent.
+        #[serde(default)]
+        node: Option<String>,
+    },
     /// Make an administrator, or give an existing one a new password. From the control socket only.
     AdminAdd {
         /// The administrator's name.
@@ -100,6 +125,8 @@ impl Action {
         match self {
             Action::PolicyApply { .. } | Action::PolicyRollback { .. } | Action::ParamsSubmit { .. } => true,
             Action::Restart { .. } | Action::Reload | Action::AdminAdd { .. } => true,
+            Action::Drain { .. } | Action::Undrain { .. } => true,
+            Action::Health { .. } | Action::ProxyScript { .. } => false,
             Action::Status | Action::Nodes | Action::Verify | Action::PolicyShow { .. } => false,
             Action::PolicyCheck { .. } | Action::PolicyDiff { .. } | Action::PolicyLog { .. } => false,
             Action::Explain(_) | Action::Report(_) | Action::ParamsShow | Action::Login { .. } => false,
@@ -158,6 +185,16 @@ pub struct ExplainQuestion {
 pub enum Outcome {
     /// To Status.
     Status(Box<Status>),
+    /// To Health: why no client should be sent here; none: clients are welcome.
+    Health {
+        /// All that stand against it.
+        reasons: Vec<Unfit>,
+    },
+    /// To ProxyScript.
+    ProxyScript {
+        /// JavaScript.
+        script: String,
+    },
     /// To Nodes.
     Nodes {
         /// One row a node.
@@ -221,7 +258,7 @@ pub enum Outcome {
         /// Keys whose new value waits for a restart.
         waiting: Vec<String>,
     },
-    /// To Restart, AdminAdd, Login: done, in words.
+    /// To Restart, Drain, Undrain, AdminAdd, Login: done, in words.
     Done {
         /// What was done.
         words: String,
@@ -320,6 +357,29 @@ pub struct Status {
     /// What the data cores hold now, and whom they turned away.
     #[serde(default)]
     pub front: Front,
+    /// Absent unless the node is being taken out of service.
+    #[serde(default)]
+    pub draining: Option<Draining>,
+}
+
+/// A node that is being taken out of service, or is out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    /// Who ordered it, or that the node stops.
+    pub by: String,
+    /// Since when, microseconds since the epoch.
+    pub since_us: i64,
+    /// Whether DRAIN_NOTICE is over: answers close their connections.
+    pub closing: bool,
+}
+
+/// One reason why a balancer should send no client to a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfit {
+    /// `master`, `no-policy`, `log`, `draining`, `cores` or `not-synced`: for programs.
+    pub kind: String,
+    /// The reason in words. No secrets and no paths: everybody may read it.
+    pub words: String,
 }
 
 /// What the data cores hold now, and whom they turned away since the start.

@@ -116,6 +116,34 @@ pub enum Command {
         #[arg(long)]
         backup: bool,
     },
+    /// Take this node out of service without failing a request
+    ///
+    /// Its /health says 503 at once, so that balancers send new clients elsewhere. All goes on as before until DRAIN_NOTICE is
+    /// over; from then on every answer asks its client to come back over another connection. Tunnels go on. The node stays
+    /// drained, also over restarts, until `tidegate undrain`.
+    #[command(after_long_help = "Examples:
+  tidegate drain --wait 600 && systemctl stop tidegate
+  tidegate undrain")]
+    Drain {
+        /// The node that is meant; refused if that is not this one
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+        /// Return when no client is served any more, or with 1 after so many seconds
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        wait: Option<u64>,
+    },
+    /// Put a drained node back into service
+    Undrain {
+        /// The node that is meant; refused if that is not this one
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+    },
+    /// Make the configuration of the balancer in front of the slaves
+    ///
+    /// Asked of the master, which knows its slaves: their addresses, ports, weights (LB_WEIGHT), whether they take the PROXY
+    /// protocol, and which are away. The master itself is never in it.
+    #[command(subcommand, arg_required_else_help = true)]
+    Lb(Lb),
     /// Show or change startup params
     #[command(subcommand, arg_required_else_help = true)]
     Params(Params),
@@ -276,6 +304,77 @@ pub struct Report {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum Lb {
+    /// Print a haproxy.cfg: TCP, PROXY protocol 2, and an HTTP check of each slave's /health every second
+    #[command(after_long_help = "Examples, on the master or with its control socket forwarded over ssh:
+  tidegate lb haproxy > /etc/haproxy/haproxy.cfg
+  tidegate lb haproxy --watch /etc/haproxy/haproxy.cfg --reload 'systemctl reload haproxy'")]
+    Haproxy {
+        /// Where clients connect: :8080 (all addresses) or 10.0.0.5:8080
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = ":8080", value_parser = one_word)]
+        bind: String,
+        /// Which slave a new connection goes to; source: always the same for a client
+        #[arg(long, value_name = "HOW", default_value = "leastconn", value_parser = ["leastconn", "roundrobin", "source"])]
+        balance: String,
+        /// Send no client to a slave that was not in step with its master for so long
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(15..=86_400))]
+        synced_within: Option<u64>,
+        #[command(flatten)]
+        watch: Watch,
+    },
+    /// Print an nginx.conf: a stream block, PROXY protocol 1
+    ///
+    /// The free nginx asks no health: keep the file current with --watch.
+    #[command(after_long_help = "Example:
+  tidegate lb nginx --watch /etc/nginx/nginx.conf --reload 'nginx -s reload'")]
+    Nginx {
+        /// Where clients connect: 8080 (all addresses) or 10.0.0.5:8080
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "8080", value_parser = one_word)]
+        bind: String,
+        #[command(flatten)]
+        watch: Watch,
+    },
+    /// Print a keepalived.conf for one of two balancers that share an address
+    ///
+    /// Asks no node: run it once for each balancer of the pair.
+    #[command(after_long_help = "Example, on the first balancer and then with --state backup on the second:
+  tidegate lb keepalived --vip 10.0.0.100/24 --interface eth0 --state master > /etc/keepalived/keepalived.conf")]
+    Keepalived {
+        /// The floating address, with its prefix length
+        #[arg(long, value_name = "ADDRESS/LENGTH")]
+        vip: ipnet::IpNet,
+        /// The network interface that has it
+        #[arg(long, value_name = "NAME", value_parser = interface)]
+        interface: String,
+        /// VRRP's number of the pair: the same on both, another one for each pair in a network
+        #[arg(long, value_name = "N", default_value_t = 51, value_parser = clap::value_parser!(u8).range(1..=255))]
+        router_id: u8,
+        /// Whether this balancer has the address while both are well
+        #[arg(long, default_value = "backup", value_parser = ["master", "backup"])]
+        state: String,
+        /// The other balancer's address, where the network carries no multicast
+        #[arg(long, value_name = "IP")]
+        peer: Vec<std::net::IpAddr>,
+        /// The program whose absence makes the address move
+        #[arg(long, default_value = "haproxy", value_parser = ["haproxy", "nginx"])]
+        process: String,
+    },
+}
+
+/// Keeping a configuration current.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Keep this file current instead of printing: it is replaced whole, and only if it changes
+    ///
+    /// The file stays as it is while the master is away, has just started, or hears of no slave. Runs until it is stopped.
+    #[arg(long, value_name = "FILE")]
+    pub watch: Option<PathBuf>,
+    /// Run this with the shell whenever the file was replaced
+    #[arg(long, value_name = "COMMAND", requires = "watch")]
+    pub reload: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
 pub enum Params {
     /// Show every startup param of the node with its value
     Show,
@@ -318,6 +417,23 @@ pub enum Admin {
         /// The administrator's name
         name: String,
     },
+}
+
+/// What goes into a configuration as one word of it.
+fn one_word(text: &str) -> Result<String, String> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b".:[]*-_".contains(&byte);
+    match !text.is_empty() && text.bytes().all(good) {
+        true => Ok(text.to_string()),
+        false => Err("write an address and a port, such as 10.0.0.5:8080".to_string()),
+    }
+}
+
+fn interface(text: &str) -> Result<String, String> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_@".contains(&byte);
+    match !text.is_empty() && text.len() < 16 && text.bytes().all(good) {
+        true => Ok(text.to_string()),
+        false => Err("write the name of a network interface, such as eth0 (see `ip link`)".to_string()),
+    }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

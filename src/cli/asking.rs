@@ -15,7 +15,9 @@ use crate::cli::args::Policy;
 use crate::cli::args::Report;
 use crate::cli::colour;
 use crate::cli::control;
+use crate::cli::draining;
 use crate::cli::fail;
+use crate::cli::lb;
 use crate::cli::local;
 use crate::cli::paper::Paper;
 use crate::cli::put;
@@ -35,6 +37,8 @@ pub fn run(ask: &Ask, command: Command) -> ExitCode {
     let socket = socket(ask);
     match command {
         Command::Status => status(ask, &socket),
+        Command::Lb(lb) => lb::run(ask, &socket, lb),
+        Command::Drain { node, wait } => draining::drain(ask, &socket, node, wait),
         Command::Policy(Policy::Show { version }) => show_policy(ask, &socket, version),
         Command::Policy(Policy::Export { version, output }) => export(ask, &socket, version, output.as_deref()),
         other => match action(other) {
@@ -79,6 +83,7 @@ fn action(command: Command) -> Result<Action, String> {
         Command::Verify => Action::Verify,
         Command::Reload => Action::Reload,
         Command::Restart { backup } => Action::Restart { backup },
+        Command::Undrain { node } => Action::Undrain { node },
         Command::Report(report) => Action::Report(question(report)?),
         Command::Params(Params::Show) => Action::ParamsShow,
         Command::Params(Params::Set { values }) => Action::ParamsSubmit { values: values.into_iter().collect() },
@@ -137,10 +142,11 @@ fn question(report: Report) -> Result<Question, String> {
     })
 }
 
-type Answered = Result<Result<Outcome, Refused>, control::ControlError>;
+/// What came of asking a node.
+pub type Answered = Result<Result<Outcome, Refused>, control::ControlError>;
 
 /// Prints an answer and turns it into an exit code.
-fn finish(ask: &Ask, answer: Answered) -> ExitCode {
+pub fn finish(ask: &Ask, answer: Answered) -> ExitCode {
     match answer {
         Ok(Ok(outcome)) if ask.json => print_json(&outcome, holds(&outcome)),
         Ok(Ok(outcome)) => {

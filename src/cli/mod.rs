@@ -4,6 +4,8 @@
 mod args;
 mod asking;
 pub mod control;
+mod draining;
+mod lb;
 mod local;
 mod manual;
 mod paper;

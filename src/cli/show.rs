@@ -6,6 +6,7 @@ use crate::admin::Param;
 use crate::admin::PolicyVersion;
 use crate::admin::Refused;
 use crate::admin::Status;
+use crate::admin::Unfit;
 use crate::base::words::bytes;
 use crate::cli::paper::Cell;
 use crate::cli::paper::Ink;
@@ -22,6 +23,8 @@ use crate::report::Rank;
 pub fn outcome(paper: &mut Paper, outcome: &Outcome) {
     match outcome {
         Outcome::Status(node) => status(paper, node),
+        Outcome::Health { reasons } => health(paper, reasons),
+        Outcome::ProxyScript { script } => paper.block(script),
         Outcome::Nodes { nodes: rows } => nodes(paper, rows),
         Outcome::Verify { checks } => verify(paper, checks),
         Outcome::Policy(policy) => paper.block(&policy.document),
@@ -55,6 +58,15 @@ fn complaints(paper: &mut Paper, found: &[Complaint]) {
         if !complaint.remedy.is_empty() {
             paper.inked(&format!("      {}", complaint.remedy), Ink::Dim);
         }
+    }
+}
+
+fn health(paper: &mut Paper, reasons: &[Unfit]) {
+    if reasons.is_empty() {
+        paper.line("ok");
+    }
+    for reason in reasons {
+        paper.inked(&reason.words, Ink::Red);
     }
 }
 
@@ -114,6 +126,11 @@ fn policy_row(node: &Status) -> Vec<Cell> {
 fn troubles(node: &Status) -> Vec<String> {
     let mut found = Vec::new();
     found.extend(node.master.iter().map(|master| master.trouble.clone()));
+    found.extend(node.draining.iter().map(|draining| {
+        let stage =
+            if draining.closing { "answers close their connections" } else { "balancers are being given notice" };
+        format!("drained by {} since {}: {stage} (tidegate undrain)", draining.by, times::local(draining.since_us))
+    }));
     found.push(node.log_trouble.clone());
     found.extend(node.params_trouble.iter().cloned());
     if !node.waiting_for_restart.is_empty() {
@@ -133,6 +150,7 @@ pub fn nodes(paper: &mut Paper, rows: &[NodeRow]) {
     for row in rows {
         let state = match (row.refusal.is_empty(), row.up) {
             (false, _) => cell("refused").ink(Ink::Red),
+            (true, true) if row.offer.draining => cell("drained").ink(Ink::Red),
             (true, true) => cell("up").ink(Ink::Green),
             (true, false) => cell("down").ink(Ink::Red),
         };

@@ -3,6 +3,7 @@
 use crate::base::clock::Wall;
 use crate::cluster::NodeRow;
 use crate::cluster::Refusal;
+use crate::cluster::balancer;
 use crate::cluster::protocol;
 use crate::cluster::protocol::Build;
 use crate::cluster::protocol::Hello;
@@ -10,6 +11,7 @@ use crate::cluster::protocol::HelloReply;
 use crate::cluster::protocol::Message;
 use crate::cluster::protocol::Poll;
 use crate::cluster::protocol::PollReply;
+use crate::cluster::protocol::Proxy;
 use crate::cluster::protocol::Stored;
 use crate::cluster::protocol::Welcome;
 use crate::cluster::protocol::hash_text;
@@ -83,6 +85,11 @@ impl MasterService {
     pub fn nodes(&self) -> Vec<NodeRow> {
         let name = self.config.current.borrow().name().to_string();
         self.roster().rows(&name, Wall::now())
+    }
+
+    /// The slaves that take clients now.
+    pub fn proxies(&self) -> Vec<Proxy> {
+        balancer::proxies(&balancer::backends(&self.nodes()))
     }
 
     /// A caller asked for the cluster and failed the handshake: shown on the Nodes page with the remedy.
@@ -251,6 +258,7 @@ async fn poll(
         snapshot: snapshot.name().to_string(),
         version: snapshot.version(),
         clock_us: Wall::now().0,
+        proxies: master.proxies(),
     }))
 }
 

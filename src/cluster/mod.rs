@@ -10,11 +10,13 @@
 //! | [`sidecar`] | slave: hello, long poll, fetch, verify, keep, publish |
 //! | [`held`] | slave: the last good snapshots on disk |
 //! | [`shipper`] | every node: from extended.log to the store of records, exactly once |
+//! | [`balancer`] | the slaves as balancers and browsers are to know them |
 //! | [`packer`] | batches made ready for the wire |
 //! | [`backoff`] | waits between attempts |
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod balancer;
 pub mod client;
 pub mod held;
 pub mod master;
@@ -104,6 +106,21 @@ pub struct Counters {
     pub download: u64,
 }
 
+/// What a node has to offer to those who send clients: a balancer, or a browser's proxy auto-configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Proxy listeners, `IP:PORT`; an unspecified address is every address of the node.
+    pub listen: Vec<String>,
+    /// The portal's `IP:PORT`, where `/health` is asked.
+    pub portal: String,
+    /// PROXY_PROTOCOL: `off`, `optional` or `required`.
+    pub proxy_protocol: String,
+    /// Its share of the clients, beside the other nodes' numbers.
+    pub weight: u16,
+    /// Whether it is being taken out of service.
+    pub draining: bool,
+}
+
 /// One node as the master knows it (the Nodes page, `tidegate status --json` on the master).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeRow {
@@ -133,6 +150,9 @@ pub struct NodeRow {
     pub error: String,
     /// Its counters at the last contact.
     pub counters: Counters,
+    /// What it has to offer to balancers, as of the last contact.
+    #[serde(default)]
+    pub offer: Offer,
 }
 
 /// A slave's view of its master.
@@ -152,4 +172,7 @@ pub struct MasterLink {
     pub master_snapshot: String,
     /// When the policy in force came, microseconds since the epoch; 0 if never.
     pub synced_us: i64,
+    /// When this node last knew that it enforces what its master does, microseconds since the epoch; 0 if never.
+    #[serde(default)]
+    pub in_step_us: i64,
 }

@@ -3,8 +3,10 @@
 
 use crate::base::version::VERSION;
 use crate::cluster::Counters;
+use crate::cluster::Offer;
 use crate::cluster::Refusal;
 use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
+use crate::limits::CLUSTER_PROXIES_MAX;
 use crate::limits::CLUSTER_SYNCTIME_MS_MAX;
 use crate::limits::CLUSTER_SYNCTIME_MS_MIN;
 use crate::limits::CLUSTER_TEXT_BYTES_MAX;
@@ -13,15 +15,17 @@ use crate::tls::identity::is_node_name;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::SocketAddr;
 
-/// Where a hello goes. The other paths bear the protocol's number as well, so that another number is simply not found.
+/// Where a hello goes, whatever the protocol's number, so that nodes of different versions can tell each other so. The other
+/// paths bear the number: another one is simply not found.
 pub const HELLO_PATH: &str = "/cluster/1/hello";
 /// Where the long poll goes.
-pub const POLL_PATH: &str = "/cluster/1/poll";
+pub const POLL_PATH: &str = "/cluster/2/poll";
 /// Where a snapshot is fetched: the hash follows.
-pub const SNAPSHOT_PATH: &str = "/cluster/1/snapshot/";
+pub const SNAPSHOT_PATH: &str = "/cluster/2/snapshot/";
 /// Where batches of records go (POST) and where the highest stored number is asked (GET).
-pub const RECORDS_PATH: &str = "/cluster/1/records";
+pub const RECORDS_PATH: &str = "/cluster/2/records";
 
 /// The field of every request after the hello: the session it belongs to.
 pub const SESSION_FIELD: &str = "tidegate-session";
@@ -38,7 +42,7 @@ pub const LENGTH_FIELD: &str = "tidegate-length";
 pub struct Build {
     /// Version of the package.
     pub version: String,
-    /// The formats that cross the wire, such as `cluster 1, snapshot 1, batch 1`.
+    /// The formats that cross the wire, such as `cluster 2, snapshot 2, batch 1`.
     pub formats: String,
 }
 
@@ -48,7 +52,7 @@ impl Build {
         Build {
             version: VERSION.to_string(),
             // Each number is raised with its page in docs/formats/: development builds of one version may differ in it.
-            formats: "cluster 1, snapshot 1, record batch 1".to_string(),
+            formats: "cluster 2, snapshot 2, record batch 1".to_string(),
         }
     }
 
@@ -82,8 +86,8 @@ pub struct Hello {
     pub clock_us: i64,
     /// Name of the snapshot it enforces.
     pub snapshot: String,
-    /// Its proxy listeners.
-    pub listen: Vec<String>,
+    /// What it offers to balancers.
+    pub offer: Offer,
     /// Its SYNCTIME: the longest silence it wants.
     pub synctime_ms: u64,
 }
@@ -136,6 +140,8 @@ pub struct Poll {
     pub error: String,
     /// Its counters.
     pub counters: Counters,
+    /// What it offers to balancers now.
+    pub offer: Offer,
 }
 
 /// The master's answer to a poll.
@@ -149,6 +155,18 @@ pub struct PollReply {
     pub version: u64,
     /// The master's clock when it answered.
     pub clock_us: i64,
+    /// The slaves that take clients now, for browsers that ask a node for the way: at most
+    /// [`crate::limits::CLUSTER_PROXIES_MAX`].
+    pub proxies: Vec<Proxy>,
+}
+
+/// A proxy that takes clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proxy {
+    /// `IP:PORT`.
+    pub address: SocketAddr,
+    /// Its share of the clients.
+    pub weight: u16,
 }
 
 /// How far the master has stored a node's records.
@@ -216,13 +234,11 @@ impl std::error::Error for BadMessage {}
 impl Message for Hello {
     fn fault(&self) -> Option<&'static str> {
         let texts = [&self.build.version, &self.build.formats, &self.role, &self.snapshot];
-        let listen_fits = self.listen.len() <= 64 && self.listen.iter().all(|l| is_text(l));
         match () {
             () if !is_node_name(&self.node) => Some("the node's name is none"),
             () if Epoch::parse(&self.epoch).is_none() => Some("the epoch is not 32 hex digits"),
             () if !texts.into_iter().all(|t| is_text(t)) => Some("a text is too long or has control characters"),
-            () if !listen_fits => Some("too many listeners, or one that is no text"),
-            () => None,
+            () => self.offer.fault(),
         }
     }
 }
@@ -251,6 +267,19 @@ impl Message for Poll {
             () if !is_text(&self.snapshot) || !is_text(&self.error) => {
                 Some("a text is too long or has control characters")
             }
+            () => self.offer.fault(),
+        }
+    }
+}
+
+impl Offer {
+    fn fault(&self) -> Option<&'static str> {
+        let listen_fits = self.listen.len() <= 64 && self.listen.iter().all(|listener| is_text(listener));
+        match () {
+            () if !listen_fits => Some("too many listeners, or one that is no text"),
+            () if !is_text(&self.portal) || !is_text(&self.proxy_protocol) => {
+                Some("a text of its offer is too long or has control characters")
+            }
             () => None,
         }
     }
@@ -261,6 +290,7 @@ impl Message for PollReply {
         match () {
             () if parse_hash(&self.hash).is_none() => Some("the hash is not 64 hex digits"),
             () if !is_text(&self.snapshot) => Some("the snapshot's name is no text"),
+            () if self.proxies.len() > CLUSTER_PROXIES_MAX => Some("more proxies than a reply may name"),
             () => None,
         }
     }
@@ -321,13 +351,17 @@ mod tests {
             epoch: Epoch([7; 16]).to_string(),
             clock_us: 1,
             snapshot: "12-3fa9c1d2e0b4".into(),
-            listen: vec!["127.0.0.1:8080".into()],
+            offer: offer(),
             synctime_ms: 60_000,
         }
     }
 
+    fn offer() -> Offer {
+        Offer { listen: vec!["127.0.0.1:8080".into()], portal: "[::]:8888".into(), ..Offer::default() }
+    }
+
     fn poll() -> Poll {
-        Poll { have: hash_text([1; 32]), seen: hash_text([2; 32]), ..Poll::default() }
+        Poll { offer: offer(), have: hash_text([1; 32]), seen: hash_text([2; 32]), ..Poll::default() }
     }
 
     #[test]
@@ -353,7 +387,8 @@ mod tests {
             (Hello { epoch: "12".into(), ..hello() }, "epoch"),
             (Hello { role: "slave\n".into(), ..hello() }, "control"),
             (Hello { snapshot: "x".repeat(CLUSTER_TEXT_BYTES_MAX + 1), ..hello() }, "too long"),
-            (Hello { listen: vec!["a".into(); 65], ..hello() }, "listeners"),
+            (Hello { offer: Offer { listen: vec!["a".into(); 65], ..offer() }, ..hello() }, "listeners"),
+            (Hello { offer: Offer { portal: "a\nb".into(), ..offer() }, ..hello() }, "offer"),
         ];
         for (hello, word) in cases {
             let fault = decode::<Hello>(&encode(&hello)).unwrap_err();
@@ -374,10 +409,10 @@ mod tests {
 
     #[test]
     fn equal_versions_with_other_formats_are_told_apart_in_words() {
-        let (mine, theirs) = (Build::this(), Build { formats: "cluster 2".into(), ..Build::this() });
+        let (mine, theirs) = (Build::this(), Build { formats: "cluster 9".into(), ..Build::this() });
         assert_eq!(Build::refusal(&mine, &mine), None);
         let words = Build::refusal(&mine, &theirs).unwrap().words();
-        assert!(words.contains("cluster 1") && words.contains("cluster 2"), "{words}");
+        assert!(words.contains("cluster 2") && words.contains("cluster 9"), "{words}");
         let newer = Build { version: "9.9.9".into(), ..Build::this() };
         let words = Build::refusal(&mine, &newer).unwrap().words();
         assert!(words.contains("the slave 9.9.9") && words.contains(&format!("runs {}", mine.version)), "{words}");

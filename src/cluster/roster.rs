@@ -10,6 +10,7 @@
 use crate::base::clock::Wall;
 use crate::cluster::Counters;
 use crate::cluster::NodeRow;
+use crate::cluster::Offer;
 use crate::cluster::Refusal;
 use crate::cluster::protocol::Build;
 use crate::cluster::protocol::Hello;
@@ -45,6 +46,7 @@ struct Node {
     snapshot: String,
     error: String,
     counters: Counters,
+    offer: Offer,
 }
 
 struct Refused {
@@ -127,6 +129,7 @@ impl Roster {
             snapshot: hello.snapshot.clone(),
             error: String::new(),
             counters: known.map(|node| node.counters).unwrap_or_default(),
+            offer: hello.offer.clone(),
         };
         self.nodes.insert(key(&hello.node), node);
     }
@@ -147,6 +150,7 @@ impl Roster {
         node.snapshot = poll.snapshot.clone();
         node.error = poll.error.clone();
         node.counters = poll.counters.clone();
+        node.offer = poll.offer.clone();
     }
 
     /// A poll was answered, or its connection broke.
@@ -236,6 +240,7 @@ impl Node {
             refusal: String::new(),
             error: self.error_and_skew(),
             counters: self.counters.clone(),
+            offer: self.offer.clone(),
         }
     }
 
@@ -265,6 +270,7 @@ impl Refused {
             refusal: self.why.words(),
             error: String::new(),
             counters: Counters::default(),
+            offer: Offer::default(),
         }
     }
 }
@@ -307,7 +313,7 @@ mod tests {
             epoch: Epoch([epoch; 16]).to_string(),
             clock_us: T0.0,
             snapshot: "1-aaaaaaaaaaaa".into(),
-            listen: vec![],
+            offer: Offer::default(),
             synctime_ms: 60_000,
         }
     }

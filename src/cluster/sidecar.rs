@@ -10,6 +10,7 @@ use crate::base::clock::Mono;
 use crate::base::clock::Wall;
 use crate::cluster::Counters;
 use crate::cluster::MasterLink;
+use crate::cluster::Offer;
 use crate::cluster::backoff::Backoff;
 use crate::cluster::client::Answer;
 use crate::cluster::client::Connection;
@@ -23,6 +24,7 @@ use crate::cluster::protocol::HelloReply;
 use crate::cluster::protocol::Message;
 use crate::cluster::protocol::Poll;
 use crate::cluster::protocol::PollReply;
+use crate::cluster::protocol::Proxy;
 use crate::cluster::protocol::Welcome;
 use crate::cluster::protocol::hash_text;
 use crate::cluster::protocol::skew_us;
@@ -60,8 +62,6 @@ pub struct SlaveConfig {
     pub state_dir: PathBuf,
     /// SYNCTIME, in milliseconds. It may change at any time: the next poll is held by it.
     pub synctime_ms: Arc<AtomicU64>,
-    /// The proxy listeners, for the master's page.
-    pub listen: Vec<String>,
     /// Checks what the master signed.
     pub signer: Arc<SnapshotSigner>,
 }
@@ -75,6 +75,8 @@ pub struct Vitals {
     pub written: u64,
     /// Trouble of its own (a full disk); empty if none.
     pub trouble: String,
+    /// What it offers to balancers.
+    pub offer: Offer,
 }
 
 /// Asked before every poll; must answer at once.
@@ -87,6 +89,8 @@ pub struct SlaveHandle {
     pub link: watch::Receiver<MasterLink>,
     /// The session at the master, while there is one: the shipper works under it.
     pub session: watch::Receiver<Option<String>>,
+    /// The cluster's proxies, as the master named them last; none before the first contact.
+    pub proxies: watch::Receiver<Vec<Proxy>>,
 }
 
 /// See the module. Made by [`Sidecar::new`], driven by [`Sidecar::run`] on a tokio runtime.
@@ -102,6 +106,7 @@ pub struct Sidecar {
     skew_us: i64,
     link: watch::Sender<MasterLink>,
     session: watch::Sender<Option<String>>,
+    proxies: watch::Sender<Vec<Proxy>>,
 }
 
 impl Sidecar {
@@ -119,6 +124,7 @@ impl Sidecar {
             ..MasterLink::default()
         });
         let (session, session_seen) = watch::channel(None);
+        let (proxies, proxies_seen) = watch::channel(Vec::new());
         let seen = current.hash();
         let sidecar = Sidecar {
             config,
@@ -132,8 +138,9 @@ impl Sidecar {
             skew_us: 0,
             link,
             session,
+            proxies,
         };
-        (sidecar, SlaveHandle { link: link_seen, session: session_seen })
+        (sidecar, SlaveHandle { link: link_seen, session: session_seen, proxies: proxies_seen })
     }
 
     /// Follows the master until the future is dropped, whatever happens to it.
@@ -183,7 +190,7 @@ impl Sidecar {
             epoch: self.config.epoch.to_string(),
             clock_us: Wall::now().0,
             snapshot: self.current.name().to_string(),
-            listen: self.config.listen.clone(),
+            offer: (self.vitals)().offer,
             synctime_ms: self.config.synctime_ms.load(Ordering::Relaxed),
         };
         let body = protocol::encode(&hello);
@@ -213,6 +220,7 @@ impl Sidecar {
             written: vitals.written,
             error: protocol::fitting(&join_words(&self.policy_trouble, &vitals.trouble)),
             counters: vitals.counters,
+            offer: vitals.offer,
         };
         let deadline = Duration::from_millis(poll.hold_ms + CLUSTER_REQUEST_MS);
         let fields = [(protocol::SESSION_FIELD, session.to_string())];
@@ -221,6 +229,11 @@ impl Sidecar {
         let answer = connection.ask(Method::POST, path, &fields, body, CLUSTER_MESSAGE_BYTES_MAX, deadline).await?;
         let reply: PollReply = checked(answer)?;
         self.contact(Wall::now(), reply.clock_us, &reply.snapshot);
+        self.proxies.send_if_modified(|proxies| {
+            let news = *proxies != reply.proxies;
+            proxies.clone_from(&reply.proxies);
+            news
+        });
         Ok(reply)
     }
 
@@ -271,7 +284,10 @@ impl Sidecar {
         swapped.map_err(|_| format!("the cores did not take it within {CLUSTER_PUBLISH_MS} ms"))??;
         self.current = snapshot.clone();
         let synced = Wall::now();
-        self.link.send_modify(|link| link.synced_us = synced.0);
+        self.link.send_modify(|link| {
+            link.synced_us = synced.0;
+            link.in_step_us = synced.0;
+        });
         let state_dir = self.config.state_dir.clone();
         let kept = tokio::task::spawn_blocking(move || held::make_current(&state_dir, &snapshot, synced)).await;
         if let Err(error) = kept.map_err(std::io::Error::other).and_then(|kept| kept) {
@@ -290,9 +306,13 @@ impl Sidecar {
             tracing::warn!("{words}");
         }
         let trouble = join_words(&self.policy_trouble, &words);
+        let in_step = master_snapshot == self.current.name();
         self.link.send_modify(|link| {
             link.up = true;
             link.last_contact_us = received.0;
+            if in_step {
+                link.in_step_us = received.0;
+            }
             link.clock_skew_ms = skew_ms;
             link.master_snapshot = master_snapshot.to_string();
             link.trouble = trouble;

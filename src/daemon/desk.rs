@@ -3,6 +3,8 @@
 use super::audit;
 use super::audit::Audit;
 use super::backup;
+use super::drain::Drain;
+use super::health;
 use super::params::Params;
 use super::policy_desk::PolicyDesk;
 use super::publish::Publisher;
@@ -20,10 +22,16 @@ use crate::base::version::VERSION;
 use crate::cluster::Counters;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
+use crate::cluster::Offer;
+use crate::cluster::protocol::Proxy;
 use crate::log::Progress;
+use crate::policy::pac::Choice;
+use crate::policy::pac::NoScript;
 use crate::proxy::CoreTotals;
 use crate::report;
+use crate::settings::ProxyProtocol;
 use crate::settings::Role;
+use crate::settings::Settings;
 use crate::store::DatabaseError;
 use crate::store::admins::AdminError;
 use crate::store::admins::Admins;
@@ -67,6 +75,8 @@ pub struct Views {
     pub shipping_trouble: Box<dyn Fn() -> String + Send + Sync>,
     /// On a slave, how it stands with its master.
     pub link: Box<dyn Fn() -> Option<MasterLink> + Send + Sync>,
+    /// The nodes that browsers may use, as the master knows them.
+    pub proxies: Box<dyn Fn() -> Vec<Proxy> + Send + Sync>,
     /// On a master, its slaves.
     pub nodes: Box<dyn Fn() -> Vec<NodeRow> + Send + Sync>,
 }
@@ -91,6 +101,10 @@ pub struct NodeDesk {
     pub views: Views,
     /// Wakes the main thread to restart in place.
     pub restart: Arc<Notify>,
+    /// Whether the node is being taken out of service.
+    pub drain: Arc<Drain>,
+    /// What health checks see.
+    pub health: health::Watch,
 }
 
 /// The desk as faces hold it. What changes something runs to its end as a task of its own: a browser that goes away or a
@@ -142,11 +156,12 @@ fn is_an_attempt(action: &Action) -> bool {
 }
 
 /// Who may ask what: the control socket everything, an administrator everything but making administrators and asking for
-/// passwords, a visitor only to log in.
+/// passwords, a visitor only to log in and to ask what balancers and browsers ask.
 fn may(actor: &Actor, action: &Action) -> Result<(), Refused> {
     let refused = |words: &str| Err(Refused::new(RefusedKind::NotAllowed, words));
     match (actor, action) {
         (Actor::Local { .. }, _) | (Actor::Visitor { .. }, Action::Login { .. }) => Ok(()),
+        (Actor::Visitor { .. }, Action::Health { .. } | Action::ProxyScript { .. }) => Ok(()),
         (Actor::Visitor { .. }, _) => refused("log in first"),
         (Actor::Administrator { .. }, Action::AdminAdd { .. }) => {
             refused("administrators are made on the node itself: tidegate admin add NAME")
@@ -177,6 +192,18 @@ impl NodeDesk {
             Action::Restart { backup } => self.restart(*backup),
             Action::AdminAdd { user, password } => self.admin_add(user.clone(), password.clone()).await,
             Action::Login { user, password } => self.login(user.clone(), password.clone()).await,
+            Action::Health { synced_within_s } => {
+                Ok(Outcome::Health { reasons: health::reasons(self, actor, *synced_within_s) })
+            }
+            Action::ProxyScript { client, host } => self.proxy_script(client, host),
+            Action::Drain { node } => {
+                self.here(node.as_deref(), "drain")?;
+                self.drain.begin(&audit::who(actor)).await
+            }
+            Action::Undrain { node } => {
+                self.here(node.as_deref(), "undrain")?;
+                self.drain.end().await
+            }
         }
     }
 
@@ -207,7 +234,13 @@ impl NodeDesk {
             params_trouble: self.params.trouble(),
             counters: counters(self.publisher.totals()),
             front: front(self.publisher.totals()),
+            draining: self.drain.standing(),
         }
+    }
+
+    /// What this node has for balancers.
+    fn offer(&self) -> Offer {
+        offer(&self.facts, &self.params.watch().borrow(), self.drain.standing().is_some())
     }
 
     /// This node, and on a master its slaves.
@@ -227,6 +260,7 @@ impl NodeDesk {
             refusal: String::new(),
             error: status.log_trouble,
             counters: status.counters,
+            offer: self.offer(),
         };
         std::iter::once(own).chain((self.views.nodes)()).collect()
     }
@@ -243,6 +277,57 @@ impl NodeDesk {
             Ok(Ok(answer)) => Ok(Outcome::Report(Box::new(answer))),
             Ok(Err(error)) => Err(Refused::failed(error.to_string())),
             Err(error) => Err(Refused::failed(format!("asking the record store: {error}"))),
+        }
+    }
+
+    /// The script by which a browser that reached this node at `host` finds its way.
+    fn proxy_script(&self, client: &str, host: &str) -> Result<Outcome, Refused> {
+        let client = client.parse().map_err(|_| Refused::invalid(format!("client `{client}` is not an IP address")))?;
+        let choice = |proxy: Proxy| Choice { address: proxy.address.to_string(), weight: proxy.weight };
+        let mut nodes: Vec<_> = (self.views.proxies)().into_iter().map(choice).collect();
+        if nodes.is_empty() && self.facts.role != Role::Master {
+            nodes.extend(self.own_choice(host));
+        }
+        let snapshot = self.publisher.current();
+        snapshot.proxy_script(client, &nodes).map(|script| Outcome::ProxyScript { script }).map_err(|why| match why {
+            NoScript::NotInPolicy => Refused::new(
+                RefusedKind::NotFound,
+                "the policy in force has no [pac] section, so there is no proxy auto-configuration",
+            ),
+            NoScript::NoProxy => Refused::failed(
+                "no node is known that browsers may use: slaves are away, drained, or take clients from balancers only \
+                 (PROXY_PROTOCOL is required there); name the balancers in the policy's [pac] proxies",
+            ),
+            NoScript::TooLong => Refused::failed(
+                "the script would be too long for browsers; shorten [pac] direct_hosts or direct_networks",
+            ),
+        })
+    }
+
+    /// This node as a browser may use it that reached its portal at `host`.
+    fn own_choice(&self, host: &str) -> Option<Choice> {
+        let required = self.params.watch().borrow().proxy_protocol == ProxyProtocol::Required;
+        let listener = self.facts.listen.first().filter(|_| !required)?;
+        let address = match listener.ip().is_unspecified() {
+            true => format!("{host}:{}", listener.port()),
+            false => listener.to_string(),
+        };
+        Some(Choice { address, weight: 1 })
+    }
+
+    /// Refuses an order that is for another node, or for one that carries no traffic.
+    fn here(&self, node: Option<&str>, order: &str) -> Result<(), Refused> {
+        let own = &self.facts.name;
+        let for_other = node.filter(|node| !node.eq_ignore_ascii_case(own));
+        match (for_other, self.facts.role) {
+            (Some(other), _) => Err(Refused::wrong_role(format!(
+                "this node is {own}, and nodes do not carry orders to each other: run `tidegate {order}` on {other} itself"
+            ))),
+            (None, Role::Master) => Err(Refused::wrong_role(format!(
+                "this node is the master: it carries no traffic, so there is nothing to {order}. Run `tidegate {order}` on \
+                 the slave that is meant"
+            ))),
+            (None, _) => Ok(()),
         }
     }
 
@@ -335,6 +420,17 @@ fn front(totals: CoreTotals) -> Front {
         sockets: totals.sockets,
         operations: totals.operations,
         descriptors: process::open_descriptors(),
+    }
+}
+
+/// What a node has for balancers.
+pub fn offer(facts: &NodeFacts, settings: &Settings, draining: bool) -> Offer {
+    Offer {
+        listen: facts.listen.iter().map(SocketAddr::to_string).collect(),
+        portal: facts.portal.to_string(),
+        proxy_protocol: settings.proxy_protocol.to_string(),
+        weight: settings.lb_weight.unwrap_or(facts.cores.min(256) as u16),
+        draining,
     }
 }
 

@@ -6,6 +6,8 @@ mod backup;
 mod demo;
 mod desk;
 mod doors;
+mod drain;
+mod health;
 mod journal;
 mod keeper;
 pub mod layout;

@@ -6,6 +6,8 @@ use super::desk::NodeDesk;
 use super::desk::NodeFacts;
 use super::desk::Views;
 use super::doors::Doors;
+use super::drain::Drain;
+use super::health;
 use super::journal::Journal;
 use super::params;
 use super::params::Params;
@@ -173,7 +175,9 @@ impl Node {
             cores,
             state_dir: settings.state_dir.clone(),
         };
+        let drain = Drain::new(publisher.clone(), params.watch(), &settings.state_dir);
         let cluster = Cluster::start(services::Needs {
+            drain: drain.clone(),
             settings: &settings,
             facts: &facts,
             params: params.clone(),
@@ -185,6 +189,8 @@ impl Node {
             trouble,
         })?;
         let desk = Arc::new(NodeDesk {
+            drain,
+            health: health::Watch::default(),
             policy: policy_desk(&settings, &publisher, policies, &cluster),
             views: views(&log, &cluster),
             audit: Audit::new(&settings.log_dir, &settings.node_name),
@@ -204,6 +210,7 @@ impl Node {
         tuning::give_back_after_peaks(admissions);
         services::note_sync(desk.clone(), cluster.slave());
         services::prune(desk.clone());
+        desk.drain.resume();
         drop(_inside);
         prove_held(&desk, held_file);
         let vitals = Vitals::new(desk.publisher.clone(), log.turns(), runtime.handle().clone(), cluster.tasks());
@@ -270,12 +277,15 @@ impl Node {
     /// Finishes what is under way, then lets go of everything; of the sockets at once, unless a successor needs them (or somebody
     /// else holds them): who connects now is better refused than left waiting.
     fn stop(mut self, keep_doors: bool) -> Result<Doors, String> {
+        let times = self.desk.params.watch().borrow().times;
+        let drain_s = times.drain;
+        let words = format!("finishing what is under way, at most {drain_s} s (DRAIN_TIME)");
+        self.notify.stopping(&words, Duration::from_secs(times.drain_notice + drain_s + STOP_EXTRA_S));
         if !keep_doors {
+            // In place nobody has to go elsewhere.
+            self.runtime.block_on(self.desk.drain.before_stop());
             self.doors = Doors::closed();
         }
-        let drain_s = self.desk.params.watch().borrow().times.drain;
-        let words = format!("finishing what is under way, at most {drain_s} s (DRAIN_TIME)");
-        self.notify.stopping(&words, Duration::from_secs(drain_s + STOP_EXTRA_S));
         tracing::info!("stopping: {words}");
         self.log.dismiss_left_over();
         let publisher = self.desk.publisher.clone();
@@ -563,6 +573,7 @@ fn views(log: &Log, cluster: &Cluster) -> Views {
         shipping_trouble: cluster.shipping_trouble(),
         link: cluster.link(),
         nodes: cluster.nodes(),
+        proxies: cluster.proxies(),
     }
 }
 

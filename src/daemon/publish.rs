@@ -90,6 +90,15 @@ impl Publisher {
         }
     }
 
+    /// Has every core close its connections after their answers, or keep them again.
+    pub async fn close_after_answers(&self, close: bool) {
+        for (index, core) in self.cores().iter().enumerate() {
+            if let Err(words) = step(index, "close after answers", core.close_after_answers(close)).await {
+                tracing::error!("draining: {words}; that core's clients stay until they leave by themselves");
+            }
+        }
+    }
+
     /// Stops accepting on every core; connections go on, but with `end_idle` those that wait for a next request.
     pub async fn stand_aside(&self, end_idle: bool) {
         for (index, core) in self.cores().iter().enumerate() {

@@ -4,6 +4,7 @@ use super::desk;
 use super::desk::FrontDesk;
 use super::desk::NodeDesk;
 use super::desk::NodeFacts;
+use super::drain::Drain;
 use super::params::Params;
 use super::publish::Publisher;
 use crate::base::clock::Wall;
@@ -14,6 +15,7 @@ use crate::cluster::client::MasterAddress;
 use crate::cluster::master::MasterConfig;
 use crate::cluster::master::MasterService;
 use crate::cluster::protocol::Build;
+use crate::cluster::protocol::Proxy;
 use crate::cluster::shipper;
 use crate::cluster::shipper::LocalSink;
 use crate::cluster::shipper::RemoteSink;
@@ -43,8 +45,8 @@ use crate::tls::front::Front;
 use crate::tls::identity::NodeIdentity;
 use crate::tls::portal as portal_tls;
 use crate::tls::serve::Patience;
+use crate::tls::serve::Plain;
 use crate::tls::serve::serve;
-use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::path::Path;
 use std::path::PathBuf;
@@ -78,6 +80,8 @@ pub struct Needs<'a> {
     pub epoch: Epoch,
     /// The snapshot in force and the cores.
     pub publisher: Arc<Publisher>,
+    /// Whether the node is being taken out of service.
+    pub drain: Arc<Drain>,
     /// The record store of a master or stand-alone node.
     pub records: Option<Arc<dyn RecordStore>>,
     /// When a slave's held snapshot came.
@@ -155,10 +159,10 @@ impl Cluster {
             epoch: needs.epoch,
             state_dir: needs.settings.state_dir.clone(),
             synctime_ms: follow_sync_time(&needs.params),
-            listen: needs.facts.listen.iter().map(SocketAddr::to_string).collect(),
             signer: Arc::new(key.signer().map_err(|fault| fault.to_string())?),
         };
         let (publisher, progress) = (needs.publisher.clone(), needs.log.progress());
+        let (facts, settings, drain) = (needs.facts.clone(), needs.params.watch(), needs.drain.clone());
         let (held, held_trouble) = (needs.publisher.current().hash(), needs.trouble.clone());
         let vitals = Arc::new(move || {
             let progress = progress.borrow();
@@ -166,7 +170,8 @@ impl Cluster {
             let damaged = if publisher.current().hash() == held { held_trouble.as_str() } else { "" };
             let trouble = if progress.trouble.is_empty() { damaged } else { &progress.trouble };
             let trouble = trouble.to_string();
-            Vitals { counters: desk::counters(publisher.totals()), written: progress.written, trouble }
+            let offer = desk::offer(&facts, &settings.borrow(), drain.standing().is_some());
+            Vitals { counters: desk::counters(publisher.totals()), written: progress.written, trouble, offer }
         });
         let synced = (needs.synced != Wall::default()).then_some(needs.synced);
         let publish = needs.publisher.as_publish();
@@ -196,7 +201,10 @@ impl Cluster {
             role: settings.role.to_string(),
             version: VERSION.to_string(),
         });
-        let front = Front::new(cluster, tls, not_a_proxy);
+        let decorate = |request: &mut hyper::Request<hyper::body::Incoming>, from| {
+            request.extensions_mut().insert(portal::PeerAddress(from));
+        };
+        let front = Front::new(cluster, tls, not_a_proxy, Plain::new(&portal::OPEN_PATHS, router.clone(), decorate));
         let (sender, mut accepted) = mpsc::channel(ACCEPTED_QUEUE_MAX);
         for listener in listeners {
             let (front, sender) = (front.clone(), sender.clone());
@@ -245,6 +253,16 @@ impl Cluster {
     pub fn nodes(&self) -> Box<dyn Fn() -> Vec<NodeRow> + Send + Sync> {
         let master = self.master.clone();
         Box::new(move || master.as_ref().map(|master| master.nodes()).unwrap_or_default())
+    }
+
+    /// The nodes that browsers may use; none on a stand-alone node, and on a slave before its first contact.
+    pub fn proxies(&self) -> Box<dyn Fn() -> Vec<Proxy> + Send + Sync> {
+        let (master, slave) = (self.master.clone(), self.slave.as_ref().map(|slave| slave.proxies.clone()));
+        Box::new(move || match (&master, &slave) {
+            (Some(master), _) => master.proxies(),
+            (None, Some(proxies)) => proxies.borrow().clone(),
+            (None, None) => Vec::new(),
+        })
     }
 
     /// How far records are in the store that counts.

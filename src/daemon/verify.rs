@@ -3,10 +3,16 @@
 use super::desk::NodeDesk;
 use crate::admin::Check;
 use crate::admin::Status;
+use crate::base::clock::Mono;
+use crate::base::clock::Wall;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
 use crate::limits::CLOCK_SKEW_WARN_MS;
+use crate::limits::VERIFY_MISLED_ROWS;
+use crate::limits::VERIFY_MISLED_S;
 use crate::limits::VERIFY_MS_MAX;
+use crate::report;
+use crate::report::Question;
 use crate::settings::Role;
 use std::future::Future;
 use std::io;
@@ -18,6 +24,9 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+
+/// The name the probe asks for: it never exists.
+const PROBE: &str = "probe.tidegate.invalid";
 
 /// Walks the checklist, in the order in which one failure explains the next.
 pub async fn walk(desk: &NodeDesk) -> Vec<Check> {
@@ -31,6 +40,7 @@ pub async fn walk(desk: &NodeDesk) -> Vec<Check> {
     }
     if desk.facts.role == Role::Master {
         checks.extend((desk.views.nodes)().iter().map(slave));
+        checks.push(no_clients(desk).await);
     }
     checks.push(probe(desk).await);
     checks
@@ -114,6 +124,44 @@ fn slave(row: &NodeRow) -> Check {
     check(&name, fault, format!("up, enforces {}, {} records to come", row.snapshot, row.record_lag))
 }
 
+/// A master in a balancer's backend shows in two ways: somebody asks its /health again and again, or sends it clients'
+/// requests, which it refuses and records.
+async fn no_clients(desk: &NodeDesk) -> Check {
+    let remedy = "Take this master out of every balancer's backend (tidegate lb lists the slaves alone) and out of browsers' \
+                  settings";
+    let name = "no client is sent to the master";
+    if let Some(checker) = desk.drain.watchers(Mono::now()).first() {
+        let words = format!("{} checks this master's /health as a balancer does. {remedy}", checker.address);
+        return check(name, Some(words), String::new());
+    }
+    let Some(records) = desk.records.clone() else {
+        return check(name, Some("this master has no record store".to_string()), String::new());
+    };
+    let question = Question {
+        from_us: Some(Wall::now().0 - VERIFY_MISLED_S * 1_000_000),
+        node: Some(desk.facts.name.clone()),
+        top: Some(1),
+        newest: Some(VERIFY_MISLED_ROWS),
+        ..Question::default()
+    };
+    let minutes = VERIFY_MISLED_S / 60;
+    match tokio::task::spawn_blocking(move || report::answer(&*records, &question)).await {
+        Ok(Ok(answer)) => {
+            let misled: Vec<_> = answer.newest.iter().filter(|row| !row.url.contains(PROBE)).collect();
+            let fault = misled.first().map(|row| {
+                let count = misled.len();
+                format!(
+                    "{count} or more requests came in the last {minutes} minutes, the last from {}. {remedy}",
+                    row.user
+                )
+            });
+            check(name, fault, format!("no request in the last {minutes} minutes"))
+        }
+        Ok(Err(error)) => check(name, Some(format!("asking the record store: {error}")), String::new()),
+        Err(error) => check(name, Some(format!("asking the record store: {error}")), String::new()),
+    }
+}
+
 /// One request through this node's own listener, to a name that never exists, must end up in the report.
 async fn probe(desk: &NodeDesk) -> Check {
     let name = "a probe request is in the report";
@@ -146,8 +194,9 @@ async fn probe(desk: &NodeDesk) -> Check {
 
 async fn send_probe(listener: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect(listener).await?;
-    let request = "GET http://probe.tidegate.invalid/ HTTP/1.1\r\nHost: probe.tidegate.invalid\r\n\
-                   User-Agent: tidegate-verify\r\nConnection: close\r\n\r\n";
+    let request = format!(
+        "GET http://{PROBE}/ HTTP/1.1\r\nHost: {PROBE}\r\nUser-Agent: tidegate-verify\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = [0; 9];
     stream.read_exact(&mut answer).await?;

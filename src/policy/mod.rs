@@ -11,6 +11,7 @@ mod compile;
 mod decision;
 mod facts;
 mod files;
+pub mod pac;
 pub mod page;
 mod patterns;
 mod rule_sets;

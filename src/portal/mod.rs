@@ -11,6 +11,7 @@
 //! | `guard` | what stands before every page |
 //! | `session`, `throttle` | who is logged in; how often a password may be tried (sans-IO) |
 //! | `login`, `nodes`, `policy`, `explain`, `report`, `support`, `verify` | the pages |
+//! | `open` | what anybody may ask without logging in, over plain HTTP too |
 //! | `filters`, `chart`, `lines`, `words` | what pages are made of, without I/O |
 //! | `templates/`, `assets/` | their HTML; style sheet and script |
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ mod guard;
 mod lines;
 mod login;
 mod nodes;
+mod open;
 mod policy;
 mod report;
 mod session;
@@ -55,6 +57,9 @@ pub struct PortalConfig {
     pub version: String,
 }
 
+/// What is answered over plain HTTP as well as over TLS, to anybody.
+pub const OPEN_PATHS: [&str; 3] = ["/health", "/proxy.pac", "/wpad.dat"];
+
 /// The browser's address, which the daemon adds to each request as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
@@ -81,6 +86,9 @@ pub fn router(config: PortalConfig) -> Router {
 /// What needs no session.
 fn open_pages() -> Router<Arc<web::Portal>> {
     Router::new()
+        .route("/health", get(open::health))
+        .route("/proxy.pac", get(open::proxy_script))
+        .route("/wpad.dat", get(open::proxy_script))
         .route("/login", get(login::form).post(login::submit))
         .route("/assets/portal.css", get(assets::css))
         .route("/assets/portal.js", get(assets::js))

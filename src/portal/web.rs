@@ -196,6 +196,10 @@ impl Shell {
                 self.warnings.push(format!("Master {}: {}", master.address, master.trouble));
             }
         }
+        if let Some(draining) = &status.draining {
+            let by = &draining.by;
+            self.warnings.push(format!("Drained by {by}: balancers send no clients here until `tidegate undrain`."));
+        }
         if !status.log_trouble.is_empty() {
             self.warnings.push(format!("Log: {}", status.log_trouble));
         }

@@ -53,7 +53,7 @@ pub(super) async fn refuse(client: &Client<'_>, account: &mut Account<'_>, failu
         return Next::Close;
     }
     let kept = account.request.is_some_and(|request| request.head.keep_alive());
-    let close = verdict.close || !kept || reading == Reading::Part || client.state.draining.get();
+    let close = verdict.close || !kept || reading == Reading::Part || client.state.closes();
     let mut proxy_status = String::new();
     let details = if verdict.words.is_empty() { &account.reason } else { verdict.words.as_str() };
     write_proxy_status(&client.state.via, Some(verdict.error), details, &mut proxy_status);
@@ -85,7 +85,7 @@ pub(super) async fn last_hop(
     if account.open(own.content_type.unwrap_or("").as_bytes()).is_err() {
         return refuse(client, account, Failure::NoRecord, reading).await;
     }
-    let close = !request.head.keep_alive() || reading == Reading::Part || client.state.draining.get();
+    let close = !request.head.keep_alive() || reading == Reading::Part || client.state.closes();
     let sent = send(client, account, &own, close).await;
     account.settle(if sent { Ending::COMPLETE } else { Ending::new(By::Client, Phase::Last) });
     after(reading, sent, close)

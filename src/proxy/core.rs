@@ -209,6 +209,12 @@ impl CoreHandle {
         self.ask(|ack| Order::Tune(Box::new(tuning), ack)).await
     }
 
+    /// From now on every answer closes its connection (or, with false, again keeps it): clients come back over another one,
+    /// which a balancer may lead elsewhere. Connections are accepted and served as before, and tunnels go on.
+    pub async fn close_after_answers(&self, close: bool) -> Result<(), String> {
+        self.ask(|ack| Order::CloseAfterAnswers(close, ack)).await
+    }
+
     /// Stops accepting; what is there goes on. Answers say from now on that their connection ends, and with `end_idle` so do
     /// connections that wait for a next request.
     pub async fn stand_aside(&self, end_idle: bool) -> Result<(), String> {
@@ -259,6 +265,7 @@ enum Order {
     Commit(Ack),
     Abort(Ack),
     Tune(Box<Tuning>, Ack),
+    CloseAfterAnswers(bool, Ack),
     StandAside(bool, Ack),
     Drain(Duration, Ack),
 }
@@ -292,6 +299,8 @@ pub(super) struct CoreState {
     pub(super) upstreams: Rc<Upstreams>,
     pub(super) counters: Arc<CoreCounters>,
     pub(super) draining: Cell<bool>,
+    /// The node is to be left: answers close their connections.
+    pub(super) closing: Cell<bool>,
     /// Connections that wait for a next request are ended, and none begins to.
     pub(super) idle_ends: Cell<bool>,
     /// The time to drain is over: what still runs is being cut.
@@ -334,6 +343,7 @@ impl CoreState {
             desk: RefCell::new(config.spool),
             counters,
             draining: Cell::new(false),
+            closing: Cell::new(false),
             idle_ends: Cell::new(false),
             cutting: Cell::new(false),
             scratch: RefCell::default(),
@@ -351,6 +361,12 @@ impl CoreState {
     /// The policy that decides a request whose head has just been read; the exchange holds it to its end.
     pub(super) fn held(&self) -> Rc<Held> {
         Rc::clone(&self.snapshot.borrow())
+    }
+
+    /// Whether an answer that begins now ends its connection.
+    #[inline]
+    pub(super) fn closes(&self) -> bool {
+        self.draining.get() || self.closing.get()
     }
 
     /// How long things may take now.
@@ -499,6 +515,10 @@ async fn obey(
             Order::Tune(tuning, ack) => {
                 state.timeouts.set(tuning.timeouts);
                 *state.balancers.borrow_mut() = Rc::new(tuning.balancers);
+                let _ = ack.send(Ok(()));
+            }
+            Order::CloseAfterAnswers(close, ack) => {
+                state.closing.set(close);
                 let _ = ack.send(Ok(()));
             }
             Order::StandAside(end_idle, ack) => {

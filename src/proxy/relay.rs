@@ -396,7 +396,7 @@ impl Delivery<'_> {
             return Err(Stop::Fail(Failure::BadReply(ReplyError::SwitchWithoutUpgrade)));
         }
         let mut body = Body::new(room.head.framing());
-        let close = !self.request.head.keep_alive() || state.draining.get() || !self.gate.uploaded.get();
+        let close = !self.request.head.keep_alive() || state.closes() || !self.gate.uploaded.get();
         let client_version = self.request.head.version();
         room.out.clear();
         let (head, replies, out) = (&room.head, &room.replies, &mut room.out);

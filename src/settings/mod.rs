@@ -56,6 +56,8 @@ pub struct Settings {
     pub proxy_protocol: ProxyProtocol,
     /// TRUSTED_PROXIES: whose word about a client's address counts. Live.
     pub trusted_proxies: Networks,
+    /// LB_WEIGHT: the node's share of the clients; `None` = its data cores. Live.
+    pub lb_weight: Option<u16>,
     /// PORTAL_IP: where the portal and, on a master, the cluster service listen.
     pub portal_ip: Listen,
     /// PORTAL_PORT; 0 = any free port.
@@ -80,7 +82,7 @@ pub struct Settings {
     pub max_connections: u64,
     /// MAX_CONNECTIONS_PER_CLIENT: of one address; 0 = no limit. Live.
     pub max_connections_per_client: u32,
-    /// HEAD_TIME to DRAIN_TIME: how long things may take. Live but for CONNECT_TIME.
+    /// HEAD_TIME to DRAIN_NOTICE: how long things may take. Live but for CONNECT_TIME.
     pub times: Times,
     /// ACTIVATION_KEY_FILE.
     pub activation_key_file: PathBuf,
@@ -117,6 +119,8 @@ pub struct Times {
     pub total: u64,
     /// DRAIN_TIME: what is under way when the node stops.
     pub drain: u64,
+    /// DRAIN_NOTICE: until a balancer has noticed.
+    pub drain_notice: u64,
     /// HANDOVER_TIME.
     pub handover: u64,
 }
@@ -138,6 +142,7 @@ impl Settings {
             "LISTEN_PORT" => self.listen_port.to_string(),
             "PROXY_PROTOCOL" => self.proxy_protocol.to_string(),
             "TRUSTED_PROXIES" => self.trusted_proxies.to_string(),
+            "LB_WEIGHT" => self.lb_weight.map_or("auto".to_string(), |weight| weight.to_string()),
             "PORTAL_IP" => self.portal_ip.to_string(),
             "PORTAL_PORT" => self.portal_port.to_string(),
             "MASTER_IP" => master(|address| address.ip().to_string()),
@@ -159,6 +164,7 @@ impl Settings {
             "TUNNEL_TIME" => self.times.tunnel.to_string(),
             "TOTAL_TIME" => self.times.total.to_string(),
             "DRAIN_TIME" => self.times.drain.to_string(),
+            "DRAIN_NOTICE" => self.times.drain_notice.to_string(),
             "HANDOVER_TIME" => self.times.handover.to_string(),
             "ACTIVATION_KEY_FILE" => self.activation_key_file.display().to_string(),
             "CREDENTIALS_DIR" => self.credentials_dir.display().to_string(),

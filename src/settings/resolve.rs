@@ -28,6 +28,7 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
     let listen_port = reader.read("LISTEN_PORT", |text| number(text, 0, 65_535));
     let proxy_protocol = reader.read("PROXY_PROTOCOL", proxy_protocol);
     let trusted_proxies = reader.read("TRUSTED_PROXIES", Networks::parse);
+    let lb_weight = reader.read("LB_WEIGHT", lb_weight);
     let portal_ip = reader.read("PORTAL_IP", listen);
     let portal_port = reader.read("PORTAL_PORT", |text| number(text, 0, 65_535));
     let master_ip = reader.read("MASTER_IP", master_ip);
@@ -77,6 +78,7 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
             listen_port: listen_port? as u16,
             proxy_protocol: proxy_protocol?,
             trusted_proxies: trusted_proxies?,
+            lb_weight: lb_weight?,
             portal_ip: portal_ip?,
             portal_port: portal_port? as u16,
             master: master.map(|ip| SocketAddr::new(ip, master_port.unwrap_or_default() as u16)),
@@ -173,6 +175,7 @@ fn times(reader: &mut Reader<'_>) -> Option<Times> {
     let (body, connect) = (seconds("BODY_TIME", 1, DAY_S), seconds("CONNECT_TIME", 1, DAY_S));
     let (answer, tunnel) = (seconds("ANSWER_TIME", 1, DAY_S), seconds("TUNNEL_TIME", 1, DAY_S));
     let (total, drain) = (seconds("TOTAL_TIME", 1, 7 * DAY_S), seconds("DRAIN_TIME", 0, 3_600));
+    let drain_notice = seconds("DRAIN_NOTICE", 0, 3_600);
     let handover = seconds("HANDOVER_TIME", 0, DAY_S);
     Some(Times {
         head: head?,
@@ -183,6 +186,7 @@ fn times(reader: &mut Reader<'_>) -> Option<Times> {
         tunnel: tunnel?,
         total: total?,
         drain: drain?,
+        drain_notice: drain_notice?,
         handover: handover?,
     })
 }
@@ -273,6 +277,10 @@ fn log_level(text: &str) -> Option<LogLevel> {
 
 fn cores(text: &str) -> Option<Option<usize>> {
     if text == "auto" { Some(None) } else { number(text, 1, 256).map(|cores| Some(cores as usize)) }
+}
+
+fn lb_weight(text: &str) -> Option<Option<u16>> {
+    if text == "auto" { Some(None) } else { number(text, 1, 256).map(|weight| Some(weight as u16)) }
 }
 
 fn pin_cpus(text: &str) -> Option<PinCpus> {

@@ -81,6 +81,14 @@ pub const TABLE: &[Key] = &[
         live: true,
     },
     Key {
+        name: "LB_WEIGHT",
+        default: "auto",
+        accepts: "auto or a number from 1 to 256",
+        help: "How large this node's share of the clients is, beside the other nodes' numbers, in the balancer configurations that \
+               tidegate lb makes and in /proxy.pac. auto: the number of its data cores.",
+        live: true,
+    },
+    Key {
         name: "PORTAL_IP",
         default: "*",
         accepts: ADDRESS,
@@ -232,6 +240,15 @@ pub const TABLE: &[Key] = &[
         accepts: "seconds from 0 to 3600",
         help: "How long what is under way may go on when the node is told to stop or to restart, before it is cut. Idle \
                connections are closed at once.",
+        live: true,
+    },
+    Key {
+        name: "DRAIN_NOTICE",
+        default: "5",
+        accepts: "seconds from 0 to 3600",
+        help: "How long a node that is drained, or told to stop while a balancer asks its /health, goes on as before: the \
+               balancer's checks need that long to notice. After that every answer asks its client to come back over another \
+               connection.",
         live: true,
     },
     Key {

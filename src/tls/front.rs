@@ -1,10 +1,11 @@
 //! The door on port 8888. One listener, three kinds of callers: slaves (TLS that names the cluster: mutual TLS), browsers
-//! (any other TLS: the portal's certificate), and plain HTTP (sent to HTTPS, or refused if it takes us for a proxy).
+//! (any other TLS: the portal's certificate), and plain HTTP (health checks and proxy auto-configuration are answered, the rest
+//! is sent to HTTPS, or refused if it takes us for a proxy).
 //!
 //! ```text
 //! accept --peek--> 0x16 -> ClientHello -> SNI == cluster -> mutual TLS -> Accepted::Cluster | Accepted::Fault
 //!            |                       `--> anything else  -> portal TLS -> Accepted::Portal
-//!            `---> plain HTTP -> 308 to https, or 403 for a proxy request
+//!            `---> plain HTTP -> a few paths answered, 308 to https, or 403 for a proxy request
 //! ```
 
 use crate::base::clock::Wall;
@@ -16,6 +17,7 @@ use crate::tls::identity::CLUSTER_NAME;
 use crate::tls::identity::HandshakeFault;
 use crate::tls::identity::NodeIdentity;
 use crate::tls::identity::PeerIdentity;
+use crate::tls::serve::Plain;
 use crate::tls::serve::serve_plain;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
@@ -67,6 +69,7 @@ pub struct Front {
     cluster: Option<Arc<NodeIdentity>>,
     portal: Arc<ServerConfig>,
     not_a_proxy: Arc<str>,
+    plain: Plain,
     handshakes: Arc<Semaphore>,
     open_portal: Arc<Semaphore>,
     open_cluster: Arc<Semaphore>,
@@ -74,12 +77,18 @@ pub struct Front {
 
 impl Front {
     /// `cluster` is absent on a node that is no master (slaves are then told by TLS that the name is unknown).
-    /// `not_a_proxy` is what clients are told that send proxy requests here.
-    pub fn new(cluster: Option<Arc<NodeIdentity>>, portal: Arc<ServerConfig>, not_a_proxy: &str) -> Arc<Self> {
+    /// `not_a_proxy` is what clients are told that send proxy requests here, `plain` what is answered without TLS.
+    pub fn new(
+        cluster: Option<Arc<NodeIdentity>>,
+        portal: Arc<ServerConfig>,
+        not_a_proxy: &str,
+        plain: Plain,
+    ) -> Arc<Self> {
         Arc::new(Front {
             cluster,
             portal,
             not_a_proxy: Arc::from(not_a_proxy),
+            plain,
             handshakes: Arc::new(Semaphore::new(FRONT_HANDSHAKES_MAX)),
             open_portal: Arc::new(Semaphore::new(FRONT_PORTAL_CONNECTIONS_MAX)),
             open_cluster: Arc::new(Semaphore::new(FRONT_CLUSTER_CONNECTIONS_MAX)),
@@ -136,7 +145,7 @@ impl Front {
         }
         if first[0] != TLS_HANDSHAKE {
             let local = stream.local_addr()?;
-            serve_plain(stream, local, self.not_a_proxy.clone()).await;
+            serve_plain(stream, (local, from), self.not_a_proxy.clone(), self.plain.clone()).await;
             return Ok(None);
         }
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;

@@ -5,7 +5,8 @@ use crate::limits::CLUSTER_HEAD_MS;
 use crate::limits::FRONT_ANSWER_MS;
 use crate::limits::FRONT_HEAD_MS;
 use crate::limits::HEAD_BYTES_MAX;
-use http_body_util::{Either, Full};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, LOCATION};
 use hyper::http::uri::Authority;
@@ -14,7 +15,9 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -79,15 +82,83 @@ pub async fn serve<IO, S, B>(
     }
 }
 
-/// Answers a connection that speaks plain HTTP: a browser is sent to HTTPS, a proxy client is refused. One answer, then
-/// the connection closes; the caller bounds the time.
-pub(super) async fn serve_plain<IO>(stream: IO, local: SocketAddr, not_a_proxy: Arc<str>)
+/// What is answered over plain HTTP as well: a few paths, by GET and HEAD. Whatever else is asked for is sent to HTTPS.
+#[derive(Clone)]
+pub struct Plain {
+    paths: &'static [&'static str],
+    answer: PlainAnswer,
+}
+
+type PlainBody = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
+type PlainAnswering = Pin<Box<dyn Future<Output = Response<PlainBody>> + Send>>;
+type PlainAnswer = Arc<dyn Fn(Request<Incoming>, SocketAddr) -> PlainAnswering + Send + Sync>;
+
+impl Plain {
+    /// Nothing: all of plain HTTP is sent to HTTPS.
+    pub fn nothing() -> Plain {
+        let never = |_, _| Box::pin(async { boxed(text(StatusCode::NOT_FOUND, "")) }) as PlainAnswering;
+        Plain { paths: &[], answer: Arc::new(never) }
+    }
+
+    /// `service`'s answers to these paths. `decorate` puts the caller's address into each request's extensions.
+    pub fn new<S, B>(
+        paths: &'static [&'static str],
+        service: S,
+        decorate: impl Fn(&mut Request<Incoming>, SocketAddr) + Send + Sync + 'static,
+    ) -> Plain
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let answer = move |mut request: Request<Incoming>, from: SocketAddr| {
+            decorate(&mut request, from);
+            let asked = service.clone().oneshot(request);
+            Box::pin(async move {
+                match asked.await {
+                    Ok(answer) => boxed(answer),
+                    Err(never) => match never {},
+                }
+            }) as PlainAnswering
+        };
+        Plain { paths, answer: Arc::new(answer) }
+    }
+
+    fn answers<B>(&self, request: &Request<B>) -> bool {
+        matches!(*request.method(), Method::GET | Method::HEAD) && self.paths.contains(&request.uri().path())
+    }
+}
+
+fn boxed<B>(answer: Response<B>) -> Response<PlainBody>
 where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    answer.map(|body| body.map_err(Into::into).boxed_unsync())
+}
+
+/// Answers a connection that speaks plain HTTP: what is `plain` is answered, else a browser is sent to HTTPS and a proxy
+/// client is refused. One answer, then the connection closes; the caller bounds the time.
+pub(super) async fn serve_plain<IO>(
+    stream: IO,
+    (local, from): (SocketAddr, SocketAddr),
+    not_a_proxy: Arc<str>,
+    plain: Plain,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let answer = service_fn(move |request: Request<Incoming>| {
-        let answer = if is_for_a_proxy(&request) { refuse_as_proxy(&not_a_proxy) } else { redirect(&request, local) };
-        async move { Ok::<_, Infallible>(answer) }
+        let answering: PlainAnswering = if is_for_a_proxy(&request) {
+            let answer = boxed(refuse_as_proxy(&not_a_proxy));
+            Box::pin(async { answer })
+        } else if plain.answers(&request) {
+            (plain.answer)(request, from)
+        } else {
+            let answer = boxed(redirect(&request, local));
+            Box::pin(async { answer })
+        };
+        async move { Ok::<_, Infallible>(answering.await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)

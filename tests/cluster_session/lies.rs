@@ -182,6 +182,7 @@ impl Liar {
                     snapshot: self.truth.name().into(),
                     version: self.truth.version(),
                     clock_us: Wall::now().0,
+                    proxies: Vec::new(),
                 }))
             }
             _ => self.snapshot(),

@@ -31,7 +31,7 @@ use tidegate::tls::activation::ActivationKey;
 use tidegate::tls::front::{Accepted, Front};
 use tidegate::tls::identity::NodeIdentity;
 use tidegate::tls::portal::{PortalNames, load_or_make};
-use tidegate::tls::serve::{Patience, serve};
+use tidegate::tls::serve::{Patience, Plain, serve};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -120,7 +120,7 @@ pub fn front<F: Future<Output = ()> + Send + 'static>(
     let dir = TempDir::new().unwrap();
     let portal = load_or_make(dir.path(), &PortalNames::default(), Wall::now()).unwrap();
     let identity = NodeIdentity::new(key, "m", "master", Wall::now()).unwrap();
-    let front = Front::new(Some(identity), portal, REFUSAL_TO_PROXY);
+    let front = Front::new(Some(identity), portal, REFUSAL_TO_PROXY, Plain::nothing());
     let (out, mut accepted) = mpsc::channel(8);
     runtime.spawn(async move { front.run(listener, out).await.unwrap() });
     runtime.spawn(async move {
@@ -190,7 +190,6 @@ impl Slave {
             epoch: spec.epoch,
             state_dir: spec.state_dir.to_path_buf(),
             synctime_ms: Arc::new(std::sync::atomic::AtomicU64::new(60_000)),
-            listen: vec!["127.0.0.1:8080".into()],
             signer: Arc::new(spec.key.signer().unwrap()),
         };
         let (sidecar, handle) = Sidecar::new(config, current, synced, publish, Arc::new(Vitals::default));

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Mutex;
 use tidegate::admin::*;
 use tidegate::base::clock::Wall;
-use tidegate::cluster::{Counters, MasterLink, NodeRow};
+use tidegate::cluster::{Counters, MasterLink, NodeRow, Offer};
 use tidegate::report::{Answer, Gap, Question, Rank, RecordRow};
 
 /// What a hostile client writes into its URL.
@@ -60,6 +60,9 @@ impl FakeDesk {
             Action::Restart { backup } => Outcome::Done {
                 words: format!("The node restarts now, {} a backup.", if backup { "with" } else { "without" }),
             },
+            Action::Health { .. } => Outcome::Health { reasons: vec![] },
+            Action::ProxyScript { .. } => Outcome::ProxyScript { script: "// script".into() },
+            Action::Drain { .. } | Action::Undrain { .. } => Outcome::Done { words: "done".into() },
             Action::Login { user, password } => return self.login(&user, &password),
             Action::AdminAdd { .. } => return Err(refused(RefusedKind::NotAllowed, "From the control socket only.")),
         })
@@ -92,6 +95,7 @@ impl FakeDesk {
                 trouble: String::new(),
                 synced_us: Wall::now().0 - 3_723_000_000,
                 master_snapshot: "12-3fa9c1d2e0b4".into(),
+                in_step_us: Wall::now().0 - 700_000,
             }),
             ..Status::default()
         }
@@ -112,6 +116,7 @@ impl FakeDesk {
             clock_skew_ms: -4,
             refusal: String::new(),
             error: String::new(),
+            offer: Offer::default(),
             counters: Counters {
                 connections: 9_120 * scale,
                 connections_open: 311 * scale,

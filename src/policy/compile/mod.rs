@@ -10,6 +10,7 @@ use super::sections::access_restriction;
 use super::sections::categories;
 use super::sections::client_address;
 use super::sections::network;
+use super::sections::pac;
 use super::sections::parents;
 use super::sections::request_types;
 use super::sections::templates;
@@ -66,6 +67,7 @@ fn read_root(mut root: Table, files: &dyn Files, builder: &mut Builder, out: &mu
     categories::compile(&mut root, files, builder, out);
     network::compile(&mut root, builder, out);
     client_address::compile(&mut root, builder, out);
+    pac::compile(&mut root, builder, out);
     access_restriction::compile(&mut root, builder, out);
     access_profiles::compile(&mut root, builder, out);
     parents::compile(&mut root, builder, out);

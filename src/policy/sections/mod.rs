@@ -5,6 +5,7 @@ pub mod access_restriction;
 pub mod categories;
 pub mod client_address;
 pub mod network;
+pub mod pac;
 pub mod parents;
 pub mod request_types;
 pub mod templates;

@@ -139,7 +139,8 @@ fn proxy(mut table: Table, out: &mut Complaints) -> Option<body::ParentProxy> {
 }
 
 /// `proxy.example:3128`, `10.0.0.1:1080`, `[2001:db8::1]:3128`.
-fn host_and_port(said: &Said<String>, out: &mut Complaints) -> Option<(String, u16)> {
+/// `proxy.example:3128` taken apart.
+pub(super) fn host_and_port(said: &Said<String>, out: &mut Complaints) -> Option<(String, u16)> {
     let split = said.value.rsplit_once(':');
     let port = split.and_then(|(_, port)| port.parse::<u16>().ok()).filter(|port| *port > 0);
     let host = split.map(|(host, _)| (host, builder::host_name(host)));

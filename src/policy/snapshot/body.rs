@@ -29,6 +29,7 @@ pub struct Body {
     pub templates: Vec<Template>,
     pub network: Network,
     pub client_address: ClientAddress,
+    pub pac: Option<Pac>,
     pub parents: Vec<ParentGroup>,
     pub routes: Vec<Route>,
     pub rules: Vec<Rule>,
@@ -196,6 +197,16 @@ pub struct ClientAddress {
     pub told: u8,
 }
 
+/// Which way browsers take: `HOST:PORT` in the order they are tried (none: the nodes), and what needs no proxy.
+#[derive(Archive, Serialize, Default)]
+pub struct Pac {
+    pub proxies: Vec<String>,
+    pub direct_hosts: Vec<String>,
+    pub direct_networks: Vec<AddressRange>,
+    pub direct_plain_names: bool,
+    pub direct_if_down: bool,
+}
+
 /// Addresses refused otherwise that are allowed; no ports: on all.
 #[derive(Archive, Serialize)]
 pub struct Destination {
@@ -247,6 +258,7 @@ pub const fn layout() -> u64 {
         size_of::<ArchivedDestination>(),
         size_of::<ArchivedNetwork>(),
         size_of::<ArchivedClientAddress>(),
+        size_of::<ArchivedPac>(),
         size_of::<ArchivedParentGroup>(),
         size_of::<ArchivedParentProxy>(),
         size_of::<ArchivedRoute>(),

@@ -12,6 +12,9 @@ use super::decision::RuleId;
 use super::decision::Tags;
 use super::decision::TemplateId;
 use super::files::NoFiles;
+use super::pac;
+use super::pac::Choice;
+use super::pac::NoScript;
 use super::page;
 use super::page::BlockFacts;
 use super::page::Page;
@@ -227,6 +230,12 @@ impl Snapshot {
     /// Where routes lead; a permit has the number of one of them, or none.
     pub fn routes(&self) -> Vec<RouteTo> {
         self.body().routes_to()
+    }
+
+    /// The script by which the browser of `client` finds its way; `nodes` are those it may use.
+    pub fn proxy_script(&self, client: IpAddr, nodes: &[Choice]) -> Result<String, NoScript> {
+        let pac = self.body().pac.as_ref().ok_or(NoScript::NotInPolicy)?;
+        pac::script(pac, &self.name, client, nodes)
     }
 
     /// How many hosts the categories hold.
