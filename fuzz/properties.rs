@@ -1,6 +1,8 @@
 //! What must hold for every input, whoever makes it up: the fuzz targets run it on libFuzzer's inputs, and
 //! `cargo test --test framing` on the corpus and on mutations of it.
 
+use tidegate::wire::client_hello::FirstFlight;
+use tidegate::wire::client_hello::parse_client_hello;
 use tidegate::wire::forwarded::client_by_forwarded;
 use tidegate::wire::forwarded::client_by_x_forwarded_for;
 use tidegate::wire::http1::ChunkedDecoder;
@@ -25,12 +27,13 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets by name: each has a folder of inputs in `corpus/`.
 #[allow(dead_code)] // a target runs one
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("request", request),
     ("reply", reply),
     ("chunked", chunked),
     ("proxy_header", proxy_header),
     ("forwarded", forwarded),
+    ("client_hello", client_hello),
 ];
 
 /// What is passed on of a request is understood as what came, and a head that came in two parts as one in one.
@@ -138,5 +141,21 @@ pub fn forwarded(bytes: &[u8]) {
     for found in [client_by_x_forwarded_for(values(), |ip| ip.is_loopback()), client_by_forwarded(values(), |_| false)]
     {
         assert!(found.is_none() || bytes.iter().any(u8::is_ascii_hexdigit) || bytes.contains(&b':'));
+    }
+}
+
+/// A ClientHello means the same in all pieces and in one, what it names can stand in a log, and its own words are in it.
+pub fn client_hello(bytes: &[u8]) {
+    let whole = parse_client_hello(bytes);
+    // All ends of a long one would take too long; those at its beginning have the lengths.
+    let ends = (0..bytes.len()).filter(|end| *end < 300 || end % 97 == 0);
+    for part in ends.map(|end| parse_client_hello(&bytes[..end])) {
+        assert!(part == Ok(FirstFlight::Partial) || part == whole, "{part:?}, then {whole:?}");
+    }
+    let Ok(FirstFlight::Hello(hello)) = whole else { return };
+    assert!(hello.versions().count() > 0);
+    assert!(hello.protocols().all(|name| !name.is_empty()));
+    if let Some(name) = hello.server_name() {
+        assert!(name.len() <= 255 && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"\\\"".contains(&byte)));
     }
 }

@@ -382,6 +382,13 @@ pub const CONTROL_IDLE_S_MAX: u64 = 10;
 pub const CONTROL_ACTION_S_MAX: u64 = 120;
 /// What a client may still send after its answer before its connection is closed, in bytes.
 pub const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// The longest ClientHello, in bytes: browsers send 500 to 2,000 (a post-quantum key share is 1,200 of them), and a session ticket
+/// may add some thousands. So much of a tunnel's beginning is looked at, and kept while it comes, at most.
+pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
+/// The most extensions of a ClientHello: browsers send about 20, and some 60 exist.
+pub const CLIENT_HELLO_EXTENSIONS_MAX: usize = 128;
+/// The longest name of a server in a ClientHello, in bytes: the longest a host may have (RFC 1035), which a record keeps whole.
+pub const SERVER_NAME_BYTES_MAX: usize = 255;
 /// How often the record of a running exchange is patched, in milliseconds: what a crash of the process loses of its numbers.
 pub const TUNNEL_UPDATE_MS: u64 = 1_000;
 /// The most characters of `details` in Proxy-Status: one or two sentences, as the page has them.
