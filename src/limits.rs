@@ -382,6 +382,8 @@ pub const CONTROL_IDLE_S_MAX: u64 = 10;
 pub const CONTROL_ACTION_S_MAX: u64 = 120;
 /// What a client may still send after its answer before its connection is closed, in bytes.
 pub const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// So much of a tunnel's beginning is looked at in one go, in bytes: a browser's ClientHello as a rule; it stands on the stack.
+pub const TUNNEL_LOOK_BYTES: usize = 4 * 1024;
 /// The longest ClientHello, in bytes: browsers send 500 to 2,000 (a post-quantum key share is 1,200 of them), and a session ticket
 /// may add some thousands. So much of a tunnel's beginning is looked at, and kept while it comes, at most.
 pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
@@ -500,8 +502,9 @@ const fn sum(numbers: &[usize]) -> usize {
     total
 }
 const _: () = assert!(
-    SPOOL_SLOT_FIXED_BYTES + sum(&RECORD_TEXT_BYTES_MAX) <= SPOOL_LARGE_SLOT_BYTES as usize,
-    "the longest record must fit a large slot"
+    SPOOL_SLOT_FIXED_BYTES + sum(&RECORD_TEXT_BYTES_MAX) + 16 + SERVER_NAME_BYTES_MAX
+        <= SPOOL_LARGE_SLOT_BYTES as usize,
+    "the longest record, and a server's name told later, must fit a large slot"
 );
 const _: () = assert!(
     4 * (sum(&RECORD_TEXT_BYTES_MAX) + RECORD_URL_BYTES_MAX) < LOG_LINE_BYTES_MAX + 16 * 1024,

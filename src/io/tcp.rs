@@ -671,7 +671,7 @@ mod tests {
                     (got, None)
                 });
                 let flow = io::Flow::default();
-                io::relay(&a, &b, &pipes, (500, Deadline::NEVER), &flow, || ()).await.unwrap();
+                io::relay(&a, &b, &pipes, (500, Deadline::NEVER), &flow, || (), None).await.unwrap();
                 drop((a, b));
                 let (got, _held) = user.join().unwrap();
                 assert_eq!(flow.up.get(), big.len() as u64);

@@ -6,6 +6,7 @@ use super::tcp::SharedSocket;
 use super::tcp::TcpStream;
 use crate::limits::TUNNEL_BIG_PIPES_MAX;
 use crate::limits::TUNNEL_LONG_STREAM_BYTES;
+use crate::limits::TUNNEL_LOOK_BYTES;
 use crate::limits::TUNNEL_PIPE_BYTES;
 use crate::limits::TUNNEL_PIPES_KEPT_MAX;
 use crate::limits::TUNNEL_TURN_BYTES_MAX;
@@ -94,17 +95,22 @@ pub struct Flow {
     pub idle: Cell<bool>,
 }
 
+/// What looks at the first bytes of a way on their way, and answers whether it wants to see more.
+type Look<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
+
 /// Relays between `first` and `second` until both directions have ended, nothing has moved for so many milliseconds, or
 /// the deadline has passed whatever moves (`within`).
-/// An end on one side is passed on as an end to the other. `moved` is called whenever bytes have moved. Afterwards both
-/// connections are of no more use.
-pub async fn relay(
+/// An end on one side is passed on as an end to the other. `moved` is called whenever bytes have moved. `look`, if anybody wants
+/// to, sees what comes from `first` as it goes on, in whatever pieces it comes, until it answers false: nothing waits for it.
+/// Afterwards both connections are of no more use.
+pub async fn relay<'a>(
     first: &TcpStream,
     second: &TcpStream,
-    pipes: &Pipes,
+    pipes: &'a Pipes,
     within: (u64, Deadline),
     flow: &Flow,
     moved: impl Fn(),
+    look: Option<Look<'a>>,
 ) -> io::Result<()> {
     let (a, b) = (Ready::new(first)?, Ready::new(second)?);
     let alive = || {
@@ -114,8 +120,8 @@ pub async fn relay(
         moved();
     };
     alive();
-    let up = one_way(&a, &b, pipes, &flow.up, &flow.up_failed, &alive);
-    let down = one_way(&b, &a, pipes, &flow.down, &flow.down_failed, &alive);
+    let up = one_way(&a, &b, Loan::of(pipes, look), &flow.up, &flow.up_failed, &alive);
+    let down = one_way(&b, &a, Loan::of(pipes, None), &flow.down, &flow.down_failed, &alive);
     tokio::join!(up, down);
     flow.idle.set(first.ended_by_deadline() || second.ended_by_deadline());
     Ok(())
@@ -124,12 +130,11 @@ pub async fn relay(
 async fn one_way(
     from: &Ready,
     to: &Ready,
-    pipes: &Pipes,
+    mut loan: Loan<'_>,
     moved: &Cell<u64>,
     failed: &Cell<Option<io::ErrorKind>>,
     alive: &impl Fn(),
 ) {
-    let mut loan = Loan { pipes, pipe: None, grown: None };
     match pump(from, to, &mut loan, moved, alive).await {
         Ok(()) => {
             loan.rest();
@@ -150,14 +155,34 @@ struct Loan<'a> {
     pipes: &'a Pipes,
     pipe: Option<Pipe>,
     grown: Option<Grown<'a>>,
+    /// Who looks at what comes.
+    look: Option<Look<'a>>,
 }
 
-impl Loan<'_> {
+impl<'a> Loan<'a> {
+    fn of(pipes: &'a Pipes, look: Option<Look<'a>>) -> Loan<'a> {
+        Loan { pipes, pipe: None, grown: None, look }
+    }
+
     fn pipe(&mut self) -> io::Result<&mut Pipe> {
         match &mut self.pipe {
             Some(pipe) => Ok(pipe),
             none => Ok(none.insert(self.pipes.take()?)),
         }
+    }
+
+    /// Fills the pipe, which is empty, with what has come; 0 is the end. What is looked at goes on in the pieces that were seen.
+    fn fill(&mut self, from: &std::net::TcpStream) -> io::Result<usize> {
+        let Some(look) = self.look.take() else {
+            let pipe = self.pipe()?;
+            return pipe.fill(from, pipe.size());
+        };
+        let mut seen = [0; TUNNEL_LOOK_BYTES];
+        let filled = from.peek(&mut seen).and_then(|here| self.pipe()?.fill(from, here));
+        if filled.as_ref().map_or(true, |filled| *filled > 0 && look(&seen[..*filled])) {
+            self.look = Some(look);
+        }
+        filled
     }
 
     /// Gives the pipe, which is empty, back. A big one stays with its stream: growing it again would cost more.
@@ -212,8 +237,7 @@ async fn pump(from: &Ready, to: &Ready, loan: &mut Loan<'_>, moved: &Cell<u64>, 
 async fn fill(from: &Ready, loan: &mut Loan<'_>) -> io::Result<usize> {
     loop {
         let mut ready = from.0.readable().await?;
-        let pipe = loan.pipe()?;
-        match ready.try_io(|socket| pipe.fill(socket.get_ref().std(), pipe.size())) {
+        match ready.try_io(|socket| loan.fill(socket.get_ref().std())) {
             Ok(filled) => return filled,
             Err(_not_ready_after_all) => loan.rest(),
         }

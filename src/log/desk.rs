@@ -116,6 +116,13 @@ impl OpenRecord {
         }
     }
 
+    /// Tells the server's name that a tunnel's client has asked for; of a record that was opened with `sni_later`, once.
+    pub fn tell_sni(&self, name: &[u8]) {
+        if let Some(shared) = &self.shared {
+            shared.spool.tell_late(self.slot, name);
+        }
+    }
+
     /// Patches the numbers for the last time and hands the record to the log.
     pub fn close(mut self, ended: &Ended) {
         if let Some(shared) = self.shared.take() {

@@ -203,7 +203,8 @@ fn append(
     for one in survivors {
         let spool = &spools[one.spool].1;
         spool.copy_body(one.slot, &mut body);
-        let Some(entry) = slots::read_body(&body) else { continue };
+        let mut late = [0; slots::LATE_BYTES];
+        let Some(entry) = slots::read_record(spool, one.slot, &body, &mut late) else { continue };
         *seq += 1;
         // Before the line, so that a kill during this recovery is recovered like any other.
         spool.set_seq(one.slot, *seq);

@@ -11,6 +11,7 @@ use crate::record::PeerCode;
 use crate::record::Phase;
 use crate::record::line::Entry;
 use crate::record::line::TEXTS;
+use crate::record::line::Text;
 use crate::record::text;
 use crate::sys::map::SharedMap;
 use std::fs;
@@ -37,6 +38,11 @@ const BODY_FIXED_BYTES: usize = limits::SPOOL_SLOT_FIXED_BYTES - NUMBER_WORDS * 
 /// Lengths in a body: one for each text and a reserved one.
 const LENGTHS: usize = TEXTS + 1;
 const _: () = assert!(BODY_FIXED_BYTES == 58 + 2 * LENGTHS && LENGTHS.is_multiple_of(4));
+const FLAGS_AT: usize = 56;
+/// The flag of a body behind which there is room for the late text.
+const LATE: u16 = 8;
+/// That room: a word for length and checksum, then the text.
+const LATE_WORDS: usize = 1 + limits::SERVER_NAME_BYTES_MAX.div_ceil(8);
 
 /// Number and size of the slots of a spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,9 +218,10 @@ impl Spool {
         self.map.words()[SEQ_HIGH_WORD].store(seq, Ordering::Release);
     }
 
-    /// Whether a body of so many bytes fits a small slot.
+    /// Whether a body of so many bytes fits a small slot, with the room for its late text if it has one.
     pub fn fits_small(&self, body: &[u8]) -> bool {
-        NUMBER_WORDS * 8 + body.len() <= self.size.small_bytes as usize
+        let late = if has_late(body) { LATE_WORDS * 8 } else { 0 };
+        NUMBER_WORDS * 8 + body.len().next_multiple_of(8) + late <= self.size.small_bytes as usize
     }
 
     /// Fills a free slot and opens it. `body` is what [`write_body`] wrote, at most as long as the slot.
@@ -235,8 +242,40 @@ impl Spool {
             words[NUMBER_WORDS + whole.len()].store(u64::from_le_bytes(last), Ordering::Relaxed);
             sum.add(u64::from_le_bytes(last));
         }
+        if has_late(body)
+            && let Some(word) = words.get(late_at(body.len()))
+        {
+            word.store(0, Ordering::Relaxed);
+        }
         words[1].store(sum.value(), Ordering::Relaxed);
         words[0].store((body.len() as u64) << 32 | State::Open as u64, Ordering::Release);
+    }
+
+    /// Tells the late text of an open slot whose body has room for one: once, cut to its bound. The word that makes it count
+    /// is stored last, so a kill at any instruction leaves it out or whole.
+    pub fn tell_late(&self, slot: u32, text: &[u8]) {
+        let text = &text[..text.len().min(limits::SERVER_NAME_BYTES_MAX)];
+        let words = self.slot(slot);
+        let Some([head, room @ ..]) = words.get(late_at(self.body_bytes(slot))..) else { return };
+        for (word, chunk) in room.iter().zip(text.chunks(8)) {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        }
+        head.store(text.len() as u64 | late_checksum(text) << 32, Ordering::Release);
+    }
+
+    /// The late text of a slot whose body (`body`) has room for one; empty if none was told, or if it does not check.
+    pub fn late<'t>(&self, slot: u32, body: &[u8], text: &'t mut [u8; LATE_BYTES]) -> &'t [u8] {
+        let words = self.slot(slot).get(late_at(body.len())..).unwrap_or_default();
+        let ([head, room @ ..], true) = (words, has_late(body) && words.len() >= LATE_WORDS) else { return b"" };
+        let head = head.load(Ordering::Acquire);
+        let length = (head as u32 as usize).min(limits::SERVER_NAME_BYTES_MAX);
+        for (place, word) in text.as_chunks_mut::<8>().0.iter_mut().zip(room) {
+            *place = word.load(Ordering::Relaxed).to_le_bytes();
+        }
+        let text = &text[..length];
+        if head >> 32 == late_checksum(text) { text } else { b"" }
     }
 
     /// Patches the numbers of an open slot.
@@ -337,6 +376,26 @@ impl Spool {
     }
 }
 
+/// Room for a late text in whole words.
+pub const LATE_BYTES: usize = (LATE_WORDS - 1) * 8;
+
+/// Whether behind this body there is room for the late text.
+fn has_late(body: &[u8]) -> bool {
+    body.get(FLAGS_AT).is_some_and(|flags| u16::from(*flags) & LATE != 0)
+}
+
+/// The word of a slot at which its late text begins, behind a body of so many bytes.
+fn late_at(body_bytes: usize) -> usize {
+    NUMBER_WORDS + body_bytes.div_ceil(8)
+}
+
+/// Never 0, so that what was not told does not check.
+fn late_checksum(text: &[u8]) -> u64 {
+    let mut sum = Checksum::of(text.len());
+    text.iter().for_each(|byte| sum.add(u64::from(*byte)));
+    sum.value() & 0xffff_ffff
+}
+
 /// Writes the unchanging part of a record to `body` (cleared first), each text cut to its bound.
 pub fn write_body(body: &mut Vec<u8>, entry: &Entry) {
     let mut lengths = [0; LENGTHS];
@@ -356,6 +415,7 @@ pub fn write_body(body: &mut Vec<u8>, entry: &Entry) {
     put(&mut rest, address_bytes(entry.interface.ip()));
     let (client_is_4, interface_is_4) = (entry.client.is_ipv4(), entry.interface.is_ipv4());
     let flags = u16::from(client_is_4) | u16::from(interface_is_4) << 1 | u16::from(entry.named) << 2;
+    let flags = flags | if entry.late { LATE } else { 0 };
     put(&mut rest, flags.to_le_bytes());
     for [a, b, c, d] in lengths.as_chunks::<4>().0 {
         // Four at once: they are read again as one word.
@@ -382,7 +442,7 @@ pub fn read_body(body: &[u8]) -> Option<Entry<'_>> {
     let (fixed, mut rest) = body.split_at_checked(BODY_FIXED_BYTES)?;
     let two = |at: usize| u16::from_le_bytes([fixed[at], fixed[at + 1]]);
     let eight = |at: usize| fixed[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or_default();
-    let flags = two(56);
+    let flags = two(FLAGS_AT);
     let plain = text::are_plain(rest);
     let mut texts: [&[u8]; TEXTS] = [b""; TEXTS];
     for (index, text) in texts.iter_mut().enumerate() {
@@ -395,9 +455,23 @@ pub fn read_body(body: &[u8]) -> Option<Entry<'_>> {
         client: SocketAddr::new(read_address(&fixed[24..40], flags & 1 != 0)?, two(20)),
         interface: SocketAddr::new(read_address(&fixed[40..56], flags & 2 != 0)?, two(22)),
         named: flags & 4 != 0,
+        late: flags & LATE != 0,
         plain,
         texts,
     })
+}
+
+/// Reads the body of a slot with the late text behind it.
+pub fn read_record<'b>(spool: &Spool, slot: u32, body: &'b [u8], late: &'b mut [u8; LATE_BYTES]) -> Option<Entry<'b>> {
+    let mut entry = read_body(body)?;
+    if entry.late {
+        let name = spool.late(slot, body, late);
+        if !name.is_empty() {
+            entry.plain &= text::are_plain(name);
+            entry.texts[Text::Sni as usize] = name;
+        }
+    }
+    Some(entry)
 }
 
 fn address_bytes(ip: IpAddr) -> [u8; 16] {
@@ -568,6 +642,43 @@ mod tests {
         assert_eq!(entry.texts[4].len(), 2048, "a long text is cut");
         assert!(entry.texts[4].ends_with(b"aaa..."));
         assert_eq!(spool.numbers(5), ended);
+    }
+
+    #[test]
+    fn what_is_told_later_is_there_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("core-0");
+        let spool = Spool::create(&path, TINY, "bootbootbo", [7; 16], 0).unwrap();
+        let mut body = Vec::new();
+        let sni = |spool: &Spool, slot| {
+            let (mut again, mut late) = (Vec::new(), [0; LATE_BYTES]);
+            assert!(spool.recover_body(slot, &mut again));
+            let entry = read_record(spool, slot, &again, &mut late).unwrap();
+            (String::from_utf8_lossy(entry.texts[Text::Sni as usize]).into_owned(), entry.plain)
+        };
+        // A slot that another record used before: nothing of it may show.
+        write_body(&mut body, &Entry::from(&Draft { useragent: &[0x41; 800], ..Draft::default() }));
+        spool.fill(1, &body, &Ended::default());
+        for (length, name) in [(3, "a.test".to_string()), (8, "x".repeat(255)), (0, "-\u{1}-".to_string())] {
+            let url = vec![b'u'; length];
+            write_body(&mut body, &Entry::from(&Draft { url: &url, sni_later: true, ..Draft::default() }));
+            assert!(spool.fits_small(&body));
+            spool.fill(1, &body, &Ended::default());
+            assert_eq!(sni(&spool, 1), (String::new(), true), "nothing is told yet");
+            spool.tell_late(1, name.as_bytes());
+            assert_eq!(sni(&spool, 1), (name.clone(), !name.contains('\u{1}')));
+            assert_eq!(sni(&Spool::open(&path).unwrap(), 1).0, name, "a successor reads it too");
+            // Torn: a bit of the text, or of the word that counts it.
+            let words = spool.slot(1);
+            for at in [late_at(body.len()), late_at(body.len()) + 1] {
+                let whole = words[at].fetch_xor(0x10, Ordering::Relaxed);
+                assert_ne!(sni(&spool, 1).0, name);
+                words[at].store(whole, Ordering::Relaxed);
+            }
+        }
+        // Room that a small slot does not have.
+        write_body(&mut body, &Entry::from(&Draft { useragent: &[0x41; 600], sni_later: true, ..Draft::default() }));
+        assert!(!spool.fits_small(&body));
     }
 
     #[test]

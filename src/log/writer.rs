@@ -163,6 +163,7 @@ impl Writer {
     fn collect(&mut self) {
         self.seq = self.seq.max(self.control.taken.load(Ordering::Acquire));
         self.batch.first = self.seq + 1;
+        let mut late = [0; slots::LATE_BYTES];
         for (core, shared) in self.cores.iter().enumerate() {
             while self.batch.slots.len() < limits::LOG_APPEND_RECORDS_MAX
                 && self.batch.lines.text().len() <= limits::LOG_CHUNK_BYTES_MAX
@@ -170,7 +171,7 @@ impl Writer {
             {
                 shared.spool.copy_body(slot, &mut self.batch.body);
                 self.batch.slots.push((Source::Core(core), slot));
-                let Some(entry) = slots::read_body(&self.batch.body) else {
+                let Some(entry) = slots::read_record(&shared.spool, slot, &self.batch.body, &mut late) else {
                     // Its core wrote it just now: only broken memory could come here.
                     tracing::error!("a slot of core {core}'s record spool cannot be read: its record is lost");
                     continue;
@@ -199,6 +200,7 @@ impl Writer {
             // Nothing in the batch counts by their places.
             self.left_over.retain(|one| !one.is_finished());
         }
+        let mut late = [0; slots::LATE_BYTES];
         for (index, one) in self.left_over.iter_mut().enumerate() {
             one.look();
             for slot in 0..one.spool.size().slots() {
@@ -208,7 +210,8 @@ impl Writer {
                     break; // the next look finds the rest
                 }
                 let Some(ended) = one.finished(slot, &mut self.batch.body) else { continue };
-                let Some(entry) = slots::read_body(&self.batch.body) else { continue };
+                let body = &self.batch.body;
+                let Some(entry) = slots::read_record(&one.spool, slot, body, &mut late) else { continue };
                 self.batch.slots.push((Source::LeftOver(index), slot));
                 self.seq += 1;
                 one.spool.set_seq(slot, self.seq);

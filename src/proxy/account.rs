@@ -116,6 +116,13 @@ impl<'a> Account<'a> {
         Ok(())
     }
 
+    /// Tells the record, which is open, which server a tunnel's client wants.
+    pub(super) fn tell_sni(&self, name: &str) {
+        if let Some(record) = &self.record {
+            record.tell_sni(name.as_bytes());
+        }
+    }
+
     /// Whether the answer has begun, so that another one cannot be given.
     pub(super) fn is_open(&self) -> bool {
         self.record.is_some()
@@ -210,6 +217,7 @@ impl<'a> Account<'a> {
             draft.referer = head.field(buf, "referer").unwrap_or(b"");
             draft.useragent = head.field(buf, "user-agent").unwrap_or(b"");
             draft.request_host = head.host();
+            draft.sni_later = head.is_connect();
             draft.peer = match &self.parent {
                 Some(parent) => parent,
                 None if self.ended.peercode == PeerCode::None => "tidegate",

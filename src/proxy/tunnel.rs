@@ -13,11 +13,14 @@ use super::upstream::Target;
 use crate::io;
 use crate::io::Flow;
 use crate::io::TcpStream;
+use crate::limits::CLIENT_HELLO_BYTES_MAX;
 use crate::policy::Permit;
 use crate::record::By;
 use crate::record::CacheCode;
 use crate::record::Ending;
 use crate::record::Phase;
+use crate::wire::client_hello::FirstFlight;
+use crate::wire::client_hello::parse_client_hello;
 use crate::wire::http1::ESTABLISHED;
 use std::io::ErrorKind;
 
@@ -54,11 +57,23 @@ pub(super) async fn connect(
         account.settle(Ending::new(By::Client, Phase::Data));
         return Next::Close;
     }
-    run(client, account, &upstream.stream, &request.buf[request.head_bytes..]).await
+    let early = &request.buf[request.head_bytes..];
+    relay(client, account, &upstream.stream, early, Some(Beginning::default())).await
 }
 
-/// Relays between client and origin to the end of both. What the client has sent already (`early`) goes first.
+/// Relays between client and origin, who have changed to another protocol, to the end of both. What the client has sent
+/// already (`early`) goes first.
 pub(super) async fn run(client: &Client<'_>, account: &mut Account<'_>, origin: &TcpStream, early: &[u8]) -> Next {
+    relay(client, account, origin, early, None).await
+}
+
+async fn relay(
+    client: &Client<'_>,
+    account: &mut Account<'_>,
+    origin: &TcpStream,
+    early: &[u8],
+    mut beginning: Option<Beginning>,
+) -> Next {
     let state = client.state;
     let _open = Open::count(state);
     let (mut early, late) = (early.to_vec(), origin.unwatch().await);
@@ -76,11 +91,19 @@ pub(super) async fn run(client: &Client<'_>, account: &mut Account<'_>, origin: 
             account.settle(Ending::new(By::Server, Phase::Data));
             return Next::Close;
         }
+        if let Some(seen) = &mut beginning
+            && !seen.look(early, account)
+        {
+            beginning = None;
+        }
     }
     let flow = Flow::default();
     let moved = || account.update(uploaded + flow.up.get(), downloaded + flow.down.get());
-    let relayed =
-        io::relay(client.stream, origin, &state.pipes, (state.timeouts().tunnel, account.until), &flow, moved).await;
+    let told = &*account;
+    let mut look = beginning.map(|mut seen| move |bytes: &[u8]| seen.look(bytes, told));
+    let look = look.as_mut().map(|look| look as &mut dyn FnMut(&[u8]) -> bool);
+    let within = (state.timeouts().tunnel, account.until);
+    let relayed = io::relay(client.stream, origin, &state.pipes, within, &flow, moved, look).await;
     account.ended.upload = uploaded + flow.up.get();
     account.ended.download = downloaded + flow.down.get();
     let ending = match relayed {
@@ -103,6 +126,42 @@ fn ended_by(flow: &Flow) -> By {
         (_, _, Some(ErrorKind::BrokenPipe)) => By::Client,
         (_, _, Some(_)) => By::Server,
         (false, None, None) => By::Nobody,
+    }
+}
+
+/// The beginning of what a tunnel's client sends, looked at for the server it names to TLS. It goes on meanwhile: a protocol in
+/// which the server speaks first, or that is no TLS, notices nothing.
+#[derive(Default)]
+struct Beginning {
+    /// What came, if the ClientHello did not come in one piece.
+    came: Vec<u8>,
+}
+
+impl Beginning {
+    /// Looks at the next piece; answers whether more may tell more.
+    fn look(&mut self, piece: &[u8], account: &Account<'_>) -> bool {
+        let parsed = match self.came.is_empty() {
+            true => parse_client_hello(piece),
+            false => {
+                self.came.extend_from_slice(piece);
+                parse_client_hello(&self.came)
+            }
+        };
+        match parsed {
+            Ok(FirstFlight::Partial) if self.came.is_empty() => {
+                self.came.extend_from_slice(piece);
+                true
+            }
+            // A hello in records of a few bytes may be longer on the wire than in itself.
+            Ok(FirstFlight::Partial) => self.came.len() < 2 * CLIENT_HELLO_BYTES_MAX,
+            Ok(FirstFlight::Hello(hello)) => {
+                if let Some(name) = hello.server_name() {
+                    account.tell_sni(name);
+                }
+                false
+            }
+            Ok(FirstFlight::NotTls) | Err(_) => false,
+        }
     }
 }
 

@@ -118,6 +118,8 @@ pub struct Entry<'a> {
     pub interface: SocketAddr,
     /// Whether the user is known.
     pub named: bool,
+    /// Whether the server's name of a tunnel may be told later: its record keeps room for it.
+    pub late: bool,
     /// Whether it is known that no text needs escaping; if false, each is looked at when it is written.
     pub plain: bool,
     /// By [`Text`].
@@ -133,6 +135,7 @@ impl<'a> From<&Draft<'a>> for Entry<'a> {
             client: draft.client,
             interface: draft.interface,
             named: draft.username.is_some(),
+            late: draft.sni_later,
             plain: false,
             texts: [
                 draft.username.unwrap_or_default().as_bytes(),

@@ -93,6 +93,8 @@ pub struct Draft<'a> {
     pub rule: &'a str,
     /// Server name of the TLS ClientHello in a tunnel, if seen.
     pub sni: &'a [u8],
+    /// Whether `sni` may be told while the record is open: a tunnel's record is opened before the client says it.
+    pub sni_later: bool,
     /// TLS versions and ciphers on both sides, if inspected.
     pub tls: &'a str,
 }
@@ -128,6 +130,7 @@ impl Default for Draft<'_> {
             snapshot: "",
             rule: "",
             sni: b"",
+            sni_later: false,
             tls: "",
         }
     }
