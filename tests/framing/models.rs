@@ -195,7 +195,9 @@ fn mutated_messages_never_panic_and_what_goes_on_is_always_understood() {
         if let Ok(Parsed::Complete(length)) = parse_request(&bytes, &mut head) {
             accepted += 1;
             assert!(length <= bytes.len());
-            let how = ForwardRequest { via: "t", keep_upgrade: dice.roll(2) == 0, ..ForwardRequest::default() };
+            // An https target goes to another proxy alone: origin form would lose the scheme.
+            let to = if head.scheme() == Scheme::Https { ForwardTo::Parent } else { ForwardTo::Origin };
+            let how = ForwardRequest { via: "t", to, keep_upgrade: dice.roll(2) == 0, ..ForwardRequest::default() };
             out.clear();
             forward_request(&head, &bytes, &how, &mut out);
             // HTTP/1.0 without any host cannot be sent anywhere, and no proxy would.

@@ -46,7 +46,7 @@ pub fn parse_request(buf: &[u8], head: &mut RequestHead) -> Result<Parsed, Reque
     let mut fields = raw_fields();
     let mut raw = httparse::Request::new(&mut []);
     let bytes = match raw.parse_with_uninit_headers(window, &mut fields) {
-        Err(_) => return Err(name_the_fault(window)),
+        Err(_) => return name_the_fault(window).map_or_else(|| partial(window, head), Err),
         Ok(_) if leading.is_none() => return Err(RequestError::LeadingLines),
         Ok(httparse::Status::Complete(bytes)) => bytes,
         Ok(httparse::Status::Partial) => return partial(window, head),
@@ -515,22 +515,24 @@ fn line_too_long(window: &[u8]) -> bool {
     line.iter().position(|byte| *byte == b'\n').unwrap_or(line.len()) > REQUEST_LINE_BYTES_MAX + 1
 }
 
-fn name_the_fault(window: &[u8]) -> RequestError {
+/// Nothing if the next byte decides.
+fn name_the_fault(window: &[u8]) -> Option<RequestError> {
     let parse = |front: &[u8]| {
         let mut fields = raw_fields();
         httparse::Request::new(&mut []).parse_with_uninit_headers(front, &mut fields).err()
     };
-    let (window, Some(error)) = shortest_wrong(window, parse) else { return RequestError::RequestLine };
+    let all = window;
+    let (window, Some(error)) = shortest_wrong(window, parse) else { return Some(RequestError::RequestLine) };
     if leading_empty(window).is_none() {
-        return RequestError::LeadingLines;
+        return Some(RequestError::LeadingLines);
     }
     if line_too_long(window) {
-        return RequestError::LineTooLong;
+        return Some(RequestError::LineTooLong);
     }
     let start = leading_empty(window).unwrap_or(0);
     let line_end = window[start..].iter().position(|byte| *byte == b'\n').map_or(window.len(), |at| start + at);
     let line = &window[start..line_end];
-    match error {
+    Some(match error {
         httparse::Error::TooManyHeaders => RequestError::TooManyFields,
         httparse::Error::HeaderName | httparse::Error::HeaderValue => {
             match field_fault(window.get(line_end + 1..).unwrap_or(&[])) {
@@ -540,9 +542,14 @@ fn name_the_fault(window: &[u8]) -> RequestError {
             }
         }
         httparse::Error::NewLine if speaks_this_version(line) => RequestError::ControlByte,
-        _ if speaks_another_version(line) => RequestError::Version,
-        _ => RequestError::RequestLine,
-    }
+        _ if !speaks_another_version(line) => RequestError::RequestLine,
+        // A CR ends the line or stands bare in it.
+        _ if window.ends_with(b"\r") => match all.get(window.len())? {
+            b'\n' => RequestError::Version,
+            _ => RequestError::RequestLine,
+        },
+        _ => RequestError::Version,
+    })
 }
 
 fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
