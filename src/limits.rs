@@ -312,6 +312,8 @@ pub const RESOLVER_FOUND_S_MAX: u64 = 24 * 3_600;
 /// The longest a name is believed not to exist, in seconds: a site that is being set up is found within minutes, whatever
 /// its zone says.
 pub const RESOLVER_ABSENT_S_MAX: u64 = 300;
+/// The most characters kept of what a failed question says: it is remembered by name, and a name server may have had a say in it.
+pub const RESOLVER_WORDS_CHARS_MAX: usize = 200;
 /// How long a failure of the name servers is remembered, in seconds (RFC 9520 section 3.2: 1 to 300).
 pub const RESOLVER_FAILED_S: u64 = 5;
 /// As much of /etc/hosts and /etc/resolv.conf is read, in bytes.

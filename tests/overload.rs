@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
+use tidegate::sys::sockets;
 
 // --- deadlines ------------------------------------------------------------------------------------------------------
 
@@ -126,6 +127,35 @@ fn an_exchange_that_is_always_busy_ends_at_its_total_time_with_an_ending_of_its_
         )
         .unwrap();
     assert_eq!(client.receive(false).unwrap().status, 200);
+}
+
+#[test]
+fn a_running_node_takes_over_how_long_an_address_may_take_to_accept() {
+    // A listener whose queue is full answers no more SYNs.
+    let listener = sockets::listen("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+    let silent = listener.local_addr().unwrap();
+    let mut filling = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&silent, Duration::from_millis(300)) {
+        filling.push(stream);
+    }
+    // Longer than any client of this test waits.
+    let watched = Watched::with(&[("CONNECT_TIME", "3600")]);
+    watched.submit(&[("CONNECT_TIME", "1")]);
+    // The cores hear of it a moment after the submit; what began before keeps its hour.
+    let mut answer = String::new();
+    wait_until("a connect that ends in time", || {
+        let mut stream = TcpStream::connect(watched.proxy()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.write_all(format!("GET http://{silent}/never HTTP/1.1\r\nHost: {silent}\r\n\r\n").as_bytes()).unwrap();
+        let mut piece = [0; 4096];
+        let count = stream.read(&mut piece).unwrap_or(0);
+        answer = String::from_utf8_lossy(&piece[..count]).into_owned();
+        !answer.is_empty()
+    });
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    let record = watched.record("/never");
+    assert_eq!((record.ending.as_str(), record.status), ("sC", 504));
+    drop(filling);
 }
 
 #[test]

@@ -256,6 +256,113 @@ fn a_parent_that_fails_is_passed_over_until_it_is_back() {
     assert!(gateway.records(4).iter().all(|record| record.peercode == "PARENT_HIT"));
 }
 
+/// A proxy that takes connections and never answers: it closes them at once (`"close"`), resets them, or does so when it has
+/// heard the question. With the first lines it heard.
+fn mute(what: &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let hears = Arc::clone(&heard);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            if what.starts_with("reset") {
+                sockets::reset_on_close(&stream).unwrap();
+            }
+            let mut wire = Wire::new(stream);
+            if !what.ends_with("at once")
+                && let Some(head) = wire.head()
+            {
+                hears.lock().unwrap().push(head.lines().next().unwrap_or_default().to_string());
+            }
+        }
+    });
+    (address, heard)
+}
+
+fn group(kind: &str, parents: &[SocketAddr], more: &str) -> String {
+    let parents: Vec<String> =
+        parents.iter().map(|address| format!("{{ type = \"{kind}\", address = \"{address}\" }}")).collect();
+    format!(
+        "[[parents]]\nname = \"HQ\"\nproxies = [{}]\n{more}\n[[routes]]\nhost_suffixes = [\"test\"]\nvia = \"HQ\"\n",
+        parents.join(", ")
+    )
+}
+
+#[test]
+fn what_a_parent_leaves_unanswered_goes_to_the_next_if_it_may_be_sent_again() {
+    for what in ["close", "reset", "close at once", "reset at once"] {
+        let ((first, heard), second) = (mute(what), HttpParent::start("second", ""));
+        let gateway = Gateway::start(&group("http", &[first, second.address], ""));
+        // Whether the first has just been found up again or is still passed over: nobody notices.
+        for _ in 0..3 {
+            let answer = gateway.client().get("http://far.test/a").unwrap();
+            assert_eq!(answer.status, 200, "{what}: {}", answer.head);
+            assert!(text(&answer).starts_with("second: GET http://far.test/a HTTP/1.1"), "{what}: {}", text(&answer));
+        }
+        let journal = gateway.node.journal();
+        let down = format!("parent proxy {first} is down: ");
+        assert!(journal.contains(&down), "{what}: {journal}");
+        // What must not be done twice is not.
+        wait_until("the first is found to accept again", || {
+            gateway.node.journal().contains("accepts connections again")
+        });
+        let mut client = gateway.client();
+        client.send(b"POST http://far.test/b HTTP/1.1\r\nHost: far.test\r\nContent-Length: 2\r\n\r\nab").unwrap();
+        let answer = client.receive(false).unwrap();
+        assert_eq!(answer.status, 502, "{what}: {}", answer.head);
+        let heard = heard.lock().unwrap().clone();
+        let posts = heard.iter().filter(|line| line.starts_with("POST ")).count();
+        assert_eq!(posts, usize::from(!what.ends_with("at once")), "{what}: {heard:?}");
+        // A tunnel is asked for anew.
+        let greeter = greeter();
+        second.leads("mail.far.test:25", greeter);
+        for _ in 0..2 {
+            let mut tunnel = gateway.client().tunnel("mail.far.test:25").unwrap().expect("a tunnel");
+            tunnel.send(b"GET me\r\n\r\n").unwrap();
+            assert_eq!(text(&tunnel.receive(false).unwrap()), "220 hello", "{what}");
+        }
+        let peers: Vec<String> =
+            gateway.records(5 + usize::from(what != "reset at once")).into_iter().map(|record| record.peer).collect();
+        assert_eq!(peers.iter().filter(|peer| **peer == second.address.to_string()).count(), 5, "{what}: {peers:?}");
+    }
+}
+
+#[test]
+fn a_request_that_no_parent_answers_takes_none_of_them_down_and_goes_nowhere_else() {
+    let (one, two, site) = (mute("close"), mute("reset"), Site::start());
+    let mut document = group("http", &[one.0, two.0], "direct_if_down = true");
+    document = document.replace("host_suffixes = [\"test\"]\n", "");
+    let gateway = Gateway::start(&document);
+    for number in 1..=2 {
+        let answer = gateway.client().get(&site.url("/warm")).unwrap();
+        assert_eq!(answer.status, 502, "{}", answer.head);
+        assert!(text(&answer).contains("closed the connection without an answer"), "{}", text(&answer));
+        let refused = gateway.client().tunnel(&site.address.to_string()).unwrap().err().expect("no tunnel");
+        assert_eq!(refused.status, 502, "{}", refused.head);
+        for (_, heard) in [&one, &two] {
+            assert_eq!(heard.lock().unwrap().len(), 2 * number, "each is asked once each time: {heard:?}");
+        }
+    }
+    assert_eq!(site.open(), 0, "nobody went straight to the site");
+    assert!(!gateway.node.journal().contains("is down"), "{}", gateway.node.journal());
+}
+
+#[test]
+fn behind_a_socks_parent_an_origin_that_closes_is_not_the_parents_fault() {
+    let ((first, _), second, site) = (mute("close at once"), SocksParent::start(None), Site::start());
+    second.leads("far.test", site.address);
+    let gateway = Gateway::start(&group("socks5", &[first, second.address], ""));
+    for _ in 0..2 {
+        assert_eq!(gateway.client().get("http://far.test/warm").unwrap().status, 200, "past the first, which is mute");
+    }
+    let answer = gateway.client().get("http://far.test/always-close/x").unwrap();
+    assert_eq!(answer.status, 502, "{}", answer.head);
+    let journal = gateway.node.journal();
+    assert!(journal.contains(&format!("parent proxy {first} is down")), "{journal}");
+    assert!(!journal.contains(&format!("parent proxy {} is down", second.address)), "{journal}");
+}
+
 #[test]
 fn with_all_parents_down_nothing_goes_out_unless_the_policy_says_so() {
     let (down, site) = (free_address(), Site::start());

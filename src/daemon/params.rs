@@ -11,7 +11,6 @@ use crate::settings::Fault;
 use crate::settings::LogLevel;
 use crate::settings::Settings;
 use crate::settings::TABLE;
-use crate::settings::Times;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
@@ -132,8 +131,7 @@ impl Params {
             settings.lb_weight = new.lb_weight;
             settings.max_connections = new.max_connections;
             settings.max_connections_per_client = new.max_connections_per_client;
-            // A way to an origin keeps the time the node was started with.
-            settings.times = Times { connect: settings.times.connect, ..new.times };
+            settings.times = new.times;
         });
         names(&difference.live)
     }

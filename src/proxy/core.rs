@@ -147,7 +147,7 @@ impl Default for Timeouts {
 /// What a running core takes over when startup params change: connections and exchanges go by it from their next step on.
 #[derive(Clone, Debug, Default)]
 pub struct Tuning {
-    /// How long things may take. Ways to origins keep what the core was started with.
+    /// How long things may take.
     pub timeouts: Timeouts,
     /// What stands in front of the node.
     pub balancers: Balancers,
@@ -514,6 +514,7 @@ async fn obey(
             }
             Order::Tune(tuning, ack) => {
                 state.timeouts.set(tuning.timeouts);
+                state.upstreams.tune(tuning.timeouts);
                 *state.balancers.borrow_mut() = Rc::new(tuning.balancers);
                 let _ = ack.send(Ok(()));
             }

@@ -384,7 +384,7 @@ fn open_verdict(error: &OpenError) -> Verdict {
                 "try again shortly; if it persists, the parent proxies of the policy ([[parents]]) need a look.",
             )
         },
-        OpenError::ParentRefused(..) => failed(
+        OpenError::ParentRefused(..) | OpenError::ParentMute(_) => failed(
             502,
             By::Server,
             CacheCode::ConnectionFailed,

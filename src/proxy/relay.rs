@@ -39,6 +39,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 
 /// Sends a permitted request on and its answer back. `body` is what of the request's body is still to come behind the
@@ -66,10 +67,16 @@ pub(super) async fn forward<'a>(
         return own::refuse(client, account, Failure::BadBody(error), Reading::Part).await;
     }
     let held = account.held;
-    let mut over = Over::Any(&client.bound);
+    // An idle connection has failed; parents have closed theirs without an answer.
+    let (mut stale, mut mute) = (false, Vec::new());
     // The head is spelt for an origin; a parent gets it in absolute form.
     let (mut for_parent, mut head_bytes) = (false, head_bytes);
     let next = loop {
+        let over = match (stale, &mute[..]) {
+            (false, []) => Over::Any(&client.bound),
+            (true, []) => Over::New,
+            (_, tried) => Over::Past(tried),
+        };
         let upstream = match state.upstreams.open(&permit, &held.snapshot, &held.ways, target, over).await {
             Ok(upstream) => upstream,
             Err(error) => {
@@ -95,11 +102,16 @@ pub(super) async fn forward<'a>(
         // An origin may close an idle connection just when it is used again: then nobody has seen the request.
         let untouched = matches!(told, Err(Stop::Untouched(_)));
         if untouched && upstream.pooled && onward::may_be_sent_again(&request) {
-            over = Over::New;
+            stale = true;
             continue;
         }
-        if let Some(parent) = &upstream.parent {
+        // Behind a SOCKS parent it is the origin that gave no answer.
+        if let Some(parent) = upstream.parent.as_ref().filter(|parent| parent.takes_requests()) {
             match &told {
+                Err(Stop::Untouched(_)) if !upstream.pooled && onward::may_be_sent_again(&request) => {
+                    mute.push(Rc::clone(parent));
+                    continue;
+                }
                 Err(Stop::Untouched(_)) if !upstream.pooled => {
                     state.upstreams.parent_failed(parent, "it gave no answer")
                 }
@@ -107,7 +119,10 @@ pub(super) async fn forward<'a>(
                     state.upstreams.parent_failed(parent, "it does not accept this node's credentials");
                 }
                 Err(_) => {}
-                Ok(_) => parent.served(),
+                Ok(_) => {
+                    parent.served();
+                    state.upstreams.were_mute(&mute);
+                }
             }
         }
         account.ended.upload += gate.upload.take();

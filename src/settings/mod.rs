@@ -82,7 +82,7 @@ pub struct Settings {
     pub max_connections: u64,
     /// MAX_CONNECTIONS_PER_CLIENT: of one address; 0 = no limit. Live.
     pub max_connections_per_client: u32,
-    /// HEAD_TIME to DRAIN_NOTICE: how long things may take. Live but for CONNECT_TIME.
+    /// HEAD_TIME to DRAIN_NOTICE: how long things may take. Live.
     pub times: Times,
     /// ACTIVATION_KEY_FILE.
     pub activation_key_file: PathBuf,

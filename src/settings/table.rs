@@ -211,7 +211,7 @@ pub const TABLE: &[Key] = &[
         default: "5",
         accepts: SECONDS,
         help: "How long one address of an origin may take to accept a connection.",
-        live: false,
+        live: true,
     },
     Key {
         name: "ANSWER_TIME",

@@ -10,6 +10,7 @@ use crate::io::Deadlines;
 use crate::io::TcpStream;
 use crate::limits::DIAL_ADDRESSES_MAX;
 use crate::limits::DIAL_STAGGER_MS;
+use std::cell::Cell;
 use std::io;
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ pub(super) struct Dialer {
     pub(super) deadlines: Rc<Deadlines>,
     pub(super) penalties: Penalties,
     /// For one address to accept, in milliseconds.
-    pub(super) within: u64,
+    pub(super) within: Cell<u64>,
 }
 
 /// The address a connection leaves from, by family; a family without one is not used. `None`: whatever the kernel says.
@@ -43,7 +44,7 @@ pub(super) enum DialError {
 
 impl Dialer {
     pub(super) fn new(deadlines: &Rc<Deadlines>, within: u64) -> Dialer {
-        Dialer { deadlines: Rc::clone(deadlines), penalties: Penalties::new(deadlines), within }
+        Dialer { deadlines: Rc::clone(deadlines), penalties: Penalties::new(deadlines), within: Cell::new(within) }
     }
 
     /// Connects to one of the addresses that `lookup` has or still gets and that `admits` accepts.
@@ -69,7 +70,7 @@ impl Dialer {
             {
                 race.start(address);
                 let from = from_for(source, address.ip());
-                let attempt = attempt(address, from, Rc::clone(&self.deadlines), self.within);
+                let attempt = attempt(address, from, Rc::clone(&self.deadlines), self.within.get());
                 if settled && begun.is_empty() && race.next(lookup, &admits).is_none() {
                     // Nobody to race with: most connections.
                     return self.ended(attempt.await, from).map_err(|(_, error)| error);

@@ -5,6 +5,8 @@ mod bound;
 mod credentials;
 mod destination;
 mod dial;
+#[cfg(test)]
+mod hostile;
 mod parent;
 mod penalty;
 mod pool;
@@ -51,6 +53,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use system::Marks;
 use system::Said;
 use system::System;
@@ -67,7 +70,7 @@ pub(super) struct Upstreams {
     via: String,
     own_addresses: RefCell<Vec<IpAddr>>,
     deadlines: Rc<Deadlines>,
-    timeouts: Timeouts,
+    timeouts: Cell<Timeouts>,
     counters: Arc<CoreCounters>,
     /// The core is ending: nobody looks at parents any more.
     ended: Cell<bool>,
@@ -120,6 +123,8 @@ pub(super) enum Over<'a> {
     Any(&'a Bound),
     /// A new one: an idle one has just failed.
     New,
+    /// A new one by another parent than these, which gave no answer.
+    Past(&'a [Rc<Parent>]),
     /// A new one that nobody but the client and the other end look into.
     Tunnel,
 }
@@ -139,6 +144,8 @@ pub(super) enum OpenError {
     NoParent(Rc<str>, String),
     /// A parent proxy refused the request, in these words.
     ParentRefused(Rc<str>, String),
+    /// Parent proxies closed the connection instead of answering; this one was the last.
+    ParentMute(Rc<str>),
     /// A parent proxy took the request and did not answer in time.
     ParentSilent(Rc<str>),
     /// The policy says to leave from this address, which is none of this node's.
@@ -159,6 +166,9 @@ impl fmt::Display for OpenError {
             OpenError::NoParent(group, why) if why.is_empty() => write!(f, "all parent proxies of `{group}` are down"),
             OpenError::NoParent(group, why) => write!(f, "no parent proxy of `{group}` can be used: {why}"),
             OpenError::ParentRefused(parent, words) => write!(f, "the parent proxy {parent} did not connect: {words}"),
+            OpenError::ParentMute(parent) => {
+                write!(f, "the parent proxy {parent} closed the connection without an answer")
+            }
             OpenError::ParentSilent(parent) => write!(f, "the parent proxy {parent} did not answer in time"),
             OpenError::Source(address) => {
                 write!(f, "the policy sends this connection out from {address}, which is no address of this node")
@@ -193,10 +203,17 @@ impl Upstreams {
             via: set.via.to_string(),
             own_addresses: RefCell::new(set.own_addresses),
             deadlines: Rc::clone(set.deadlines),
-            timeouts: set.timeouts,
+            timeouts: Cell::new(set.timeouts),
             counters: Arc::clone(set.counters),
             ended: Cell::new(false),
         })
+    }
+
+    /// How long things may take from the next step on.
+    pub(super) fn tune(&self, timeouts: Timeouts) {
+        self.timeouts.set(timeouts);
+        self.resolver.within.set(Duration::from_millis(timeouts.resolve));
+        self.dialer.within.set(timeouts.connect);
     }
 
     /// The ways of a snapshot on this core. The files of credentials it names are read by
@@ -269,7 +286,14 @@ impl Upstreams {
     ) -> Result<Upstream, OpenError> {
         self.refuse_by_name(snapshot, target)?;
         let mut last = String::new();
+        let (mut mute, mut past) = (Vec::new(), None);
         for parent in group.candidates(target.host) {
+            if let Over::Past(tried) = over
+                && tried.iter().any(|other| other.id == parent.id)
+            {
+                past = Some(parent);
+                continue;
+            }
             if let Over::Any(bound) = over {
                 let at = if parent.takes_requests() { self.at_parent(&parent) } else { target };
                 // One that the client has for itself is known by the site it authenticated at.
@@ -289,15 +313,23 @@ impl Upstreams {
                 }
             }
             match self.open_at(&parent, snapshot, target, matches!(over, Over::Tunnel)).await {
-                Ok(upstream) => return Ok(upstream),
+                Ok(upstream) => {
+                    self.were_mute(&mute);
+                    return Ok(upstream);
+                }
                 Err(Fault::Final(error)) => return Err(error),
                 Err(Fault::Down(why)) => {
                     self.parent_failed(&parent, &why);
                     last = format!("{}: {why}", parent.name);
                 }
+                Err(Fault::Mute) => mute.push(parent),
             }
         }
-        Err(OpenError::NoParent(Rc::clone(&group.name), last))
+        // Who gave no answer to this request may be well. It is not down, and nobody gets past it by asking what it chokes on.
+        match mute.pop().or(past) {
+            Some(parent) => Err(OpenError::ParentMute(Rc::clone(&parent.name))),
+            None => Err(OpenError::NoParent(Rc::clone(&group.name), last)),
+        }
     }
 
     /// A new connection through this parent.
@@ -431,7 +463,7 @@ impl Upstreams {
         if let Some(bound) = own {
             return bound.put(target, upstream);
         }
-        let until = self.deadlines.after(self.timeouts.pooled);
+        let until = self.deadlines.after(self.timeouts.get().pooled);
         let Upstream { stream, address, parent, way, believed, .. } = upstream;
         let target = match &parent {
             Some(parent) if parent.takes_requests() => self.at_parent(parent),

@@ -84,6 +84,9 @@ pub(super) struct Parents {
 pub(super) enum Fault {
     /// It is at fault: the next one is asked.
     Down(String),
+    /// It ended the connection instead of answering. The next one is asked; whether this one or the question is at fault
+    /// shows there.
+    Mute,
     /// It works; this is its answer, or what became of the request.
     Final(OpenError),
 }
@@ -226,7 +229,7 @@ impl Upstreams {
         let ask = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{authorization}Via: 1.1 {via}\r\n\r\n");
         self.tell(&connected.stream, ask.into_bytes()).await?;
         let mut buf = Vec::with_capacity(1024);
-        let deadline = self.deadlines.after(self.timeouts.answer);
+        let deadline = self.deadlines.after(self.timeouts.get().answer);
         let status = loop {
             buf = self.hear(&connected.stream, buf, deadline).await.map_err(|fault| patience(fault, parent))?;
             if let Some(status) = final_status(&mut buf)? {
@@ -262,7 +265,7 @@ impl Upstreams {
             let mut connected = self.connect_parent(parent).await?;
             let early = self.socks_hello(parent, &connected.stream).await?;
             self.tell(&connected.stream, socks::request(*destination, target.port)).await?;
-            let by = self.deadlines.after(self.timeouts.answer);
+            let by = self.deadlines.after(self.timeouts.get().answer);
             let (said, early) = self
                 .converse(&connected.stream, early, by, socks::reply)
                 .await
@@ -283,14 +286,17 @@ impl Upstreams {
 
     async fn socks_hello(&self, parent: &Parent, stream: &TcpStream) -> Result<Vec<u8>, Fault> {
         let login = self.login(parent)?;
-        let by = self.deadlines.after(self.timeouts.connect);
+        let by = self.deadlines.after(self.timeouts.get().connect);
         self.tell(stream, socks::greeting(login.as_deref())).await?;
-        let (method, early) = self.converse(stream, Vec::with_capacity(512), by, socks::method).await?;
+        let greeted = self.converse(stream, Vec::with_capacity(512), by, socks::method).await;
+        // No client has a word in this.
+        let mute = |fault| if let Fault::Mute = fault { Fault::Down(NO_ANSWER.to_string()) } else { fault };
+        let (method, early) = greeted.map_err(mute)?;
         match (method, login) {
             (socks::Method::Nothing, None) => Ok(early),
             (socks::Method::Login, Some(login)) => {
                 self.tell(stream, socks::login(&login)).await?;
-                Ok(self.converse(stream, early, by, socks::logged_in).await?.1)
+                Ok(self.converse(stream, early, by, socks::logged_in).await.map_err(mute)?.1)
             }
             // It chose what we did not offer.
             _ => Err(Fault::Down("it does not keep to SOCKS5 (RFC 1928)".to_string())),
@@ -323,7 +329,7 @@ impl Upstreams {
     }
 
     async fn tell(&self, stream: &TcpStream, bytes: Vec<u8>) -> Result<(), Fault> {
-        let (sent, _) = stream.send(bytes, 0, self.timeouts.connect).await;
+        let (sent, _) = stream.send(bytes, 0, self.timeouts.get().connect).await;
         sent.map_err(|error| Fault::Down(format!("it closed the connection: {error}")))
     }
 
@@ -336,7 +342,7 @@ impl Upstreams {
         match received {
             Ok(count) if count > 0 => Ok(buf),
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(Fault::Down(SILENT.to_string())),
-            _ => Err(Fault::Down("it closed the connection".to_string())),
+            _ => Err(Fault::Mute),
         }
     }
 
@@ -356,6 +362,11 @@ impl Upstreams {
     /// The value of Proxy-Authorization for a parent; nothing if it needs none.
     pub(super) fn authorization(&self, parent: &Parent) -> Result<Option<String>, Fault> {
         Ok(self.login(parent)?.map(|login| login.basic()))
+    }
+
+    /// These gave no answer where another one did: they are at fault, not what they were asked.
+    pub(in super::super) fn were_mute(self: &Rc<Self>, parents: &[Rc<Parent>]) {
+        parents.iter().for_each(|parent| self.parent_failed(parent, NO_ANSWER));
     }
 
     /// The parent failed: nobody is sent to it until it accepts connections again.
@@ -406,6 +417,7 @@ fn final_status(buf: &mut Vec<u8>) -> Result<Option<u16>, Fault> {
     }
 }
 
+const NO_ANSWER: &str = "it closed the connection without an answer";
 const REJECTED: &str = "it does not accept this node's credentials";
 const SILENT: &str = "it does not answer in time";
 

@@ -12,12 +12,14 @@ use crate::limits::RESOLVER_ABSENT_S_MAX;
 use crate::limits::RESOLVER_FAILED_S;
 use crate::limits::RESOLVER_FOUND_S_MAX;
 use crate::limits::RESOLVER_NAMES_MAX;
+use crate::limits::RESOLVER_WORDS_CHARS_MAX;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::net::DnsError;
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RData;
 use hickory_resolver::proto::rr::RecordType;
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -29,7 +31,7 @@ use tokio::sync::Notify;
 pub(super) struct Resolver {
     system: RefCell<Rc<System>>,
     known: RefCell<Generations>,
-    within: Duration,
+    pub(super) within: Cell<Duration>,
 }
 
 impl Resolver {
@@ -37,7 +39,7 @@ impl Resolver {
         Resolver {
             system: RefCell::new(Rc::new(system)),
             known: RefCell::default(),
-            within: Duration::from_millis(within_ms),
+            within: Cell::new(Duration::from_millis(within_ms)),
         }
     }
 
@@ -68,7 +70,7 @@ impl Resolver {
         let lookup = Rc::new(old.map_or_else(Lookup::default, |old| old.what_is_fresh(now)));
         for family in [Family::V6, Family::V4] {
             if matches!(&*lookup.half(family).borrow(), Half::Asking) {
-                io::spawn(ask(Rc::clone(&lookup), family, system.names.clone(), absolute(host), self.within));
+                io::spawn(ask(Rc::clone(&lookup), family, system.names.clone(), absolute(host), self.within.get()));
             }
         }
         self.known.borrow_mut().put(host, Rc::clone(&lookup));
@@ -287,7 +289,7 @@ async fn ask(lookup: Rc<Lookup>, family: Family, names: Option<TokioResolver>, h
             let seconds = u64::from(none.negative_ttl.unwrap_or(0)).min(RESOLVER_ABSENT_S_MAX);
             Half::Absent { name: none.response_code == ResponseCode::NXDomain, until: later(now, seconds) }
         }
-        Ok(Err(error)) => failed(Why::Words(error.to_string())),
+        Ok(Err(error)) => failed(Why::Words(error.to_string().chars().take(RESOLVER_WORDS_CHARS_MAX).collect())),
         Ok(Ok(found)) => {
             let addresses: Vec<IpAddr> = found
                 .answers()
@@ -297,6 +299,8 @@ async fn ask(lookup: Rc<Lookup>, family: Family, names: Option<TokioResolver>, h
                     RData::AAAA(address) => Some(IpAddr::V6(address.0)),
                     _ => None,
                 })
+                // Nobody asked for others.
+                .filter(|address| Family::of(*address) == family)
                 .take(DIAL_ADDRESSES_MAX)
                 .collect();
             let until = Mono(found.valid_until()).min(later(now, RESOLVER_FOUND_S_MAX));
@@ -340,6 +344,15 @@ impl Generations {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(host.into(), lookup);
+    }
+}
+
+#[cfg(test)]
+impl Resolver {
+    /// How many names it remembers.
+    pub(super) fn names(&self) -> usize {
+        let known = self.known.borrow();
+        known.young.len() + known.old.len()
     }
 }
 

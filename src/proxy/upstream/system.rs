@@ -124,6 +124,19 @@ fn parse_hosts(text: &str) -> HashMap<Box<str>, Vec<IpAddr>> {
 }
 
 #[cfg(test)]
+impl System {
+    /// One name server, at this port of loopback.
+    pub(super) fn asking(port: u16) -> System {
+        use hickory_resolver::config::NameServerConfig;
+        let (_, options) = parse_resolv_conf("nameserver 127.0.0.1\n").unwrap();
+        let mut server = NameServerConfig::udp_and_tcp([127, 0, 0, 1].into());
+        server.connections.iter_mut().for_each(|connection| connection.port = port);
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+        System { names: build(config, options), hosts: HashMap::new(), marks: Marks::default() }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
