@@ -41,7 +41,7 @@ type Work = Box<dyn FnMut(u64)>;
 /// Name, what one of it is, how many make a fair count, and what makes it ready.
 type Operation = (&'static str, &'static str, u64, fn() -> Work);
 
-const OPERATIONS: [Operation; 13] = [
+const OPERATIONS: [Operation; 15] = [
     ("parse-request", "the head of a browser's request", 100, parse_request_head),
     ("parse-reply", "the head of an origin's answer", 100, parse_reply_head),
     ("decide", "a policy of 1,000 Access Profiles rules, the last one holds", 100, decide),
@@ -51,6 +51,8 @@ const OPERATIONS: [Operation; 13] = [
         100,
         decide_mixed,
     ),
+    ("decide-regexes", "a policy of 250 request types with 1,000 regular expressions for paths", 10, decide_regexes),
+    ("decide-addresses", "1,000 entries of Access Restriction, the last one holds", 100, decide_addresses),
     ("decide-two", "a policy of two Access Profiles rules", 100, decide_two),
     ("record", "fill a slot of the spool, patch its numbers, close it", 100, record),
     ("take", "read a closed slot back", 100, take),
@@ -207,6 +209,40 @@ fn decide_mixed() -> Work {
     }
     document += "[[access_profiles]]\nname = \"everybody\"\naction = \"ALLOW\"\n";
     deciding(&document, &MillionHosts)
+}
+
+fn decide_regexes() -> Work {
+    let mut document = "[access_restriction]\ndefault = \"allow\"\n".to_string();
+    for number in 0..250 {
+        let regexes: Vec<String> = (0..4)
+            .map(|part| match part {
+                0 => format!("'^/ads-{number}/'"),
+                1 => format!("'/banner[0-9]+_{number}\\.gif$'"),
+                2 => format!("'[?&]track{number}=[a-z]+'"),
+                _ => format!("'\\.(exe|msi|ps{number})$'"),
+            })
+            .collect();
+        document += &format!("[[request_types]]\nname = \"type {number}\"\npath_regex = [{}]\n", regexes.join(", "));
+    }
+    document += "[[access_profiles]]\nname = \"no type 7\"\nrequest_types = [\"type 7\"]\naction = \"DENY\"\n";
+    document += "[[access_profiles]]\nname = \"everybody\"\naction = \"ALLOW\"\n";
+    deciding(&document, &NoFiles)
+}
+
+fn decide_addresses() -> Work {
+    let mut document = "[access_restriction]\ndefault = \"deny\"\n".to_string();
+    for number in 0..500 {
+        let (second, third) = (number / 250, number % 250);
+        document += &format!("[[access_restriction.deny]]\naddresses = [\"172.{}.{third}.0/24\"]\n", 16 + second);
+        document += &format!(
+            "[[access_restriction.allow]]\naddresses = [\"192.{}.{third}.0/25\"]\nuser_groups = [\"G{}\"]\n",
+            168 + second,
+            number % 200
+        );
+    }
+    document += "[[access_restriction.allow]]\naddresses = [\"10.0.0.0/8\"]\nuser_groups = [\"STAFF\"]\n";
+    document += "[[access_profiles]]\nname = \"everybody\"\naction = \"ALLOW\"\n";
+    deciding(&document, &NoFiles)
 }
 
 fn decide_two() -> Work {

@@ -488,6 +488,8 @@ pub const REPORT_ROWS_MAX: u32 = 1000;
 pub const REPORT_INTERVALS_MAX: usize = 120;
 /// The most gaps a report lists.
 pub const REPORT_GAPS_MAX: usize = 100;
+/// Pages of the store's file that a connection to it keeps in memory, in KiB: the writer's fills within minutes of load, and stays.
+pub const STORE_CACHE_KIB: i64 = 64 * 1024;
 /// The most words (hosts, users, ...) whose numbers the store remembers between batches.
 pub const STORE_WORDS_KEPT_MAX: usize = 100_000;
 /// Readers of the store that may be open at once.
@@ -542,6 +544,13 @@ pub const POLICY_REGEX_DFA_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The most regular expressions in one policy: their automata are far smaller than the bound above as a rule, and the snapshot's own bound
 /// holds in any case.
 pub const POLICY_REGEXES_MAX: usize = 1024;
+/// The most memory of an automaton that looks for many regular expressions at once, in bytes: expressions that multiply each
+/// other's states are split over several automata, or stay alone.
+pub const POLICY_REGEX_SET_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The most such automata of a policy: each one of a field is a pass over a request's host or path.
+pub const POLICY_REGEX_SETS_MAX: usize = 8;
+/// How often it is tried to make one: an attempt that fails has cost as much time as filling the memory above.
+pub const POLICY_REGEX_SET_ATTEMPTS_MAX: usize = 8;
 /// The most faults told about one document; who has more starts with these.
 pub const POLICY_COMPLAINTS_MAX: usize = 100;
 /// The longest walk through the host table of the categories. At half load a million hosts stay under 60.

@@ -7,6 +7,7 @@
 //! that no Access Profile allows is denied, and a tunnel to a port not in `[network] connect_ports` (443) is denied.
 #![forbid(unsafe_code)]
 
+mod address_table;
 mod compile;
 mod decision;
 mod facts;
@@ -14,6 +15,7 @@ mod files;
 pub mod pac;
 pub mod page;
 mod patterns;
+mod regex_sets;
 mod rule_sets;
 mod sections;
 mod snapshot;

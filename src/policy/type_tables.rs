@@ -1,6 +1,7 @@
 //! Which request types a request is of, without a look at one after the other. Each field has a table from what a request
-//! may have there to the set of types that accept it; what every table accepts is of the type. Types with regular
-//! expressions or header tests are looked at one by one, and only if everything else holds.
+//! may have there to the set of types that accept it; what every table accepts is of the type. Regular expressions are
+//! looked for in sets ([`super::regex_sets`]). Types with such that fit no set, or with header tests, are looked at one by
+//! one, and only if everything else holds.
 //!
 //! The table of hosts lies in the snapshot. The others are made from the types when it is opened (see
 //! [`super::rule_sets`] for why).
@@ -8,6 +9,7 @@
 use super::decision::Bits;
 use super::facts::Facts;
 use super::patterns::Pattern;
+use super::regex_sets::RegexSets;
 use super::sections::request_types;
 use super::snapshot::body::ArchivedBody;
 use super::snapshot::body::ArchivedPortRange;
@@ -22,20 +24,22 @@ pub struct TypeTables {
     ports: Ports,
     /// Types that do not ask for a host.
     any_host: Bits,
-    /// Types that know a host by a regular expression too.
+    /// Types that know a host by regular expressions that are in no set.
     host_regex: Bits,
+    host_sets: RegexSets,
     /// Types that do not ask for a path.
     any_path: Bits,
     path_prefixes: Prefixes,
-    /// Types that know a path by a regular expression too.
+    /// Types that know a path by regular expressions that are in no set.
     path_regex: Bits,
+    path_sets: RegexSets,
     /// Types with header tests.
     headers: Bits,
 }
 
 impl TypeTables {
-    /// Of a policy's types, in their order.
-    pub fn new(types: &[ArchivedRequestType]) -> TypeTables {
+    /// Of a policy's types, in their order, and the sets of their regular expressions.
+    pub fn new(types: &[ArchivedRequestType], host_sets: RegexSets, path_sets: RegexSets) -> TypeTables {
         let those = |which: fn(&ArchivedRequestType) -> bool| {
             let mut those = Bits::default();
             types.iter().enumerate().filter(|(_, t)| which(t)).for_each(|(number, _)| those.insert(number));
@@ -51,10 +55,12 @@ impl TypeTables {
             methods: Methods::new(types),
             ports: Ports::new(types),
             any_host: those(|t| !t.asks_host()),
-            host_regex: those(|t| !t.host_regex.is_empty()),
+            host_regex: those(|t| !t.host_regex.is_empty()).without(host_sets.types()),
+            host_sets,
             any_path: those(|t| !t.asks_path()),
             path_prefixes: Prefixes::new(types),
-            path_regex: those(|t| !t.path_regex.is_empty()),
+            path_regex: those(|t| !t.path_regex.is_empty()).without(path_sets.types()),
+            path_sets,
             headers: those(|t| !t.headers.is_empty()),
         }
     }
@@ -72,7 +78,10 @@ impl TypeTables {
         host.add(&body.type_hosts.find(facts.host.as_bytes()));
         let mut path = self.any_path;
         self.path_prefixes.find(facts.path.as_bytes()).into_iter().for_each(|known| path.add(known));
+        // A pass over the text only if it may add a type that nothing else has excluded.
+        self.host_sets.find(facts.host.as_bytes(), &types.without(&host), &mut host);
         types.keep(&host.with(&self.host_regex));
+        self.path_sets.find(facts.path.as_bytes(), &types.without(&path), &mut path);
         types.keep(&path.with(&self.path_regex));
         let mut open = Bits::default();
         open.add(&self.host_regex);

@@ -67,7 +67,7 @@ fn walk<N: Narrator>(snapshot: &Snapshot, facts: &Facts, narrator: &mut N) -> De
     time_profiles(snapshot, facts, &mut tags, narrator);
     request_types(snapshot, facts, &mut tags, narrator);
     categories(snapshot, facts, &mut tags, narrator);
-    let admission = snapshot.body().access.admit(facts.client);
+    let admission = snapshot.admission(facts.client);
     let mut marked = false;
     let verdict = match admit(snapshot, facts, &admission, &mut tags, narrator) {
         Some(denial) => Verdict::Deny(denial),

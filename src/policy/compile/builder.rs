@@ -14,6 +14,7 @@ use crate::limits::POLICY_REGEXES_MAX;
 use crate::limits::POLICY_TEXT_BYTES_MAX;
 use crate::policy::decision::Bits;
 use crate::policy::patterns;
+use crate::policy::regex_sets;
 use crate::policy::sections::request_types;
 use crate::policy::sections::templates::BLOCKED;
 use crate::policy::snapshot::body::AddressRange;
@@ -59,6 +60,9 @@ impl Builder {
         names.profiles = self.profiles.names;
         names.user_groups = self.user_groups.names;
         names.categories = self.categories.names;
+        let mut texts = vec![""; self.body.regexes.len()];
+        self.patterns.iter().for_each(|((text, _), number)| texts[*number as usize] = text.as_str());
+        self.body.regex_sets = regex_sets::build(&self.body.request_types, &texts);
         match request_types::host_table(&self.body.request_types) {
             Ok(hosts) => self.body.type_hosts = hosts,
             Err(words) => {

@@ -14,6 +14,7 @@ use crate::policy::snapshot::body::AccessEntry;
 use crate::policy::snapshot::body::ArchivedAccess;
 use crate::policy::snapshot::body::ArchivedAccessEntry;
 use crate::policy::snapshot::body::ArchivedAddressRange;
+#[cfg(test)]
 use std::net::IpAddr;
 
 /// The section's name in records and pages.
@@ -113,16 +114,22 @@ pub struct Admission<'s> {
 }
 
 impl ArchivedAccess {
-    /// Finds the entry for `client`.
-    #[inline]
+    /// Finds the entry for `client` by walking the lists. Who asks for each request asks
+    /// [`AddressTable`](crate::policy::address_table::AddressTable), which must say the same.
+    #[cfg(test)]
     pub fn admit(&self, client: IpAddr) -> Admission<'_> {
         let address = builder::number(client);
-        let holds = |entry: &&ArchivedAccessEntry| entry.enabled && entry.holds(address);
-        if let Some(entry) = self.deny.iter().find(holds) {
-            return Admission::of(entry, false);
-        }
-        if let Some(entry) = self.allow.iter().find(holds) {
-            return Admission::of(entry, true);
+        let holds =
+            |entry: &&ArchivedAccessEntry| entry.enabled && entry.addresses.iter().any(|range| range.holds(address));
+        let denied = self.deny.iter().find(holds).map(|entry| (entry, false));
+        self.admission(denied.or_else(|| self.allow.iter().find(holds).map(|entry| (entry, true))))
+    }
+
+    /// What the entry that decides says, or the default policy if none does.
+    #[inline]
+    pub fn admission<'s>(&'s self, decides: Option<(&'s ArchivedAccessEntry, bool)>) -> Admission<'s> {
+        if let Some((entry, admits)) = decides {
+            return Admission::of(entry, admits);
         }
         let (admitted, authentication) = (self.default_allow, self.authentication);
         let rights = if admitted { RIGHTS_DEFAULT } else { Rights::NONE };
@@ -134,12 +141,6 @@ impl<'s> Admission<'s> {
     fn of(entry: &'s ArchivedAccessEntry, admitted: bool) -> Self {
         let (rule, rights) = (entry.rule.to_native(), Rights(entry.rights));
         Admission { rule, admitted, rights, authentication: entry.authentication, entry: Some(entry) }
-    }
-}
-
-impl ArchivedAccessEntry {
-    fn holds(&self, address: (u128, bool)) -> bool {
-        self.addresses.iter().any(|range| range.holds(address))
     }
 }
 

@@ -34,6 +34,7 @@ pub struct Body {
     pub routes: Vec<Route>,
     pub rules: Vec<Rule>,
     pub regexes: Vec<Vec<u8>>,
+    pub regex_sets: Vec<RegexSet>,
     pub zones: Vec<String>,
 }
 
@@ -121,6 +122,15 @@ pub struct RequestType {
     pub path_prefixes: Vec<String>,
     pub path_regex: Vec<u32>,
     pub headers: Vec<HeaderTest>,
+}
+
+/// Regular expressions of request types, of all for their hosts or for their paths, as one automaton.
+#[derive(Archive, Serialize)]
+pub struct RegexSet {
+    pub of_host: bool,
+    pub automaton: Vec<u8>,
+    /// The type of each expression.
+    pub types: Vec<u32>,
 }
 
 /// A question to one header field; all three lists empty: it is there.
@@ -252,6 +262,7 @@ pub const fn layout() -> u64 {
         size_of::<ArchivedAddressRange>(),
         size_of::<ArchivedTimeProfile>(),
         size_of::<ArchivedRequestType>(),
+        size_of::<ArchivedRegexSet>(),
         size_of::<ArchivedHeaderTest>(),
         size_of::<ArchivedAccessProfile>(),
         size_of::<ArchivedTemplate>(),

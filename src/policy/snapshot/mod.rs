@@ -4,6 +4,7 @@ pub mod body;
 pub mod header;
 pub mod hosts;
 
+use super::address_table::AddressTable;
 use super::compile;
 use super::decision::Bits;
 use super::decision::ListKind;
@@ -19,7 +20,9 @@ use super::page;
 use super::page::BlockFacts;
 use super::page::Page;
 use super::patterns::Pattern;
+use super::regex_sets::RegexSets;
 use super::rule_sets::RuleSets;
+use super::sections::access_restriction::Admission;
 use super::sections::client_address::Believed;
 use super::sections::client_address::Told;
 use super::sections::parents::ParentGroup;
@@ -56,6 +59,7 @@ pub struct Snapshot {
     name: String,
     patterns: Vec<Pattern>,
     zones: Vec<TimeZone>,
+    addresses: AddressTable,
     types: TypeTables,
     rules: RuleSets,
 }
@@ -127,19 +131,15 @@ impl Snapshot {
         let zones = zones.collect::<Result<_, _>>()?;
         let name = format!("{}-{}", header.version, hex(&header.hash[..6]));
         let patterns = patterns.map_err(SnapshotError::BadRegex)?;
-        let types = TypeTables::new(&archive.get().request_types);
+        let addresses = AddressTable::new(&archive.get().access);
+        let request_types = &archive.get().request_types;
+        let sets = |of_host| {
+            RegexSets::load(&archive.get().regex_sets, of_host, request_types.len()).map_err(SnapshotError::BadRegex)
+        };
+        let types = TypeTables::new(request_types, sets(true)?, sets(false)?);
         let rules = RuleSets::new(&archive.get().access_profiles);
-        Ok(Snapshot {
-            archive,
-            proven,
-            version: header.version,
-            hash: header.hash,
-            name,
-            patterns,
-            zones,
-            types,
-            rules,
-        })
+        let (version, hash) = (header.version, header.hash);
+        Ok(Snapshot { archive, proven, version, hash, name, patterns, zones, addresses, types, rules })
     }
 
     /// The policy of a node that has none yet: version 0, denies everything.
@@ -189,7 +189,7 @@ impl Snapshot {
 
     /// What the client's address may do, by Access Restriction.
     pub fn rights(&self, client: IpAddr) -> Rights {
-        let admission = self.body().access.admit(client);
+        let admission = self.admission(client);
         if admission.admitted { admission.rights } else { Rights::NONE }
     }
 
@@ -301,6 +301,13 @@ impl Snapshot {
 
     pub(super) fn patterns(&self) -> &[Pattern] {
         &self.patterns
+    }
+
+    /// What Access Restriction says about a client.
+    #[inline]
+    pub(super) fn admission(&self, client: IpAddr) -> Admission<'_> {
+        let access = &self.body().access;
+        access.admission(self.addresses.find(access, client))
     }
 
     pub(super) fn types(&self) -> &TypeTables {

@@ -4,6 +4,7 @@
 //! neighbouring pages. `detail` is the rest of a record, fetched only for the rows that are shown. Text that repeats
 //! (hosts, users, names) stands once in `word`.
 
+use crate::limits::STORE_CACHE_KIB;
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
 use std::path::Path;
@@ -68,7 +69,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_millis(BUSY_MS))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "cache_size", -65_536)?; // KiB
+    connection.pragma_update(None, "cache_size", -STORE_CACHE_KIB)?; // negative: KiB, not pages
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
