@@ -1,5 +1,10 @@
 //! A data core as clients and origins see it: real sockets on loopback, a real policy, a real log.
 
+#[path = "harness/lone_core.rs"]
+mod lone_core;
+
+use lone_core::LoneCore;
+use lone_core::snapshot;
 use std::collections::HashMap;
 use std::io::Read;
 use std::io::Write;
@@ -7,22 +12,14 @@ use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 use std::time::Instant;
-use tempfile::TempDir;
-use tidegate::log::Log;
-use tidegate::log::LogConfig;
-use tidegate::policy;
-use tidegate::policy::NoFiles;
 use tidegate::policy::Snapshot;
-use tidegate::proxy::Core;
 use tidegate::proxy::CoreConfig;
 use tidegate::proxy::CoreHandle;
 use tidegate::proxy::Timeouts;
-use tidegate::record::Epoch;
 use tidegate::record::Record;
 use tidegate::sys::sockets;
 
@@ -44,46 +41,23 @@ action = "DENY"
 reason = "forbidden things are forbidden"
 "#;
 
-fn snapshot(document: &str, version: u64) -> Arc<Snapshot> {
-    let bytes = policy::compile(document, version, &NoFiles).unwrap_or_else(|c| panic!("{c:?}"));
-    Arc::new(Snapshot::open(&bytes).unwrap())
-}
-
 /// A running core with its log.
 struct Node {
-    core: Option<CoreHandle>,
-    log: Option<Log>,
+    core: LoneCore,
     proxy: SocketAddr,
-    dir: TempDir,
 }
 
 impl Node {
     fn start(tune: impl FnOnce(&mut CoreConfig)) -> Node {
-        let dir = tempfile::tempdir().unwrap();
-        let (state_dir, log_dir) = (dir.path().join("state"), dir.path().join("log"));
-        std::fs::create_dir_all(&state_dir).unwrap();
-        std::fs::create_dir_all(&log_dir).unwrap();
-        let config = LogConfig {
-            state_dir,
-            log_dir,
-            node: "test-node".to_string(),
-            epoch: Epoch([7; 16]),
-            cores: 1,
-            file_bytes_max: 1 << 30,
-            keep_days: 1,
-        };
-        let (log, mut desks) = Log::start(config).unwrap();
-        let listeners = sockets::listen_group(Some("127.0.0.1".parse().unwrap()), 0, 1024, 1).unwrap();
-        let proxy = listeners[0].local_addr().unwrap();
-        let mut config = CoreConfig::new(0, listeners, "test-node", desks.remove(0), snapshot(POLICY, 1));
-        config.timeouts = Timeouts { head: 5_000, linger: 500, ..Timeouts::default() };
-        tune(&mut config);
-        let core = Core::start(config).unwrap();
-        Node { core: Some(core), log: Some(log), proxy, dir }
+        let core = LoneCore::start("test-node", POLICY, |config| {
+            config.timeouts = Timeouts { head: 5_000, linger: 500, ..Timeouts::default() };
+            tune(config);
+        });
+        Node { proxy: core.address, core }
     }
 
     fn core(&self) -> &CoreHandle {
-        self.core.as_ref().unwrap()
+        self.core.handle()
     }
 
     fn client(&self) -> Client {
@@ -103,20 +77,9 @@ impl Node {
         self.records_within(Duration::from_secs(10))
     }
 
-    fn records_within(mut self, within: Duration) -> Vec<Record> {
-        let core = self.core.take().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(core.drain(within)).unwrap();
-        core.join();
-        self.log.take().unwrap().stop();
-        read_log(&self.dir.path().join("log/extended.log"))
+    fn records_within(self, within: Duration) -> Vec<Record> {
+        self.core.records(within)
     }
-}
-
-fn read_log(path: &Path) -> Vec<Record> {
-    let text = std::fs::read(path).unwrap();
-    let lines = text.split(|byte| *byte == b'\n').skip(1).filter(|line| !line.is_empty());
-    lines.map(|line| tidegate::record::line::parse(line).unwrap_or_else(|e| panic!("{e:?}"))).collect()
 }
 
 /// A client that speaks HTTP/1.1 byte by byte.

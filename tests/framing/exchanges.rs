@@ -75,6 +75,46 @@ fn the_origin_receives_the_normal_form_and_nothing_else() {
 }
 
 #[test]
+fn a_user_agent_of_any_bytes_is_decided_upon_passed_on_and_recorded() {
+    let document = format!(
+        "{}[[request_types]]\nname = \"Bots\"\nheaders = [{{ name = \"User-Agent\", contains = [\"b\u{f6}t\"], \
+         regex = ['^evil.*\\xff'] }}]\n",
+        crate::node::POLICY
+    )
+    .replace(
+        "[[access_profiles]]",
+        "[[access_profiles]]\nname = \"No bots\"\nrequest_types = [\"Bots\"]\naction = \"DENY\"\n[[access_profiles]]",
+    );
+    let snapshot = crate::lone_core::snapshot(&document, 1);
+    let (node, origin) = (Node::tuned(|config| config.snapshot = snapshot), Origin::start());
+    let agents: [(&[u8], u16, &str); 6] = [
+        (
+            "Mozilla/5.0 (caf\u{e9}; \u{65e5}\u{672c}) \u{1f980}".as_bytes(),
+            200,
+            "Mozilla/5.0 (caf\u{e9}; \u{65e5}\u{672c}) \u{1f980}",
+        ),
+        (b"\xff\xfe\xc3", 200, "\\xff\\xfe\\xc3"),
+        (b"a\"b\\c\td", 200, "a\\x22b\\\\c\\td"),
+        ("a b\u{f6}t".as_bytes(), 403, "a b\u{f6}t"),
+        (b"evil\x80\xff", 403, "evil\\x80\\xff"),
+        (b"evil", 200, "evil"),
+    ];
+    for (number, (agent, status, _)) in agents.iter().enumerate() {
+        let head = origin.get(&format!("/agent-{number}")).replace("\r\n\r\n", "\r\nUser-Agent: ");
+        let mut client = node.client();
+        client.say([head.as_bytes(), agent, b"\r\n\r\n"].concat());
+        assert_eq!(client.reply().status, *status, "{}", agent.escape_ascii());
+        let received = origin.received().concat();
+        let line = format!("User-Agent: {}\r\n", String::from_utf8_lossy(agent));
+        assert_eq!(received.contains(&format!("/agent-{number} ")), *status == 200);
+        assert!(*status != 200 || received.contains(&line), "{received}");
+    }
+    for (record, (_, status, written)) in node.records().iter().zip(agents) {
+        assert_eq!((record.status, record.useragent.as_str()), (status, written));
+    }
+}
+
+#[test]
 fn bodies_sent_in_small_pieces_arrive_as_they_would_in_one() {
     let (node, origin) = (Node::start(), Origin::start());
     let (_, says, receives) = FORWARDED[4];

@@ -3,6 +3,9 @@
 mod chunked;
 mod corpus;
 mod exchanges;
+#[path = "../harness/lone_core.rs"]
+#[allow(dead_code)] // other areas use the rest
+mod lone_core;
 mod models;
 mod node;
 mod readers;

@@ -1,6 +1,7 @@
 //! A data core on a real socket, an origin that does as it is told and keeps every byte it received, and a client that
 //! knows whether it got an answer whole.
 
+use crate::lone_core::LoneCore;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::io::Read;
@@ -12,21 +13,12 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::Duration;
-use tempfile::TempDir;
-use tidegate::log::Log;
-use tidegate::log::LogConfig;
-use tidegate::policy;
-use tidegate::policy::NoFiles;
-use tidegate::policy::Snapshot;
-use tidegate::proxy::Core;
 use tidegate::proxy::CoreConfig;
-use tidegate::proxy::CoreHandle;
 use tidegate::proxy::Timeouts;
-use tidegate::record::Epoch;
 use tidegate::record::Record;
 use tidegate::sys::sockets;
 
-const POLICY: &str = r#"
+pub const POLICY: &str = r#"
 access_profiles_default = "allow"
 [access_restriction]
 default = "allow"
@@ -49,10 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running core with its log.
 pub struct Node {
-    core: CoreHandle,
-    log: Log,
+    core: LoneCore,
     pub address: SocketAddr,
-    dir: TempDir,
 }
 
 impl Node {
@@ -61,28 +51,11 @@ impl Node {
     }
 
     pub fn tuned(tune: impl FnOnce(&mut CoreConfig)) -> Node {
-        let dir = tempfile::tempdir().unwrap();
-        let (state_dir, log_dir) = (dir.path().join("state"), dir.path().join("log"));
-        std::fs::create_dir_all(&state_dir).unwrap();
-        std::fs::create_dir_all(&log_dir).unwrap();
-        let config = LogConfig {
-            state_dir,
-            log_dir,
-            node: "framing".to_string(),
-            epoch: Epoch([7; 16]),
-            cores: 1,
-            file_bytes_max: 1 << 30,
-            keep_days: 1,
-        };
-        let (log, mut desks) = Log::start(config).unwrap();
-        let listeners = sockets::listen_group(Some("127.0.0.1".parse().unwrap()), 0, 1024, 1).unwrap();
-        let address = listeners[0].local_addr().unwrap();
-        let bytes = policy::compile(POLICY, 1, &NoFiles).unwrap_or_else(|complaints| panic!("{complaints:?}"));
-        let snapshot = Arc::new(Snapshot::open(&bytes).unwrap());
-        let mut config = CoreConfig::new(0, listeners, "framing", desks.remove(0), snapshot);
-        config.timeouts = Timeouts { linger: 500, ..Timeouts::default() };
-        tune(&mut config);
-        Node { core: Core::start(config).unwrap(), log, address, dir }
+        let core = LoneCore::start("framing", POLICY, |config| {
+            config.timeouts = Timeouts { linger: 500, ..Timeouts::default() };
+            tune(config);
+        });
+        Node { address: core.address, core }
     }
 
     pub fn client(&self) -> Client {
@@ -91,13 +64,7 @@ impl Node {
 
     /// Drains the core, ends the log and reads what it says.
     pub fn records(self) -> Vec<Record> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(self.core.drain(Duration::from_secs(10))).unwrap();
-        self.core.join();
-        self.log.stop();
-        let text = std::fs::read(self.dir.path().join("log/extended.log")).unwrap();
-        let lines = text.split(|byte| *byte == b'\n').skip(1).filter(|line| !line.is_empty());
-        lines.map(|line| tidegate::record::line::parse(line).unwrap_or_else(|error| panic!("{error:?}"))).collect()
+        self.core.records(Duration::from_secs(10))
     }
 }
 
