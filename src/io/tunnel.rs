@@ -243,3 +243,49 @@ async fn fill(from: &Ready, loan: &mut Loan<'_>) -> io::Result<usize> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io;
+    use crate::io::Deadlines;
+    use std::io::Write;
+    use std::rc::Rc;
+
+    /// Bytes that go in a circle: what the tunnel sends on one end of a connection arrives at its other end, by the time the
+    /// send returns, and goes through the tunnel again. So the tunnel always has work, whoever else runs on this machine.
+    #[test]
+    fn a_tunnel_that_always_has_work_gives_others_their_turn_after_so_many_bytes() {
+        let moved = io::run(64, async {
+            let deadlines = Deadlines::new();
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut one = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (mut other, _) = listener.accept().unwrap();
+            [&mut one, &mut other].into_iter().for_each(|end| end.write_all(&[7; 60_000]).unwrap());
+            let (one, other) = (TcpStream::adopt(one, &deadlines), TcpStream::adopt(other, &deadlines));
+            let (flow, pipes) = (Rc::new(Flow::default()), Pipes::default());
+            let running = Rc::clone(&flow);
+            let tunnel = io::spawn(async move {
+                relay(&one, &other, &pipes, (60_000, Deadline::NEVER), &running, || (), None).await
+            });
+            let mut moved = Vec::new();
+            let mut before = 0;
+            // Somebody else's operations: each waits for the ring.
+            for _ in 0..400 {
+                breathe().await;
+                let now = flow.up.get() + flow.down.get();
+                moved.push(now - before);
+                before = now;
+            }
+            tunnel.abort();
+            let _ = tunnel.await;
+            moved
+        })
+        .unwrap();
+        let (most, all) = (moved.iter().max().unwrap(), moved.iter().sum::<u64>());
+        // Two ways have a turn each, which may be the second half of one and the first of the next, and a filling too many.
+        let bound = 4 * (TUNNEL_TURN_BYTES_MAX + TUNNEL_PIPE_BYTES) as u64;
+        assert!(all > 100 * bound / 8, "the tunnel had work: {all} bytes in {} turns of others", moved.len());
+        assert!(*most <= bound, "{most} bytes between two turns of others, of {all}; in {} turns", moved.len());
+    }
+}

@@ -85,16 +85,17 @@ async fn relay(
         return Next::Close;
     }
     let uploaded = uploaded + early.len() as u64;
+    if let Some(seen) = &mut beginning
+        && !early.is_empty()
+        && !seen.look(&early, account)
+    {
+        beginning = None;
+    }
     if !early.is_empty() {
         let (sent, _) = origin.send(early, 0, state.timeouts().body).await;
         if sent.is_err() {
             account.settle(Ending::new(By::Server, Phase::Data));
             return Next::Close;
-        }
-        if let Some(seen) = &mut beginning
-            && !seen.look(early, account)
-        {
-            beginning = None;
         }
     }
     let flow = Flow::default();
