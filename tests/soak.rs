@@ -31,9 +31,18 @@ const CLIENTS: u64 = 24;
 /// Descriptors that may stay: the cores' pipes kept for coming tunnels (two each), and a few of the control threads.
 const DESCRIPTORS_KEPT: usize = 2 * tidegate::limits::TUNNEL_PIPES_KEPT_MAX + 16;
 
-/// Memory that a stand-alone node may hold in the end, however long it ran: its report store caches 64 MiB of pages and 100,000
-/// words, and the log keeps its last 16 MiB for shipping; 32 MiB are for buffers and what the allocator holds free.
-const MEMORY_KEPT_KIB: u64 = (64 + 16 + 16 + 32) * 1024;
+/// Memory that a stand-alone node may hold in the end beside the pages of its report store, however long it ran: the store's
+/// 100,000 words and the log's last lines for shipping (16 MiB each at most), buffers, and what the allocator holds free. Of
+/// the growth in a run of 380 s (88 MiB), the store's pages were 64: they fill in three minutes, and then nothing grew.
+const MEMORY_KEPT_KIB: u64 = 32 * 1024;
+
+/// The pages of the report store that are in the node's memory at most: those its cache takes, if there are so many.
+fn store_pages_kib(watched: &Watched) -> u64 {
+    let file = watched.node.layout.dir.join("state/records.db");
+    let bytes = fs::metadata(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())).len();
+    // A page in the cache has a head of its own.
+    bytes.div_ceil(1024).min(tidegate::limits::STORE_CACHE_KIB as u64) * 9 / 8
+}
 
 /// Numbers from a seed (SplitMix64).
 struct Dice(u64);
@@ -127,7 +136,12 @@ fn clients_that_abort_at_random_leave_nothing_behind_and_every_exchange_is_recor
     println!("before {front:?}\nafter  {now:?}");
     println!("descriptors {descriptors} -> {descriptors_now}; resident {resident} -> {peak} -> {resident_now} KiB");
     assert_eq!(now.unrecorded, 0, "a record slot was missing");
-    assert!(resident_now < resident + MEMORY_KEPT_KIB, "memory grew from {resident} to {resident_now} KiB");
+    let may_keep = store_pages_kib(&watched) + MEMORY_KEPT_KIB;
+    println!("the store's pages and the rest may keep {may_keep} KiB");
+    assert!(
+        resident_now < resident + may_keep,
+        "memory grew from {resident} to {resident_now} KiB, by more than {may_keep}"
+    );
 
     // A record slot that was left open would be found, and written as a cut exchange, by the next start.
     watched.node.stop();
