@@ -17,6 +17,9 @@ const HELLO: &[u8] = include_bytes!("../fuzz/corpus/client_hello/openssl-1.3");
 const IN_MANY_RECORDS: &[u8] = include_bytes!("../fuzz/corpus/client_hello/many-records");
 const WITHOUT_NAME: &[u8] = include_bytes!("../fuzz/corpus/client_hello/openssl-1.2-no-name");
 
+/// What, what comes with the CONNECT, what comes later, the size of its pieces, the name in the record.
+type Case<'a> = (&'a str, &'a [u8], &'a [u8], usize, &'a str);
+
 #[test]
 fn the_server_named_to_tls_stands_in_the_record_however_it_comes() {
     let watched = Watched::start();
@@ -25,8 +28,7 @@ fn the_server_named_to_tls_stands_in_the_record_however_it_comes() {
     nameless[at + 3] = b' ';
     let long = [&b"\x16\x03\x01\x40\x00\x01\x00\x3f\x00"[..], &[0; 40_000]].concat();
     let followed = [HELLO, b"\x14\x03\x03\x00\x01\x01", &[0x17; 3_000]].concat();
-    // (what, what comes with the CONNECT, what comes later, the size of its pieces, the name in the record)
-    let table: [(&str, &[u8], &[u8], usize, &str); 12] = [
+    let table: [Case; 12] = [
         ("in one piece", b"", HELLO, 1 << 20, "www.example.com"),
         ("byte by byte", b"", HELLO, 1, "www.example.com"),
         ("with the CONNECT", HELLO, b"", 1, "www.example.com"),
