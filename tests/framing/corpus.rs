@@ -1,4 +1,5 @@
 //! What the fuzz targets check, on their corpus and on a bounded number of mutations of it, with the stable toolchain.
+//! `TIDEGATE_FUZZ_ROUNDS=10000000 cargo test --test framing corpus` for hours; `TIDEGATE_FUZZ_SEED` for other mutations.
 
 use crate::models::Dice;
 use crate::models::mutate;
@@ -9,7 +10,11 @@ use std::path::Path;
 mod properties;
 
 /// Mutations of each target's corpus.
-const ROUNDS: usize = 30_000;
+const ROUNDS: u64 = 30_000;
+
+fn number_in(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: a number")))
+}
 
 #[test]
 fn the_corpus_and_what_becomes_of_it_hold_what_fuzzing_checks() {
@@ -20,8 +25,8 @@ fn the_corpus_and_what_becomes_of_it_hold_what_fuzzing_checks() {
         let corpus: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
         assert!(!corpus.is_empty(), "{} is empty", folder.display());
         corpus.iter().for_each(|bytes| holds(bytes));
-        let mut dice = Dice(0x636f_7270_7573_2e31);
-        for _ in 0..ROUNDS {
+        let mut dice = Dice(number_in("TIDEGATE_FUZZ_SEED").unwrap_or(0x636f_7270_7573_2e31));
+        for _ in 0..number_in("TIDEGATE_FUZZ_ROUNDS").unwrap_or(ROUNDS) {
             let mut bytes = corpus[dice.roll(corpus.len())].clone();
             mutate(&mut bytes, &mut dice);
             let outcome = std::panic::catch_unwind(|| holds(&bytes));
