@@ -256,19 +256,26 @@ pub const ARRIVALS_LENT_BEFORE_6_1: u16 = 1024;
 pub const ARRIVED_MAX: usize = 4;
 /// Submissions a core's ring holds before it must be flushed.
 pub const RING_ENTRIES: u32 = 2048;
-/// The size a tunnel's pipe is grown to once a stream fills it, in bytes; unprivileged users may not have more.
-pub const TUNNEL_PIPE_BYTES: usize = 1024 * 1024;
-/// Pipes a core keeps for coming tunnels (each is two descriptors).
-pub const TUNNEL_PIPES_KEPT_MAX: usize = 64;
-/// Bytes a tunnel may move before other connections of its core get their turn: copying them takes some tenths of a
-/// millisecond, and a request needs four turns or five.
-pub const TUNNEL_TURN_BYTES_MAX: usize = 1024 * 1024;
-/// Fillings it may move before, however small they are.
-pub const TUNNEL_TURNS_MAX: u32 = 16;
-/// From how many bytes on a tunnel's direction counts as a long stream and gets a big pipe, in bytes.
-pub const TUNNEL_LONG_STREAM_BYTES: u64 = 1024 * 1024;
-/// Big pipes a core holds at once: 16 of 1 MiB leave most of a user's 64 MiB of pipe pages to ordinary pipes.
-pub const TUNNEL_BIG_PIPES_MAX: usize = 16;
+/// The size of a long stream's pipe, and the most one splice(2) is asked to move into any pipe, in bytes; unprivileged users may
+/// not have larger ones.
+pub const PIPE_LONG_BYTES: usize = 1024 * 1024;
+/// The smallest pipe worth having for a body, in bytes: who has spent the user's pipe pages gets two pages.
+pub const PIPE_BYTES_MIN: usize = 64 * 1024;
+/// Pipes a core keeps for coming tunnels and bodies (each is two descriptors).
+pub const PIPES_KEPT_MAX: usize = 64;
+/// Pipes a core has lent above which bodies go through buffers: a tunnel cannot do without one, a body can.
+pub const PIPES_LENT_MAX: usize = 256;
+/// From how many bytes on a body, or one direction of a tunnel, counts as a long stream and gets a long pipe.
+pub const PIPE_LONG_FROM_BYTES: u64 = 1024 * 1024;
+/// Long pipes a core holds at once: 16 of 1 MiB leave most of a user's 64 MiB of pipe pages to ordinary pipes.
+pub const PIPES_LONG_MAX: usize = 16;
+/// Bytes a tunnel or body may move through its pipe before other connections of its core get their turn: copying them takes some
+/// tenths of a millisecond, and a request needs four turns or five.
+pub const PIPE_TURN_BYTES_MAX: usize = 1024 * 1024;
+/// Fillings a tunnel may move before, however small they are.
+pub const PIPE_TURNS_MAX: u32 = 16;
+/// From how many bytes on what is left of a body goes through a pipe, in bytes: below, setting it up costs more than copying.
+pub const PIPE_BODY_BYTES_MIN: u64 = 64 * 1024;
 /// Client connections a core serves at once; what comes beyond is told 503 and closed.
 pub const CONNECTIONS_PER_CORE_MAX: usize = 32 * 1024;
 /// Client connections that a core is telling 503 at once; what comes beyond is reset without a word, so that turning away

@@ -13,6 +13,8 @@
 mod arrivals;
 mod buffers;
 mod deadline;
+mod pipes;
+mod pour;
 mod ring;
 mod socket;
 mod stream_ring;
@@ -22,12 +24,16 @@ mod tunnel;
 pub use buffers::Buffers;
 pub use deadline::Deadline;
 pub use deadline::Deadlines;
+pub use pipes::Pipes;
+pub use pour::Dry;
+pub use pour::Meter;
+pub use pour::Patience;
+pub use pour::pour;
 pub use tcp::Asked;
 pub use tcp::TcpListener;
 pub use tcp::TcpStream;
 pub use tcp::Wait;
 pub use tunnel::Flow;
-pub use tunnel::Pipes;
 pub use tunnel::relay;
 
 use crate::base::clock::Mono;

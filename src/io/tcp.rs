@@ -268,6 +268,16 @@ impl TcpStream {
     pub(super) fn ended_by_deadline(&self) -> bool {
         self.socket.entered.write_expired()
     }
+
+    pub(super) fn read_ended_by_deadline(&self) -> bool {
+        self.socket.entered.read_expired()
+    }
+
+    /// Whether all that comes stays in the socket from here on; not if something has arrived that nobody has received.
+    pub(super) async fn is_at_rest(&self) -> bool {
+        poll_fn(|cx| self.socket.poll_unwatched(cx)).await;
+        !self.socket.has_news()
+    }
 }
 
 /// A share of a connection's socket that keeps its descriptor open.

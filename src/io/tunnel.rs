@@ -2,66 +2,28 @@
 
 use super::breathe;
 use super::deadline::Deadline;
+use super::pipes::Loan;
+use super::pipes::Pipes;
 use super::tcp::SharedSocket;
 use super::tcp::TcpStream;
-use crate::limits::TUNNEL_BIG_PIPES_MAX;
-use crate::limits::TUNNEL_LONG_STREAM_BYTES;
+use crate::limits::PIPE_LONG_BYTES;
+use crate::limits::PIPE_LONG_FROM_BYTES;
+use crate::limits::PIPE_TURN_BYTES_MAX;
+use crate::limits::PIPE_TURNS_MAX;
 use crate::limits::TUNNEL_LOOK_BYTES;
-use crate::limits::TUNNEL_PIPE_BYTES;
-use crate::limits::TUNNEL_PIPES_KEPT_MAX;
-use crate::limits::TUNNEL_TURN_BYTES_MAX;
-use crate::limits::TUNNEL_TURNS_MAX;
-use crate::sys::pipes::Pipe;
 use crate::sys::sockets;
 use std::cell::Cell;
-use std::cell::RefCell;
+use std::future::Future;
+use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
-use tokio::io::Interest;
+use std::pin::pin;
+use std::task::Poll;
 use tokio::io::unix::AsyncFd;
 
-/// The core's pipes, kept for the next tunnel.
-#[derive(Default)]
-pub struct Pipes {
-    kept: RefCell<Vec<Pipe>>,
-    big: Cell<usize>,
-}
-
-impl Pipes {
-    fn take(&self) -> io::Result<Pipe> {
-        match self.kept.borrow_mut().pop() {
-            Some(pipe) => Ok(pipe),
-            None => Pipe::new(),
-        }
-    }
-
-    fn give(&self, pipe: Pipe) {
-        let mut kept = self.kept.borrow_mut();
-        if kept.len() < TUNNEL_PIPES_KEPT_MAX {
-            kept.push(pipe);
-        }
-    }
-
-    /// Room for one more big pipe: the kernel gives a user so many pipe pages, and who has spent them gets tiny pipes.
-    fn may_grow(&self) -> Option<Grown<'_>> {
-        (self.big.get() < TUNNEL_BIG_PIPES_MAX).then(|| {
-            self.big.set(self.big.get() + 1);
-            Grown(self)
-        })
-    }
-}
-
-/// A big pipe's place among the few; dropped with the pipe.
-struct Grown<'a>(&'a Pipes);
-
-impl Drop for Grown<'_> {
-    fn drop(&mut self) {
-        self.0.big.set(self.0.big.get() - 1);
-    }
-}
-
-/// A connection as tokio's reactor sees it: readiness only, the descriptor stays the connection's.
+/// A connection as tokio's reactor sees it: readiness only, the descriptor stays the connection's. One task waits for it to be
+/// readable and one for it to be writable, so the reactor's two places for wakers are enough and no list of waiters is kept.
 struct Ready(AsyncFd<SharedSocket>);
 
 impl Ready {
@@ -120,9 +82,15 @@ pub async fn relay<'a>(
         moved();
     };
     alive();
-    let up = one_way(&a, &b, Loan::of(pipes, look), &flow.up, &flow.up_failed, &alive);
-    let down = one_way(&b, &a, Loan::of(pipes, None), &flow.down, &flow.down_failed, &alive);
-    tokio::join!(up, down);
+    let mut up = pin!(one_way(&a, &b, (Loan::new(pipes), look), &flow.up, &flow.up_failed, &alive));
+    let mut down = pin!(one_way(&b, &a, (Loan::new(pipes), None), &flow.down, &flow.down_failed, &alive));
+    let (mut up_over, mut down_over) = (false, false);
+    poll_fn(|cx| {
+        up_over = up_over || up.as_mut().poll(cx).is_ready();
+        down_over = down_over || down.as_mut().poll(cx).is_ready();
+        if up_over && down_over { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
     flow.idle.set(first.ended_by_deadline() || second.ended_by_deadline());
     Ok(())
 }
@@ -130,12 +98,12 @@ pub async fn relay<'a>(
 async fn one_way(
     from: &Ready,
     to: &Ready,
-    mut loan: Loan<'_>,
+    (mut loan, look): (Loan<'_>, Option<Look<'_>>),
     moved: &Cell<u64>,
     failed: &Cell<Option<io::ErrorKind>>,
     alive: &impl Fn(),
 ) {
-    match pump(from, to, &mut loan, moved, alive).await {
+    match pump(from, to, &mut loan, look, moved, alive).await {
         Ok(()) => {
             loan.rest();
             to.end(Shutdown::Write);
@@ -150,73 +118,28 @@ async fn one_way(
     }
 }
 
-/// One way's pipe, held only while bytes are on their way: a tunnel that rests keeps two descriptors, not six.
-struct Loan<'a> {
-    pipes: &'a Pipes,
-    pipe: Option<Pipe>,
-    grown: Option<Grown<'a>>,
-    /// Who looks at what comes.
-    look: Option<Look<'a>>,
-}
-
-impl<'a> Loan<'a> {
-    fn of(pipes: &'a Pipes, look: Option<Look<'a>>) -> Loan<'a> {
-        Loan { pipes, pipe: None, grown: None, look }
-    }
-
-    fn pipe(&mut self) -> io::Result<&mut Pipe> {
-        match &mut self.pipe {
-            Some(pipe) => Ok(pipe),
-            none => Ok(none.insert(self.pipes.take()?)),
-        }
-    }
-
-    /// Fills the pipe, which is empty, with what has come; 0 is the end. What is looked at goes on in the pieces that were seen.
-    fn fill(&mut self, from: &std::net::TcpStream) -> io::Result<usize> {
-        let Some(look) = self.look.take() else {
-            let pipe = self.pipe()?;
-            return pipe.fill(from, pipe.size());
-        };
-        let mut seen = [0; TUNNEL_LOOK_BYTES];
-        let filled = from.peek(&mut seen).and_then(|here| self.pipe()?.fill(from, here));
-        if filled.as_ref().map_or(true, |filled| *filled > 0 && look(&seen[..*filled])) {
-            self.look = Some(look);
-        }
-        filled
-    }
-
-    /// Gives the pipe, which is empty, back. A big one stays with its stream: growing it again would cost more.
-    fn rest(&mut self) {
-        if self.grown.is_none()
-            && let Some(pipe) = self.pipe.take()
-        {
-            self.pipes.give(pipe);
-        }
-    }
-
-    fn grow_for(&mut self, moved: u64) {
-        if self.grown.is_none() && moved >= TUNNEL_LONG_STREAM_BYTES {
-            self.grown = self.pipes.may_grow();
-            if let (Some(_), Some(pipe)) = (&self.grown, &mut self.pipe) {
-                pipe.grow(TUNNEL_PIPE_BYTES);
-            }
-        }
-    }
-}
-
 /// Fills the pipe only when it is empty and empties it before filling again: so a full pipe is never taken for a socket
 /// without bytes, and a slow receiver holds its sender back.
-async fn pump(from: &Ready, to: &Ready, loan: &mut Loan<'_>, moved: &Cell<u64>, alive: &impl Fn()) -> io::Result<()> {
+async fn pump(
+    from: &Ready,
+    to: &Ready,
+    loan: &mut Loan<'_>,
+    mut look: Option<Look<'_>>,
+    moved: &Cell<u64>,
+    alive: &impl Fn(),
+) -> io::Result<()> {
     let (mut turns, mut bytes) = (0, 0);
     loop {
-        let mut left = fill(from, loan).await?;
+        let mut left = fill(from, loan, &mut look).await?;
         if left == 0 {
             return Ok(());
         }
         bytes += left;
         let pipe = loan.pipe()?;
         while left > 0 {
-            let drained = to.0.async_io(Interest::WRITABLE, |socket| pipe.drain(socket.std(), left, false)).await?;
+            let mut ready = poll_fn(|cx| to.0.poll_write_ready(cx)).await?;
+            let Ok(drained) = ready.try_io(|socket| pipe.drain(socket.get_ref().std(), left, false)) else { continue };
+            let drained = drained?;
             if drained == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -224,9 +147,11 @@ async fn pump(from: &Ready, to: &Ready, loan: &mut Loan<'_>, moved: &Cell<u64>, 
             moved.set(moved.get() + drained as u64);
             alive();
         }
-        loan.grow_for(moved.get());
+        if moved.get() >= PIPE_LONG_FROM_BYTES {
+            loan.lengthen();
+        }
         turns += 1;
-        if turns >= TUNNEL_TURNS_MAX || bytes >= TUNNEL_TURN_BYTES_MAX {
+        if turns >= PIPE_TURNS_MAX || bytes >= PIPE_TURN_BYTES_MAX {
             (turns, bytes) = (0, 0);
             breathe().await;
         }
@@ -234,14 +159,25 @@ async fn pump(from: &Ready, to: &Ready, loan: &mut Loan<'_>, moved: &Cell<u64>, 
 }
 
 /// Waits for bytes without a pipe, and fills one with those that came; 0 is their end.
-async fn fill(from: &Ready, loan: &mut Loan<'_>) -> io::Result<usize> {
+async fn fill(from: &Ready, loan: &mut Loan<'_>, look: &mut Option<Look<'_>>) -> io::Result<usize> {
     loop {
-        let mut ready = from.0.readable().await?;
-        match ready.try_io(|socket| loan.fill(socket.get_ref().std())) {
+        let mut ready = poll_fn(|cx| from.0.poll_read_ready(cx)).await?;
+        match ready.try_io(|socket| fill_now(socket.get_ref().std(), loan, look)) {
             Ok(filled) => return filled,
             Err(_not_ready_after_all) => loan.rest(),
         }
     }
+}
+
+/// Fills the pipe, which is empty, with what has come. What is looked at goes on in the pieces that were seen.
+fn fill_now(from: &std::net::TcpStream, loan: &mut Loan<'_>, look: &mut Option<Look<'_>>) -> io::Result<usize> {
+    let Some(looking) = look.take() else { return loan.pipe()?.fill(from, PIPE_LONG_BYTES) };
+    let mut seen = [0; TUNNEL_LOOK_BYTES];
+    let filled = from.peek(&mut seen).and_then(|here| loan.pipe()?.fill(from, here));
+    if filled.as_ref().map_or(true, |filled| *filled > 0 && looking(&seen[..*filled])) {
+        *look = Some(looking);
+    }
+    filled
 }
 
 #[cfg(test)]
@@ -285,7 +221,7 @@ mod tests {
         let (most, all) = (moved.iter().max().unwrap(), moved.iter().sum::<u64>());
         // Two ways have a turn each, of which one may be the second half of theirs and the first of the next. Where nobody
         // gave turns, tokio would: after 128 steps of a task, which are four times as many bytes.
-        let turn = 2 * (TUNNEL_TURN_BYTES_MAX + 128 * 1024) as u64;
+        let turn = 2 * (PIPE_TURN_BYTES_MAX + 128 * 1024) as u64;
         let count = moved.len() as u64;
         assert!(all > count * turn / 8, "the tunnel had no work: {all} bytes in {count} turns of others");
         assert!(

@@ -1,5 +1,6 @@
 //! Where a body on its way through ends.
 
+use crate::limits::PIPE_BODY_BYTES_MIN;
 use crate::wire::http1::BodyFraming;
 use crate::wire::http1::ChunkedDecoder;
 use crate::wire::http1::ChunkedError;
@@ -42,6 +43,23 @@ impl Body {
             Body::Length(left) => *left == 0,
             Body::Chunked(decoder) => decoder.ended(),
             Body::UntilClose => false,
+        }
+    }
+
+    /// How many bytes may go on unread now that `moved` have: of a body that is long, all that is left.
+    pub(super) fn unread(&self, moved: u64) -> Option<u64> {
+        match self {
+            Body::Length(left) => (*left >= PIPE_BODY_BYTES_MIN).then_some(*left),
+            // How long it is shows when it has been long.
+            Body::UntilClose => (moved >= PIPE_BODY_BYTES_MIN).then_some(u64::MAX),
+            Body::Chunked(_) => None,
+        }
+    }
+
+    /// So many bytes of it have gone on unread.
+    pub(super) fn passed(&mut self, bytes: u64) {
+        if let Body::Length(left) = self {
+            *left = left.saturating_sub(bytes);
         }
     }
 

@@ -1,5 +1,7 @@
 //! A permitted request on its way to the origin, and its answer on the way back.
 
+mod stream;
+
 use super::account::Account;
 use super::answer as own;
 use super::answer::Reading;
@@ -349,53 +351,6 @@ impl Delivery<'_> {
         self.client.stream.receive_by(state.deadlines.after(state.timeouts().linger));
     }
 
-    async fn upload(&self, body: &mut Body) {
-        let state = self.client.state;
-        let mut buf = state.bodies.take();
-        let mut origin_takes = true;
-        let fault = loop {
-            if body.is_whole() {
-                self.gate.uploaded.set(origin_takes);
-                break None;
-            }
-            buf.clear();
-            let answered = self.gate.answered.get();
-            let within = if answered { state.timeouts().linger } else { state.timeouts().body };
-            let deadline = state.deadlines.after(within).or_earlier(self.until);
-            let (received, back) = self.client.stream.recv(buf, deadline, Wait::Soon).await;
-            buf = back;
-            match received {
-                Ok(0) => break Some(Failure::ClientGone(Phase::Data)),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => break Some(Failure::SlowBody),
-                Err(_) => break Some(Failure::ClientGone(Phase::Data)),
-            }
-            let taken = match body.take(&mut buf) {
-                Ok(taken) => taken,
-                Err(error) => break Some(Failure::BadBody(error)),
-            };
-            self.gate.upload.set(self.gate.upload.get() + taken.payload);
-            self.gate.behind.borrow_mut().extend_from_slice(&buf[taken.bytes..]);
-            buf.truncate(taken.kept);
-            if origin_takes && !self.gate.answered.get() {
-                let (sent, back) = self.origin.send(buf, 0, state.timeouts().body).await;
-                buf = back;
-                // It may have answered already; reading on keeps the way to the client open for that.
-                origin_takes = sent.is_ok();
-                // The time to answer counts from the end of the request.
-                self.origin.receive_by(state.deadlines.after(state.timeouts().answer).or_earlier(self.until));
-            }
-        };
-        state.bodies.give(buf);
-        if let Some(fault) = fault
-            && !self.gate.answered.get()
-        {
-            self.gate.fault.set(Some(fault));
-            // The origin must not take a part for the whole, and the answer need not be waited for.
-            self.origin.end();
-        }
-    }
-
     async fn answer(&self, account: &mut Account<'_>, room: &mut Room) -> Result<Delivered, Stop> {
         let head_bytes = self.read_final_head(room).await?;
         let state = self.client.state;
@@ -522,52 +477,6 @@ impl Delivery<'_> {
         let (sent, out) = self.client.stream.send(out, 0, state.timeouts().body).await;
         state.heads.give(out);
         sent.map_err(|_| Stop::Fail(Failure::ClientGone(Phase::Headers)))
-    }
-
-    /// The rest of the answer's body. True if nothing came behind it.
-    async fn stream(
-        &self,
-        account: &mut Account<'_>,
-        room: &mut Room,
-        body: &mut Body,
-        dechunk: bool,
-        by_close: bool,
-    ) -> Result<bool, Stop> {
-        let state = self.client.state;
-        let mut buf = state.bodies.take();
-        let mut clean = true;
-        while !body.is_whole() {
-            buf.clear();
-            let deadline = state.deadlines.after(state.timeouts().body).or_earlier(self.until);
-            let (received, back) = self.origin.recv(buf, deadline, Wait::Soon).await;
-            buf = back;
-            match received {
-                Ok(0) if body.ends_by_close() => break,
-                Ok(count) if count > 0 => {}
-                ended => return Err(origin_cut(ended.err(), by_close)),
-            }
-            let taken = if dechunk {
-                room.out.clear();
-                let taken = body.take_payload(&buf, &mut room.out);
-                std::mem::swap(&mut buf, &mut room.out);
-                taken.map(|taken| (taken, taken.bytes == room.out.len())).map_err(Failure::BadReplyBody)
-            } else {
-                body.take(&mut buf).map_err(Failure::BadReplyBody).map(|taken| (taken, taken.bytes == buf.len()))
-            };
-            // Nobody knows what the bytes mean from here on: the answer cannot end well.
-            let (taken, all) = taken.map_err(|_| origin_cut(None, by_close))?;
-            clean &= all;
-            if !dechunk {
-                buf.truncate(taken.kept);
-            }
-            let (sent, back) = self.client.stream.send(buf, 0, state.timeouts().body).await;
-            buf = back;
-            sent.map_err(|error| client_cut(&error, by_close))?;
-            account.ended.download += taken.payload;
-            account.update(account.ended.upload + self.gate.upload.get(), account.ended.download);
-        }
-        state.bodies.give(buf);
-        Ok(clean)
     }
 }
 

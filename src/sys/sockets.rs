@@ -104,6 +104,12 @@ pub const CANCELED: i32 = nix::libc::ECANCELED;
 /// `SOCK_CLOEXEC`, for accepts submitted elsewhere.
 pub const CLOSE_ON_EXEC: i32 = nix::libc::SOCK_CLOEXEC;
 
+/// What a poll submitted elsewhere waits for: bytes to receive, or the end of them.
+pub const READABLE: u32 = (nix::libc::POLLIN | nix::libc::POLLRDHUP) as u32;
+
+/// What a poll submitted elsewhere waits for: room to send.
+pub const WRITABLE: u32 = nix::libc::POLLOUT as u32;
+
 /// An address in the kernel's form, for a connect submitted elsewhere.
 #[derive(Debug)]
 pub struct RawAddress(SockaddrStorage);
