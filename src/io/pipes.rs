@@ -1,10 +1,10 @@
 //! The core's pipes: lent while bytes are on their way through the kernel, kept for the next.
 
+use crate::limits::PIPE_BYTES_MIN;
+use crate::limits::PIPE_LONG_BYTES;
 use crate::limits::PIPES_KEPT_MAX;
 use crate::limits::PIPES_LENT_MAX;
 use crate::limits::PIPES_LONG_MAX;
-use crate::limits::PIPE_BYTES_MIN;
-use crate::limits::PIPE_LONG_BYTES;
 use crate::sys::pipes::Pipe;
 use std::cell::Cell;
 use std::cell::RefCell;

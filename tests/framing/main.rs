@@ -1,5 +1,6 @@
 //! HTTP/1.1 as the data path reads and writes it: tables with the RFC's section, models, mutated bytes, and the same on real
 //! sockets in front of an origin that keeps every byte it received.
+mod bodies;
 mod chunked;
 mod corpus;
 mod exchanges;

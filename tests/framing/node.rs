@@ -62,6 +62,11 @@ impl Node {
         Client::connect(self.address)
     }
 
+    /// How many exchanges have ended.
+    pub fn served(&self) -> u64 {
+        self.core.totals().exchanges
+    }
+
     /// Drains the core, ends the log and reads what it says.
     pub fn records(self) -> Vec<Record> {
         self.core.records(Duration::from_secs(10))
@@ -145,6 +150,11 @@ impl Origin {
     pub fn meet(&self) {
         self.arrived.recv_timeout(PATIENCE).expect("the origin comes to where it was to meet");
         self.go_on.send(()).unwrap();
+    }
+
+    /// As [`Origin::received`], in bytes.
+    pub fn received_bytes(&self) -> Vec<Vec<u8>> {
+        self.shared.lock().unwrap().received.clone()
     }
 
     /// All bytes received, of each connection in the order they were made.
