@@ -158,7 +158,7 @@ class Tidegate(Proxy):
 class TidegateTwo(Tidegate):
     """With two data cores."""
 
-    name, cores, core = "tidegate-2", 2, "0,1"
+    name, cores, core = "tidegate-2", 2, "0-1"
 
 
 class Standalone(Tidegate):
