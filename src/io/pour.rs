@@ -156,3 +156,92 @@ impl TcpStream {
         self.std().peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io;
+    use crate::io::Deadlines;
+    use crate::io::Wait;
+    use crate::limits::PIPES_LENT_MAX;
+    use std::io::Read;
+    use std::io::Write;
+    use std::net::TcpListener as StdListener;
+    use std::net::TcpStream as StdStream;
+    use std::rc::Rc;
+
+    #[derive(Default)]
+    struct Sum(u64, u64);
+
+    impl Meter for Sum {
+        fn taken(&mut self, bytes: u64) {
+            self.0 += bytes;
+        }
+
+        fn given(&mut self, bytes: u64) {
+            self.1 += bytes;
+        }
+    }
+
+    /// A peer, and our end of the connection to it.
+    fn connected(deadlines: &Rc<Deadlines>) -> (StdStream, TcpStream) {
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let peer = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        (peer, TcpStream::adopt(listener.accept().unwrap().0, deadlines))
+    }
+
+    fn patience(deadlines: &Deadlines) -> Patience {
+        Patience { within: 5_000, until: deadlines.after(20_000) }
+    }
+
+    #[test]
+    fn as_much_is_poured_as_was_asked_for_and_the_rest_can_be_received() {
+        io::run(64, async {
+            let deadlines = Deadlines::new();
+            let ((mut giver, from), (mut taker, to)) = (connected(&deadlines), connected(&deadlines));
+            let sent: Vec<u8> = (0..3_000_000_u32).map(|number| (number / 7) as u8).collect();
+            let (expected, pipes, mut sum) = (sent.clone(), Pipes::default(), Sum::default());
+            let giving = std::thread::spawn(move || {
+                giver.write_all(&sent).unwrap();
+                giver.write_all(b"behind").unwrap();
+                giver
+            });
+            let taking = std::thread::spawn(move || {
+                let mut got = vec![0; 3_000_000];
+                taker.read_exact(&mut got).unwrap();
+                (taker, got)
+            });
+            pour(&from, &to, &pipes, 3_000_000, patience(&deadlines), &mut sum).await.unwrap();
+            assert_eq!((sum.0, sum.1), (3_000_000, 3_000_000));
+            let (taker, got) = taking.join().unwrap();
+            assert!(got == expected);
+            let (received, buf) = from.recv(Vec::with_capacity(64), deadlines.after(5_000), Wait::Later).await;
+            assert_eq!((received.unwrap(), &buf[..]), (6, &b"behind"[..]));
+            assert!(from.is_at_rest().await && from.is_silent());
+            drop(giving.join().unwrap());
+            let ended = pour(&from, &to, &pipes, u64::MAX, patience(&deadlines), &mut sum).await;
+            assert!(matches!(ended, Err(Dry::Ended)), "{ended:?}");
+            taker.set_nonblocking(true).unwrap();
+            assert!((&taker).read(&mut [0]).is_err(), "nothing but what was asked for went over");
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn without_a_pipe_nothing_is_taken() {
+        io::run(64, async {
+            let deadlines = Deadlines::new();
+            let ((mut giver, from), (_taker, to)) = (connected(&deadlines), connected(&deadlines));
+            giver.write_all(&[7; 1000]).unwrap();
+            let (pipes, mut sum) = (Pipes::default(), Sum::default());
+            let mut lent: Vec<Loan<'_>> = (0..PIPES_LENT_MAX).map(|_| Loan::new(&pipes)).collect();
+            lent.iter_mut().for_each(|loan| assert!(loan.is_usable()));
+            let refused = pour(&from, &to, &pipes, 1000, patience(&deadlines), &mut sum).await;
+            assert!(matches!(refused, Err(Dry::NoPipe)), "{refused:?}");
+            drop(lent);
+            pour(&from, &to, &pipes, 1000, patience(&deadlines), &mut sum).await.unwrap();
+            assert_eq!((sum.0, sum.1), (1000, 1000));
+        })
+        .unwrap();
+    }
+}

@@ -118,18 +118,18 @@ impl Delivery<'_> {
         let (mut buf, mut clean, mut pipes) = (Vec::new(), true, true);
         while !body.is_whole() {
             let poured = match body.unread(account.ended.download) {
-                Some(left) if pipes => self.pour_down(account, body, left).await,
-                _ => Err(Dry::NoPipe),
+                Some(left) if pipes => Some(self.pour_down(account, body, left).await),
+                _ => None,
             };
             match poured {
                 // What came behind the answer is still in its connection.
-                Ok(()) => clean &= self.origin.is_silent(),
-                Err(Dry::Ended) if body.ends_by_close() => break,
-                Err(Dry::Ended) => return Err(origin_cut(None, by_close)),
-                Err(Dry::Giver(error)) => return Err(origin_cut(Some(error), by_close)),
-                Err(Dry::Taker(error)) => return Err(client_cut(&error, by_close)),
-                Err(unpoured @ (Dry::NoPipe | Dry::Arrived)) => {
-                    pipes &= body.unread(account.ended.download).is_none() || matches!(unpoured, Dry::Arrived);
+                Some(Ok(())) => clean &= self.origin.is_silent(),
+                Some(Err(Dry::Ended)) if body.ends_by_close() => break,
+                Some(Err(Dry::Ended)) => return Err(origin_cut(None, by_close)),
+                Some(Err(Dry::Giver(error))) => return Err(origin_cut(Some(error), by_close)),
+                Some(Err(Dry::Taker(error))) => return Err(client_cut(&error, by_close)),
+                Some(Err(Dry::NoPipe)) => pipes = false,
+                None | Some(Err(Dry::Arrived)) => {
                     let how = (dechunk, by_close);
                     if let End::Close = self.carry_down(account, room, body, &mut buf, how, &mut clean).await? {
                         break;
