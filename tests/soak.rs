@@ -29,7 +29,7 @@ use tidegate::sys::sockets;
 /// Clients at once.
 const CLIENTS: u64 = 24;
 /// Descriptors that may stay: the cores' pipes kept for coming tunnels (two each), and a few of the control threads.
-const DESCRIPTORS_KEPT: usize = 2 * tidegate::limits::TUNNEL_PIPES_KEPT_MAX + 16;
+const DESCRIPTORS_KEPT: usize = 2 * tidegate::limits::PIPES_KEPT_MAX + 16;
 
 /// Memory that a stand-alone node may hold in the end beside the pages of its report store, however long it ran: the store's
 /// 100,000 words and the log's last lines for shipping (16 MiB each at most), buffers, and what the allocator holds free. Of
