@@ -293,6 +293,27 @@ pub const PEAK_LOOK_S: u64 = 5;
 pub const PEAK_CONNECTIONS_MIN: u64 = 512;
 /// How often a core tells the journal of refused connections, in milliseconds; the counters count each.
 pub const REFUSALS_TOLD_MS: u64 = 10_000;
+/// Lines of one kind that peers of port 8888 can cause and that are told in that time; more are counted. A cluster that is being set
+/// up is refused for several reasons at several addresses, and each should be read.
+pub const PEER_LINES_TOLD_MAX: u32 = 20;
+/// As much of one file goes into diagnostics, in bytes: the largest policy document fits.
+pub const DIAGNOSTICS_FILE_BYTES_MAX: usize = POLICY_DOCUMENT_BYTES_MAX;
+/// As much of the end of a log goes into diagnostics, in bytes: some thousand requests.
+pub const DIAGNOSTICS_LOG_BYTES_MAX: u64 = 1024 * 1024;
+/// Files of diagnostics, at most; their number is fixed by the code, the bound is for the archive's size.
+pub const DIAGNOSTICS_FILES_MAX: usize = 32;
+/// Entries of one folder that diagnostics list.
+pub const DIAGNOSTICS_ENTRIES_MAX: usize = 1_000;
+/// The largest archive of diagnostics, in bytes, once compressed: what is larger is refused in words rather than sent.
+pub const DIAGNOSTICS_ARCHIVE_BYTES_MAX: usize = 32 * 1024 * 1024;
+const _: () = assert!(DIAGNOSTICS_ARCHIVE_BYTES_MAX / 3 * 4 < CONTROL_ANSWER_BYTES_MAX);
+const _: () = assert!(DIAGNOSTICS_LOG_BYTES_MAX <= DIAGNOSTICS_FILE_BYTES_MAX as u64);
+/// As much of a file below /proc is read to know the host, in bytes: a few processors of /proc/cpuinfo.
+pub const KERNEL_FILE_BYTES_MAX: usize = 64 * 1024;
+/// The last messages a node keeps in memory, for diagnostics: a day of a healthy node, some minutes of a sick one.
+pub const MESSAGES_KEPT_MAX: usize = 500;
+/// As much of each is kept, in characters.
+pub const MESSAGE_CHARS_MAX: usize = 1_000;
 /// Orders that may wait in a core's mailbox; they come from one publisher and one main thread.
 pub const CORE_MAILBOX_MAX: usize = 16;
 /// The size of the buffers heads are read into and written from, in bytes; a longer head grows its buffer to
@@ -597,6 +618,8 @@ pub const PORTAL_ACTION_SECONDS_MAX: u64 = 60;
 pub const PORTAL_LINES_NUMBERED_MAX: usize = 20_000;
 /// Complaints that a page lists; the rest is counted.
 pub const PORTAL_COMPLAINTS_MAX: usize = 200;
+/// Seconds that a restart is said to take once nothing is under way any more: the node's own start, and a page's next look.
+pub const PORTAL_START_SECONDS: u64 = 2;
 /// Versions that the history page lists.
 pub const PORTAL_HISTORY_ROWS_MAX: u32 = 200;
 

@@ -124,7 +124,7 @@ fn enc(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-const PAGES: [(&str, &str); 12] = [
+const PAGES: [(&str, &str); 16] = [
     ("/nodes", "edge-1"),
     ("/policy", "access_restriction"),
     ("/explain", "Client address"),
@@ -133,6 +133,10 @@ const PAGES: [(&str, &str); 12] = [
     ("/support/params", "LISTEN_PORT"),
     ("/support/restart", "Back the configuration up first?"),
     ("/verify", "timedatectl"),
+    ("/support/kernel", "sysctl -w net.core.somaxconn=4096"),
+    ("/support/diagnostics", "personal data"),
+    ("/support/version", "What changed"),
+    ("/support/restart/progress", "No restart is under way"),
     ("/nodes/rows", "12-3fa9c1d2e0b4"),
     ("/policy/history", "Let accounting reach the bank"),
     ("/policy/edit", "Edit policy"),
@@ -406,8 +410,42 @@ async fn restart_asks_about_the_backup_and_does_as_told() {
     assert!(!browser.asked().iter().any(Action::changes));
     for (answer, backup) in [("yes", true), ("no", false)] {
         browser.get("/support/restart").await;
-        browser.submit("/support/restart", &[("backup", answer)]).await.says("The node restarts now");
+        let page = browser.submit("/support/restart", &[("backup", answer)]).await;
+        page.says("The node restarts now").says("Draining 12 connections, for 10 s at most.");
+        // Without script the page asks for itself again, and with it the script knows where to ask.
+        page.says("url=/support/restart/progress").says("data-restart=\"/support/restart/state\"");
         assert_eq!(browser.asked().pop(), Some(Action::Restart { backup }));
+    }
+    browser.get("/support/restart/progress").await.says("Draining 12 connections");
+    let state = browser.get("/support/restart/state").await;
+    assert_eq!(state.header(header::CONTENT_TYPE), "application/json");
+    state.says("\"back_in_s\":12");
+}
+
+#[tokio::test]
+async fn nobody_learns_of_a_restart_without_a_session_and_no_restart_is_no_progress() {
+    let mut browser = Browser::logged_in("master").await;
+    assert_eq!(browser.get("/support/restart/state").await.status, StatusCode::NO_CONTENT);
+    browser.cookie.clear();
+    assert_eq!(browser.get("/support/restart/state").await.status, StatusCode::UNAUTHORIZED);
+    let page = browser.get("/support/restart/progress").await;
+    assert_eq!(page.header(header::LOCATION), "/login?next=%2Fsupport%2Frestart%2Fprogress");
+}
+
+#[tokio::test]
+async fn diagnostics_are_a_download_for_a_form_of_this_session_and_the_log_only_if_asked_for() {
+    let mut browser = Browser::logged_in("master").await;
+    let forged = browser.post("/support/diagnostics", &[("with_log", "yes")]).await;
+    assert_eq!(forged.status, StatusCode::FORBIDDEN);
+    assert_eq!(browser.asked().iter().filter(|action| matches!(action, Action::Diagnostics { .. })).count(), 0);
+    for (fields, with_log) in [(&[][..], false), (&[("with_log", "yes")][..], true)] {
+        browser.get("/support/diagnostics").await;
+        let page = browser.submit("/support/diagnostics", fields).await;
+        assert_eq!((page.status, page.text.as_str()), (StatusCode::OK, "an archive"));
+        assert_eq!(page.header(header::CONTENT_TYPE), "application/gzip");
+        let named = "attachment; filename=\"tidegate-diagnostics-harbour.tar.gz\"";
+        assert_eq!(page.header(header::CONTENT_DISPOSITION), named);
+        assert_eq!(browser.asked().pop(), Some(Action::Diagnostics { with_log }));
     }
 }
 

@@ -17,7 +17,7 @@ const USER: &str = "ada";
 const PASSWORD: &str = "correct horse battery";
 
 /// Every page of a master, for whoever is logged in.
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 16] = [
     "/nodes",
     "/nodes/rows",
     "/policy",
@@ -30,6 +30,10 @@ const PAGES: [&str; 12] = [
     "/support/params",
     "/support/restart",
     "/verify",
+    "/support/kernel",
+    "/support/diagnostics",
+    "/support/version",
+    "/support/restart/progress",
 ];
 
 /// One person's browser at one node's portal.
@@ -214,6 +218,7 @@ fn a_form_without_its_token_changes_nothing(browser: &Browser, cluster: &Cluster
             ("/policy/rollback", vec![("to", "2"), ("comment", "x")]),
             ("/support/params", vec![("was.LOG_LEVEL", "info"), ("param.LOG_LEVEL", "debug")]),
             ("/support/restart", vec![("backup", "no")]),
+            ("/support/diagnostics", vec![("with_log", "yes")]),
             ("/logout", vec![("next", "/")]),
         ] {
             let fields: Vec<(&str, &str)> = fields.into_iter().chain(token.map(|token| ("csrf", token))).collect();

@@ -21,7 +21,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("cluster", "base limits wire record settings sys policy tls log store"),
     ("store", "base limits record sys policy tls report"),
     ("report", "base limits record store"),
-    ("admin", "base limits policy report cluster"),
+    ("admin", "base limits sys policy report cluster"),
     ("portal", "base limits tls policy report cluster admin"),
     ("cli", "base limits settings sys policy report cluster admin tls"),
     ("daemon", "*"),
@@ -49,6 +49,7 @@ const AT_HOME: &[(&str, &str, &str)] = &[
     ("hickory_", "src/proxy/upstream/", "ask proxy::upstream::resolve"),
     ("rkyv", "src/base/archive.rs src/policy/", "take a Verified<T>"),
     ("argon2", "src/store/admins.rs", "ask store::admins"),
+    ("flate2", "src/daemon/tarball.rs", "give the tarball a verb for it"),
     ("zstd::", "src/cluster/", "compress where things travel"),
     ("Instant::now", "src/base/clock.rs", "take `now` as an argument, or Mono::now()"),
     ("SystemTime::now", "src/base/clock.rs", "take `now` as an argument, or Wall::now()"),
@@ -177,6 +178,26 @@ fn every_format_has_its_page() {
         ["startup-ini", "policy-document", "snapshot", "record-spool", "extended-log", "cursor", "record-batch"];
     let missing = pages.iter().map(|page| format!("docs/formats/{page}.md")).filter(|path| !Path::new(path).exists());
     assert_none(missing.map(|path| format!("{path}:1: write the page of this format")).collect());
+}
+
+/// Whoever searches the journal by EVENT finds each in the page, and nothing in the page in vain.
+#[test]
+fn every_event_of_the_journal_is_explained() {
+    let page = fs::read_to_string("docs/journal.md").expect("docs/journal.md explains the journal");
+    let mut said = Vec::new();
+    let complaints = for_each_line(|_, line| {
+        let (_, rest) = line.split_once("event = \"")?;
+        let name = rest.split('"').next().unwrap_or_default().to_string();
+        said.push(name.clone());
+        (!page.contains(&format!("`{name}`")))
+            .then(|| format!("the event `{name}` is not in docs/journal.md: explain it"))
+    });
+    assert_none(complaints);
+    let (_, events) = page.split_once("## Events").expect("the page has a section Events");
+    let rows = events.lines().filter(|line| line.starts_with("| `"));
+    let named = rows.flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2));
+    let idle = named.filter(|name| !said.iter().any(|said| said == name));
+    assert_none(idle.map(|name| format!("docs/journal.md:1: nothing says the event `{name}` any more")).collect());
 }
 
 /// The checks themselves are checked on a planted fault.

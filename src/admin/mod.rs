@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub use crate::policy::Complaint;
+pub use crate::sys::kernel_checks::Finding as KernelCheck;
+pub use crate::sys::kernel_checks::Verdict;
 
 use crate::cluster::Counters;
 use crate::cluster::MasterLink;
@@ -24,6 +26,13 @@ pub enum Action {
     Nodes,
     /// Walk the checklist: one line a check, passed or what to do.
     Verify,
+    /// What of the kernel and the host matters to the node, with the command that mends what is amiss.
+    Kernel,
+    /// Gather what a support desk asks for into one file. No secrets are in it.
+    Diagnostics {
+        /// Also the last lines of extended.log and config.log: they say who went where.
+        with_log: bool,
+    },
     /// The policy document of `version`, or the one in force.
     PolicyShow {
         /// A version of the history; absent: the one in force.
@@ -128,6 +137,7 @@ impl Action {
             Action::Drain { .. } | Action::Undrain { .. } => true,
             Action::Health { .. } | Action::ProxyScript { .. } => false,
             Action::Status | Action::Nodes | Action::Verify | Action::PolicyShow { .. } => false,
+            Action::Kernel | Action::Diagnostics { .. } => false,
             Action::PolicyCheck { .. } | Action::PolicyDiff { .. } | Action::PolicyLog { .. } => false,
             Action::Explain(_) | Action::Report(_) | Action::ParamsShow | Action::Login { .. } => false,
         }
@@ -205,6 +215,13 @@ pub enum Outcome {
         /// One a check, in order.
         checks: Vec<Check>,
     },
+    /// To Kernel.
+    Kernel {
+        /// One a check, in order.
+        checks: Vec<KernelCheck>,
+    },
+    /// To Diagnostics.
+    Diagnostics(Box<Diagnostics>),
     /// To PolicyShow.
     Policy(PolicyText),
     /// To PolicyCheck: the document would compile if `complaints` is empty.
@@ -414,6 +431,28 @@ pub struct Check {
     pub passed: bool,
     /// What was seen and, if it does not hold, what to do.
     pub words: String,
+}
+
+/// What a support desk asks for, in one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnostics {
+    /// What to call it: node and time are in the name.
+    pub file_name: String,
+    /// A gzipped tar archive, in base64.
+    pub archive: String,
+    /// What is in it.
+    pub contents: Vec<DiagnosticsFile>,
+}
+
+/// One file of [`Diagnostics`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiagnosticsFile {
+    /// Its name inside the archive.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// What it says.
+    pub about: String,
 }
 
 /// A policy document with its version.

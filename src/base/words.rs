@@ -1,4 +1,4 @@
-//! Words for people that several faces share: byte counts, and the word that was probably meant.
+//! Words for people that several faces share: byte counts, the word that was probably meant, text that steers no terminal.
 
 /// `512 B`, `1.5 MiB`, `3.0 GiB`.
 pub fn bytes(count: u64) -> String {
@@ -14,6 +14,20 @@ pub fn bytes(count: u64) -> String {
         unit += 1;
     }
     format!("{value:.1} {}", UNITS[unit])
+}
+
+/// The text with every control and direction-changing character made visible: a URL must not be able to move the cursor.
+pub fn tame(text: &str) -> String {
+    let harmless =
+        |c: char| c == '\t' || !(c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
+    text.chars().fold(String::with_capacity(text.len()), |mut tamed, c| {
+        if harmless(c) {
+            tamed.push(c);
+        } else {
+            tamed.extend(c.escape_unicode());
+        }
+        tamed
+    })
 }
 
 /// The known word closest to `word`, if it is close enough to be a slip: a quarter of its letters and one more.

@@ -103,6 +103,25 @@ pub enum Command {
     ///
     /// Exits with 1 if a check does not hold.
     Verify,
+    /// Show what of the kernel and the host matters to the node, and the command that mends what is amiss
+    ///
+    /// Looks at the host itself if no node runs: it may be why none does. Exits with 1 if something hurts.
+    Kernel,
+    /// Gather what a support desk asks for into one file
+    ///
+    /// Status, checklist, kernel checks, startup params, policy with its history, the last messages, figures from /proc and sizes of
+    /// files, in a .tar.gz that lists its contents. No secrets are in it. Who went where is left out unless --with-log.
+    #[command(after_long_help = "Examples:
+  tidegate diagnostics
+  tidegate diagnostics -o /tmp/node.tar.gz --with-log")]
+    Diagnostics {
+        /// Write to this file, which must not exist yet (default: named after node and time, in this folder)
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Also the last lines of extended.log and config.log: personal data
+        #[arg(long)]
+        with_log: bool,
+    },
     /// Read the startup params again and put in force what needs no restart
     ///
     /// The node does so by itself when the file changes; this waits until it is done, and tells what is wrong with the file.

@@ -5,6 +5,7 @@ use crate::admin::ExplainQuestion;
 use crate::admin::Outcome;
 use crate::admin::Refused;
 use crate::admin::RefusedKind;
+use crate::admin::Verdict;
 use crate::base::clock::Wall;
 use crate::base::durable;
 use crate::cli::args::Admin;
@@ -39,6 +40,8 @@ pub fn run(ask: &Ask, command: Command) -> ExitCode {
         Command::Status => status(ask, &socket),
         Command::Lb(lb) => lb::run(ask, &socket, lb),
         Command::Drain { node, wait } => draining::drain(ask, &socket, node, wait),
+        Command::Kernel => kernel(ask, &socket),
+        Command::Diagnostics { output, with_log } => diagnostics(ask, &socket, output, with_log),
         Command::Policy(Policy::Show { version }) => show_policy(ask, &socket, version),
         Command::Policy(Policy::Export { version, output }) => export(ask, &socket, version, output.as_deref()),
         other => match action(other) {
@@ -162,6 +165,7 @@ pub fn finish(ask: &Ask, answer: Answered) -> ExitCode {
 fn holds(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Verify { checks } => checks.iter().all(|check| check.passed),
+        Outcome::Kernel { checks } => checks.iter().all(|check| check.verdict < Verdict::Hurts),
         Outcome::Checked { complaints } | Outcome::Diff { complaints, .. } => complaints.is_empty(),
         _ => true,
     }
@@ -234,6 +238,36 @@ fn show_policy(ask: &Ask, socket: &Path, version: Option<u64>) -> ExitCode {
         }
         answer => finish(ask, answer),
     }
+}
+
+/// The node looks, since its limits are what counts; without one, this process does.
+fn kernel(ask: &Ask, socket: &Path) -> ExitCode {
+    match control::ask(socket, &Action::Kernel) {
+        Err(error) if error.is_no_node() && ask.control.is_none() => {
+            let _ = writeln!(io::stderr(), "tidegate: no node runs here; looking at the host without one");
+            finish(ask, Ok(Ok(Outcome::Kernel { checks: local::kernel() })))
+        }
+        answer => finish(ask, answer),
+    }
+}
+
+fn diagnostics(ask: &Ask, socket: &Path, output: Option<PathBuf>, with_log: bool) -> ExitCode {
+    let diagnostics = match control::ask(socket, &Action::Diagnostics { with_log }) {
+        Ok(Ok(Outcome::Diagnostics(diagnostics))) => *diagnostics,
+        Ok(Ok(_)) => return fail("the node answered something else than diagnostics; use the command of its version"),
+        other => return refuse(ask, other),
+    };
+    let path = match local::keep_diagnostics(&diagnostics, output) {
+        Ok(path) => path,
+        Err(words) => return fail(&words),
+    };
+    if ask.json {
+        let file = path.display().to_string();
+        return print_json(&serde_json::json!({ "file": file, "contents": diagnostics.contents }), true);
+    }
+    let mut paper = Paper::new(colour(&io::stdout()));
+    show::diagnostics(&mut paper, &path, &diagnostics);
+    put(paper.into_text().as_bytes())
 }
 
 fn export(ask: &Ask, socket: &Path, version: Option<u64>, output: Option<&Path>) -> ExitCode {

@@ -1,10 +1,16 @@
 //! What the command line does by itself: reads documents and passwords, checks a document without a node, makes a key.
 
+use crate::admin::Diagnostics;
+use crate::admin::KernelCheck;
 use crate::cli::paper::tame;
 use crate::limits;
 use crate::policy;
 use crate::policy::Complaint;
 use crate::policy::Folder;
+use crate::settings;
+use crate::sys::kernel::Host;
+use crate::sys::kernel_checks;
+use crate::sys::kernel_checks::Needs;
 use crate::sys::terminal;
 use crate::tls::activation::ActivationKey;
 use std::fs;
@@ -15,6 +21,7 @@ use std::io::Read;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::path::PathBuf;
 
 /// The text of a policy document; `-` is standard input.
 pub fn document(file: &Path) -> Result<String, String> {
@@ -45,6 +52,39 @@ pub fn document(file: &Path) -> Result<String, String> {
 /// Compiles a document here; list files are looked for beside it.
 pub fn check(file: &Path, document: &str) -> Vec<Complaint> {
     policy::compile(document, 1, &Folder::of_document(file)).err().unwrap_or_default()
+}
+
+/// Looks at the host as the node of this host's startup.ini, or one with nothing said, would need it.
+pub fn kernel() -> Vec<KernelCheck> {
+    let needs = settings::load(Path::new(settings::DEFAULT_FILE)).map_or_else(
+        |_| Needs { open_files: 65_536, ..Needs::default() },
+        |loaded| Needs {
+            open_files: loaded.settings.max_fds,
+            connections: loaded.settings.max_connections,
+            ports: vec![loaded.settings.listen_port, loaded.settings.portal_port],
+        },
+    );
+    kernel_checks::walk(&Host::this(), &needs)
+}
+
+/// Writes diagnostics to a new file that only its owner can read; answers which.
+pub fn keep_diagnostics(diagnostics: &Diagnostics, output: Option<PathBuf>) -> Result<PathBuf, String> {
+    // Of what the node called it only the name is taken, never a folder.
+    let name = Path::new(&diagnostics.file_name).file_name().unwrap_or("tidegate-diagnostics.tar.gz".as_ref());
+    let path = output.unwrap_or_else(|| PathBuf::from(name));
+    let archive = data_encoding::BASE64
+        .decode(diagnostics.archive.as_bytes())
+        .map_err(|error| format!("the node's archive cannot be read ({error}); use the command of its version"))?;
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|mut file| file.write_all(&archive));
+    match written {
+        Ok(()) => Ok(path),
+        Err(error) => Err(format!("writing {} failed: {error}; name another file with --output", path.display())),
+    }
 }
 
 /// A new activation key, to a file that only its owner can read or to standard output.

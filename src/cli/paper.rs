@@ -1,5 +1,7 @@
 //! What is printed: aligned tables, colour on a terminal only, nothing from outside that could steer a terminal.
 
+pub use crate::base::words::tame;
+
 use std::fmt::Write;
 
 /// A page of text in the making.
@@ -119,20 +121,6 @@ impl Paper {
         };
         if self.colour && !text.is_empty() { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_string() }
     }
-}
-
-/// The text with every control and direction-changing character made visible: a URL must not be able to move the cursor.
-pub fn tame(text: &str) -> String {
-    let harmless =
-        |c: char| c == '\t' || !(c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
-    text.chars().fold(String::with_capacity(text.len()), |mut tamed, c| {
-        if harmless(c) {
-            tamed.push(c);
-        } else {
-            tamed.extend(c.escape_unicode());
-        }
-        tamed
-    })
 }
 
 #[cfg(test)]

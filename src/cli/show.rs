@@ -1,12 +1,15 @@
 //! The node's answers for human eyes, one function an outcome.
 
 use crate::admin::Check;
+use crate::admin::Diagnostics;
+use crate::admin::KernelCheck;
 use crate::admin::Outcome;
 use crate::admin::Param;
 use crate::admin::PolicyVersion;
 use crate::admin::Refused;
 use crate::admin::Status;
 use crate::admin::Unfit;
+use crate::admin::Verdict;
 use crate::base::words::bytes;
 use crate::cli::paper::Cell;
 use crate::cli::paper::Ink;
@@ -18,6 +21,7 @@ use crate::cluster::NodeRow;
 use crate::policy::Complaint;
 use crate::report::Answer;
 use crate::report::Rank;
+use std::path::Path;
 
 /// An outcome as a page.
 pub fn outcome(paper: &mut Paper, outcome: &Outcome) {
@@ -27,6 +31,9 @@ pub fn outcome(paper: &mut Paper, outcome: &Outcome) {
         Outcome::ProxyScript { script } => paper.block(script),
         Outcome::Nodes { nodes: rows } => nodes(paper, rows),
         Outcome::Verify { checks } => verify(paper, checks),
+        Outcome::Kernel { checks } => kernel(paper, checks),
+        // What goes into a file is written there; the command shows its contents by itself.
+        Outcome::Diagnostics(diagnostics) => contents(paper, diagnostics),
         Outcome::Policy(policy) => paper.block(&policy.document),
         Outcome::Checked { complaints: found } if found.is_empty() => paper.line("The document has no fault."),
         Outcome::Checked { complaints: found } => complaints(paper, found),
@@ -173,6 +180,34 @@ pub fn nodes(paper: &mut Paper, rows: &[NodeRow]) {
             paper.inked(&format!("! {}: {words}", row.name), Ink::Red);
         }
     }
+}
+
+fn kernel(paper: &mut Paper, checks: &[KernelCheck]) {
+    let mark = |verdict| match verdict {
+        Verdict::Good => cell("good").ink(Ink::Green),
+        Verdict::Unknown => cell("unknown").ink(Ink::Dim),
+        Verdict::Advice => cell("advice"),
+        Verdict::Hurts => cell("HURTS").ink(Ink::Red),
+    };
+    let rows = checks.iter().map(|check| vec![mark(check.verdict), cell(&check.name), cell(&check.found)]);
+    paper.table(&rows.collect::<Vec<_>>());
+    for check in checks.iter().filter(|check| !check.remedy.is_empty()) {
+        paper.heading(&check.name);
+        paper.line(&check.why);
+        paper.line(&format!("  {}", check.remedy));
+    }
+}
+
+/// Where diagnostics went and what is in them.
+pub fn diagnostics(paper: &mut Paper, path: &Path, diagnostics: &Diagnostics) {
+    paper.line(&format!("Wrote {}, readable by you alone:", path.display()));
+    contents(paper, diagnostics);
+}
+
+fn contents(paper: &mut Paper, diagnostics: &Diagnostics) {
+    let rows =
+        diagnostics.contents.iter().map(|file| vec![cell(&file.name), number(bytes(file.bytes)), cell(&file.about)]);
+    paper.table(&rows.collect::<Vec<_>>());
 }
 
 fn verify(paper: &mut Paper, checks: &[Check]) {

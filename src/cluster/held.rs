@@ -64,7 +64,7 @@ pub fn load(state_dir: &Path) -> Option<HeldSnapshot> {
                     path.display(),
                     entry.name
                 );
-                tracing::error!("{words}");
+                tracing::error!(event = "policy-kept", "{words}");
                 troubles.push(words);
             }
         }

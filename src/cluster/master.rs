@@ -1,6 +1,8 @@
 //! The cluster service of the master: slaves say hello, hold a poll for the next policy, fetch it, and bring records.
 
+use crate::base::clock::Mono;
 use crate::base::clock::Wall;
+use crate::base::seldom::Seldom;
 use crate::cluster::NodeRow;
 use crate::cluster::Refusal;
 use crate::cluster::balancer;
@@ -23,6 +25,8 @@ use crate::limits::CLUSTER_BATCH_MS;
 use crate::limits::CLUSTER_INGESTS_MAX;
 use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
 use crate::limits::CLUSTER_REQUEST_MS;
+use crate::limits::PEER_LINES_TOLD_MAX;
+use crate::limits::REFUSALS_TOLD_MS;
 use crate::limits::SNAPSHOT_ZSTD_LEVEL;
 use crate::policy::Rights;
 use crate::policy::Snapshot;
@@ -68,6 +72,8 @@ pub struct MasterService {
     roster: Mutex<Roster>,
     packed: tokio::sync::Mutex<Option<Arc<Packed>>>,
     ingests: Arc<Semaphore>,
+    /// Refusals that callers can make it tell.
+    lines: Seldom,
 }
 
 impl MasterService {
@@ -77,6 +83,7 @@ impl MasterService {
             roster: Mutex::new(Roster::new(&config.node, config.build.clone())),
             packed: tokio::sync::Mutex::new(None),
             ingests: Arc::new(Semaphore::new(CLUSTER_INGESTS_MAX)),
+            lines: Seldom::new(PEER_LINES_TOLD_MAX, REFUSALS_TOLD_MS),
             config,
         })
     }
@@ -98,7 +105,7 @@ impl MasterService {
             HandshakeFault::KeyMismatch => Refusal::KeyMismatch,
             HandshakeFault::Clock => Refusal::ClocksApart,
             HandshakeFault::Other(what) => {
-                tracing::debug!("cluster handshake with {from}: {what}");
+                tracing::debug!(event = "handshake-failed", peer = %from.ip(), "cluster handshake with {from}: {what}");
                 return;
             }
         };
@@ -130,8 +137,17 @@ impl MasterService {
 
     fn remember_refused(&self, address: IpAddr, node: &str, version: &str, why: Refusal) {
         let words = why.words();
-        if self.roster().remember_refused(address, node, version, why, Wall::now()) {
-            tracing::warn!("refused the node {node:?} at {address}. {words}");
+        let news = self.roster().remember_refused(address, node, version, why, Wall::now());
+        // A caller with many addresses is news each time.
+        if news && let Some(untold) = self.lines.ask(Mono::now()) {
+            tracing::warn!(
+                event = "node-refused",
+                slave = %node,
+                peer = %address,
+                // Each refusal's words begin with its name.
+                error = words.split(':').next().unwrap_or_default(),
+                "refused the node {node:?} at {address}. {words}{untold}"
+            );
         }
     }
 
@@ -216,7 +232,16 @@ async fn hello(State(master): Service, Extension(visitor): Who, body: Body) -> R
         master.remember_refused(visitor.address, &hello.node, &hello.build.version, why.clone());
         return Err(Fault::Refused(why));
     }
-    tracing::info!("the slave {} at {} joined with snapshot {}", hello.node, visitor.address, hello.snapshot);
+    tracing::info!(
+        event = "node-joined",
+        slave = %hello.node,
+        peer = %visitor.address,
+        snapshot = %hello.snapshot,
+        "the slave {} at {} joined with snapshot {}",
+        hello.node,
+        visitor.address,
+        hello.snapshot
+    );
     Ok(message(&HelloReply::Welcome(Welcome {
         session,
         master: master.config.node.clone(),
@@ -385,7 +410,11 @@ impl IntoResponse for Fault {
             Fault::NotFound => (StatusCode::NOT_FOUND, "not the current snapshot: poll again").into_response(),
             Fault::Bad(words) => (StatusCode::BAD_REQUEST, protocol::fitting(&words)).into_response(),
             Fault::Failed(words) => {
-                tracing::error!("serving a slave: {words}");
+                // Of the process, not of one service: an answer knows no service.
+                static LINES: Seldom = Seldom::new(PEER_LINES_TOLD_MAX, REFUSALS_TOLD_MS);
+                if let Some(untold) = LINES.ask(Mono::now()) {
+                    tracing::error!(event = "store-trouble", "serving a slave: {words}{untold}");
+                }
                 (StatusCode::SERVICE_UNAVAILABLE, protocol::fitting(&words)).into_response()
             }
         }

@@ -93,7 +93,7 @@ pub async fn ship<S: Source, K: Sink>(source: S, mut sink: K, status: watch::Sen
             new
         });
         if new {
-            tracing::warn!("{words}");
+            tracing::warn!(event = "shipping-trouble", "{words}");
         }
         tokio::time::sleep(backoff.failed()).await;
     }

@@ -158,7 +158,7 @@ impl Sidecar {
     async fn follow(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Trouble> {
         let mut connection = Connection::open(&self.config.master).await?;
         let welcome = self.hello(&mut connection).await?;
-        tracing::info!("joined the master {} at {}", welcome.master, self.config.master.address);
+        tracing::info!(event = "master-joined", master = %self.config.master.address, "joined the master {} at {}", welcome.master, self.config.master.address);
         self.session.send_replace(Some(welcome.session.clone()));
         backoff.worked();
         loop {
@@ -253,14 +253,14 @@ impl Sidecar {
         }
         match self.enforce(accepted(answer)?, hash).await {
             Ok(()) => {
-                tracing::info!("policy {} of the master is in force", self.current.name());
+                tracing::info!(event = "policy-in-force", snapshot = %self.current.name(), "policy {} of the master is in force", self.current.name());
                 self.retry_ms = CLUSTER_RETRY_MS_MIN;
                 self.settle(String::new());
             }
             Err(what) => {
                 let words = format!("Policy {} not taken, {} kept: {what}.", reply.snapshot, self.current.name());
                 if words != self.policy_trouble {
-                    tracing::error!("{words}");
+                    tracing::error!(event = "policy-kept", snapshot = %self.current.name(), "{words}");
                 }
                 self.retry_ms = (self.retry_ms * 2).min(CLUSTER_RETRY_MS_MAX);
                 self.settle(words);
@@ -292,7 +292,7 @@ impl Sidecar {
         let kept = tokio::task::spawn_blocking(move || held::make_current(&state_dir, &snapshot, synced)).await;
         if let Err(error) = kept.map_err(std::io::Error::other).and_then(|kept| kept) {
             // It is in force; after a restart with the master away the one before would be. Worth a line, no more.
-            tracing::warn!("noting {} as the policy in force: {error}", self.current.name());
+            tracing::warn!(event = "policy-not-noted", snapshot = %self.current.name(), "noting {} as the policy in force: {error}", self.current.name());
         }
         Ok(())
     }
@@ -303,7 +303,7 @@ impl Sidecar {
         let skew_ms = self.skew_us / 1_000;
         let words = skew_words(skew_ms);
         if !words.is_empty() && before.is_empty() {
-            tracing::warn!("{words}");
+            tracing::warn!(event = "clock-skew", master = %self.config.master.address, "{words}");
         }
         let trouble = join_words(&self.policy_trouble, &words);
         let in_step = master_snapshot == self.current.name();
@@ -329,7 +329,7 @@ impl Sidecar {
         let words = trouble.to_string();
         let known = { self.link.borrow().trouble == words };
         if !known {
-            tracing::warn!("{words}. This node goes on with policy {}", self.current.name());
+            tracing::warn!(event = "master-lost", master = %self.config.master.address, "{words}. This node goes on with policy {}", self.current.name());
         }
         self.link.send_modify(|link| {
             link.up = false;

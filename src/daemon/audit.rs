@@ -44,7 +44,11 @@ impl Audit {
         let time = jiff::Timestamp::from_microsecond(Wall::now().0).unwrap_or_default().to_string();
         let line = line(&[&time, &self.node, who, name, arguments, outcome]);
         if let Err(error) = self.append(&line) {
-            tracing::error!("writing {}: {error}; {name} by {who} is not in it", self.path.display());
+            tracing::error!(
+                event = "config-log-trouble",
+                "writing {}: {error}; {name} by {who} is not in it",
+                self.path.display()
+            );
         }
     }
 
@@ -85,6 +89,8 @@ fn words(action: &Action) -> (&'static str, String) {
         Action::Status => ("status", String::new()),
         Action::Nodes => ("nodes", String::new()),
         Action::Verify => ("verify", String::new()),
+        Action::Kernel => ("kernel", String::new()),
+        Action::Diagnostics { with_log } => ("diagnostics", format!("with log {with_log}")),
         Action::PolicyShow { .. } => ("policy-show", String::new()),
         Action::PolicyCheck { .. } => ("policy-check", String::new()),
         Action::PolicyDiff { .. } => ("policy-diff", String::new()),

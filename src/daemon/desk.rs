@@ -5,6 +5,8 @@ use super::audit::Audit;
 use super::backup;
 use super::drain::Drain;
 use super::health;
+use super::diagnostics;
+use super::kernel;
 use super::params::Params;
 use super::policy_desk::PolicyDesk;
 use super::publish::Publisher;
@@ -142,12 +144,17 @@ impl NodeDesk {
                 Ok(()) => self.do_it(&actor, &action).await,
                 Err(refused) => Err(refused),
             };
-            if action.changes() || (is_an_attempt(&action) && result.is_err()) {
+            if action.changes() || takes_away(&action) || (is_an_attempt(&action) && result.is_err()) {
                 self.audit.note(&actor, &action, result.as_ref().map(drop));
             }
             result
         })
     }
+}
+
+/// What changes nothing here, yet leaves the node with somebody: who took it is worth a line.
+fn takes_away(action: &Action) -> bool {
+    matches!(action, Action::Diagnostics { .. })
 }
 
 /// A login that somebody typed; with empty fields the login page asks whether there is any administrator.
@@ -176,6 +183,8 @@ impl NodeDesk {
             Action::Status => Ok(Outcome::Status(Box::new(self.status()))),
             Action::Nodes => Ok(Outcome::Nodes { nodes: self.nodes() }),
             Action::Verify => Ok(Outcome::Verify { checks: verify::walk(self).await }),
+            Action::Kernel => Ok(Outcome::Kernel { checks: kernel::look(self) }),
+            Action::Diagnostics { with_log } => diagnostics::gather(self, *with_log).await,
             Action::PolicyShow { version } => self.policy.show(*version),
             Action::PolicyCheck { document } => self.policy.check(document).await,
             Action::PolicyDiff { document } => self.policy.diff(document).await,
@@ -244,7 +253,7 @@ impl NodeDesk {
     }
 
     /// This node, and on a master its slaves.
-    fn nodes(&self) -> Vec<NodeRow> {
+    pub fn nodes(&self) -> Vec<NodeRow> {
         let status = self.status();
         let own = NodeRow {
             name: status.node,

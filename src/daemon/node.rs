@@ -9,6 +9,7 @@ use super::doors::Doors;
 use super::drain::Drain;
 use super::health;
 use super::journal::Journal;
+use super::kernel;
 use super::params;
 use super::params::Params;
 use super::policy_desk::PolicyDesk;
@@ -128,9 +129,11 @@ impl Node {
     fn start(config: &Path, settings: Settings, notify: Notify, passed: Vec<Passed>) -> Result<Node, String> {
         let started = Mono::now();
         let keeper = notify.has_keeper().then(process::parent);
-        let journal = Journal::start(params::level(settings.log_level));
-        tracing::info!("tidegate {} starts as {} {}", VERSION, settings.role, settings.node_name);
+        let journal =
+            Journal::start(params::level(settings.log_level), &settings.node_name, &settings.role.to_string());
+        tracing::info!(event = "start", "tidegate {} starts as {} {}", VERSION, settings.role, settings.node_name);
         prepare_host(&settings)?;
+        kernel::tell(&settings);
         let runtime = control_runtime()?;
         let _inside = runtime.enter();
 
@@ -220,7 +223,7 @@ impl Node {
     /// Serves until told to go, then lets what is under way end.
     fn live(mut self) -> Result<End, String> {
         let facts = &self.desk.facts;
-        tracing::info!("clients on {}, portal on https://{}/", list(&facts.listen), facts.portal);
+        tracing::info!(event = "ready", "clients on {}, portal on https://{}/", list(&facts.listen), facts.portal);
         match self.serve()? {
             Told::Stop => self.stop(false).map(|_| End::Stopped),
             Told::Restart => self.stop(true).map(End::Restart),
@@ -286,7 +289,7 @@ impl Node {
             self.runtime.block_on(self.desk.drain.before_stop());
             self.doors = Doors::closed();
         }
-        tracing::info!("stopping: {words}");
+        tracing::info!(event = "stopping", "stopping: {words}");
         self.log.dismiss_left_over();
         let publisher = self.desk.publisher.clone();
         self.runtime.block_on(publisher.drain(Duration::from_secs(drain_s)));
@@ -296,7 +299,7 @@ impl Node {
         self.log.stop();
         self.runtime.block_on(self.cluster.stop());
         self.runtime.shutdown_timeout(Duration::from_secs(2));
-        tracing::info!("stopped");
+        tracing::info!(event = "stopped", "stopped");
         Ok(self.doors)
     }
 
@@ -385,12 +388,16 @@ fn load(config: &Path) -> Result<Settings, String> {
 }
 
 fn prepare_host(settings: &Settings) -> Result<(), String> {
-    match rlimit::raise_open_files(settings.max_fds) {
-        Ok(limit) if limit < settings.max_fds => {
-            tracing::warn!("MAX_FDS is {}, the system allows {limit} open files", settings.max_fds);
+    let wanted = settings.max_fds;
+    match rlimit::raise_open_files(wanted) {
+        Ok(limit) if limit < wanted => {
+            tracing::warn!(
+                event = "host-hurts",
+                "MAX_FDS is {wanted}, the system allows {limit} open files; `tidegate kernel` says what to do"
+            );
         }
         Ok(_) => {}
-        Err(error) => tracing::warn!("raising the limit of open files to {}: {error}", settings.max_fds),
+        Err(error) => tracing::warn!(event = "host-hurts", "raising the limit of open files to {wanted}: {error}"),
     }
     // RUN_DIR is open to look into: the control socket in it guards itself by its mode and by who connects.
     for (key, dir, mode) in [
@@ -468,13 +475,16 @@ fn first_snapshot(settings: &Settings, policies: Option<&Policies>) -> (Arc<Snap
         },
     };
     if !trouble.is_empty() {
-        tracing::error!("{trouble}");
+        tracing::error!(event = "policy-kept", "{trouble}");
     }
     let snapshot = held.unwrap_or_else(|| {
-        tracing::warn!("no policy is held: every client is denied until one is applied or comes from the master");
+        tracing::warn!(
+            event = "policy-missing",
+            "no policy is held: every client is denied until one is applied or comes from the master"
+        );
         Snapshot::builtin()
     });
-    tracing::info!("policy {} is in force", snapshot.name());
+    tracing::info!(event = "policy-in-force", snapshot = %snapshot.name(), "policy {} is in force", snapshot.name());
     (Arc::new(snapshot), synced, trouble)
 }
 
@@ -485,7 +495,7 @@ fn newest_of(policies: &Policies) -> Result<Option<Snapshot>, String> {
     for version in policies.log(crate::limits::HELD_SNAPSHOTS as u32).map_err(|error| error.0)? {
         match Snapshot::open_held(&policies.snapshot_path(&version.snapshot)) {
             Ok(snapshot) => {
-                troubles.iter().for_each(|words| tracing::error!("{words}"));
+                troubles.iter().for_each(|words| tracing::error!(event = "policy-kept", "{words}"));
                 return Ok(Some(snapshot));
             }
             Err(error) => troubles.push(format!(

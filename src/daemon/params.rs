@@ -54,6 +54,11 @@ impl Params {
         self.in_force.subscribe()
     }
 
+    /// The last messages of this node; see [`Journal::recent`].
+    pub fn messages(&self, clients: bool) -> String {
+        self.journal.recent(clients)
+    }
+
     /// Keys whose new value waits for a restart.
     pub fn waiting(&self) -> Vec<String> {
         self.state().waiting.clone()
@@ -73,7 +78,11 @@ impl Params {
                 let mut state = self.state();
                 if state.faults != faults {
                     let words: Vec<_> = faults.iter().map(Fault::to_string).collect();
-                    tracing::error!("startup params are kept as they were: {}", words.join("; "));
+                    tracing::error!(
+                        event = "params-faulty",
+                        "startup params are kept as they were: {}",
+                        words.join("; ")
+                    );
                 }
                 state.faults = faults;
                 Vec::new()
@@ -112,14 +121,14 @@ impl Params {
         let names = |keys: &[&str]| keys.iter().map(|key| key.to_string()).collect::<Vec<_>>();
         let waiting = names(&difference.waiting);
         if state.waiting != waiting && !waiting.is_empty() {
-            tracing::warn!("changed startup params wait for a restart: {}", waiting.join(", "));
+            tracing::warn!(event = "params-waiting", keys = %waiting.join(" "), "changed startup params wait for a restart: {}", waiting.join(", "));
         }
         state.waiting = waiting;
         drop(state);
         if difference.live.is_empty() {
             return Vec::new();
         }
-        tracing::info!("changed startup params are in force: {}", difference.live.join(", "));
+        tracing::info!(event = "params-in-force", keys = %difference.live.join(" "), "changed startup params are in force: {}", difference.live.join(", "));
         self.journal.set_level(level(new.log_level));
         self.in_force.send_modify(|settings| {
             settings.sync_time = new.sync_time;

@@ -137,7 +137,7 @@ impl PolicyDesk {
         }
         published
             .map_err(|words| Refused::failed(format!("applying policy {name}: {words}; see `tidegate status`")))?;
-        tracing::info!("policy {name} by {author} is in force");
+        tracing::info!(event = "policy-in-force", snapshot = %name, administrator = %author, "policy {name} by {author} is in force");
         Ok(Outcome::Applied { version, snapshot: name, changed: true })
     }
 

@@ -85,7 +85,11 @@ impl Publisher {
     pub async fn tune(&self, tuning: Tuning) {
         for (index, core) in self.cores().iter().enumerate() {
             if let Err(words) = step(index, "tune", core.tune(tuning.clone())).await {
-                tracing::error!("changed startup params: {words}; a restart puts them in force");
+                tracing::error!(
+                    event = "core-trouble",
+                    core = index,
+                    "changed startup params: {words}; a restart puts them in force"
+                );
             }
         }
     }
@@ -135,8 +139,10 @@ impl Publisher {
         for drain in drains {
             match tokio::time::timeout(within + Duration::from_millis(SWAP_MS_MAX), drain).await {
                 Ok(Ok(Ok(()))) => {}
-                Ok(Ok(Err(words))) => tracing::warn!("draining a core: {words}"),
-                Ok(Err(_)) | Err(_) => tracing::warn!("a core did not drain in time; its connections are cut"),
+                Ok(Ok(Err(words))) => tracing::warn!(event = "core-trouble", "draining a core: {words}"),
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!(event = "core-trouble", "a core did not drain in time; its connections are cut")
+                }
             }
         }
     }
@@ -146,14 +152,16 @@ impl Publisher {
         let cores = std::mem::take(&mut *self.lock());
         match Arc::try_unwrap(cores) {
             Ok(cores) => cores.into_iter().for_each(CoreHandle::join),
-            Err(_) => tracing::warn!("somebody still holds the cores; they end with the process"),
+            Err(_) => {
+                tracing::warn!(event = "core-trouble", "somebody still holds the cores; they end with the process")
+            }
         }
     }
 
     async fn call_off(&self, cores: &[CoreHandle]) {
         for (index, core) in cores.iter().enumerate() {
             if let Err(words) = step(index, "abort", core.abort()).await {
-                tracing::warn!("calling a policy swap off: {words}");
+                tracing::warn!(event = "core-trouble", core = index, "calling a policy swap off: {words}");
             }
         }
     }

@@ -210,7 +210,7 @@ impl Cluster {
             let (front, sender) = (front.clone(), sender.clone());
             tokio::spawn(async move {
                 if let Err(error) = front.run(listener, sender).await {
-                    tracing::error!("the portal's port stopped accepting: {error}; restart the node");
+                    tracing::error!(event = "portal-trouble", error = ?error.kind(), "the portal's port stopped accepting: {error}; restart the node");
                 }
             });
         }
@@ -337,7 +337,11 @@ fn master_service(
 pub fn watch_params(config: &Path, params: Arc<Params>) {
     let watching = file_watch::watch(config);
     if let Err(error) = &watching {
-        tracing::warn!("watching {}: {error}; it is looked at every {PARAMS_LOOK_S} s instead", config.display());
+        tracing::warn!(
+            event = "params-unwatched",
+            "watching {}: {error}; it is looked at every {PARAMS_LOOK_S} s instead",
+            config.display()
+        );
     }
     tokio::spawn(async move {
         let (_watch, mut changed) = match watching {
@@ -431,8 +435,11 @@ pub fn prune(desk: Arc<NodeDesk>) {
             let records = records.clone();
             match tokio::task::spawn_blocking(move || records.prune(before)).await {
                 Ok(Ok(0)) | Err(_) => {}
-                Ok(Ok(count)) => tracing::info!("forgot {count} records older than KEEP_DATA ({days} days)"),
-                Ok(Err(error)) => tracing::error!("forgetting old records: {error}"),
+                Ok(Ok(count)) => tracing::info!(
+                    event = "records-forgotten",
+                    "forgot {count} records older than KEEP_DATA ({days} days)"
+                ),
+                Ok(Err(error)) => tracing::error!(event = "store-trouble", "forgetting old records: {error}"),
             }
         }
     });

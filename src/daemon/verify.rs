@@ -1,8 +1,11 @@
 //! `tidegate verify`: the checklist of a node, a line a check, passed or what to do.
 
 use super::desk::NodeDesk;
+use super::kernel;
 use crate::admin::Check;
+use crate::admin::KernelCheck;
 use crate::admin::Status;
+use crate::admin::Verdict;
 use crate::base::clock::Mono;
 use crate::base::clock::Wall;
 use crate::cluster::MasterLink;
@@ -31,7 +34,8 @@ const PROBE: &str = "probe.tidegate.invalid";
 /// Walks the checklist, in the order in which one failure explains the next.
 pub async fn walk(desk: &NodeDesk) -> Vec<Check> {
     let status = desk.status();
-    let mut checks = vec![params(&status), policy(&status), log(&status)];
+    let mut checks = host(&kernel::look(desk));
+    checks.extend([params(&status), policy(&status), log(&status)]);
     if let Some(link) = &status.master {
         checks.push(reachable(link).await);
         checks.push(member(link));
@@ -48,6 +52,25 @@ pub async fn walk(desk: &NodeDesk) -> Vec<Check> {
 
 fn check(name: &str, fault: Option<String>, passed: String) -> Check {
     Check { name: name.to_string(), passed: fault.is_none(), words: fault.unwrap_or(passed) }
+}
+
+/// A line for each thing of the host that hurts; one for all the rest.
+fn host(looked: &[KernelCheck]) -> Vec<Check> {
+    let (bad, rest): (Vec<_>, Vec<_>) = looked.iter().partition(|check| check.verdict == Verdict::Hurts);
+    let mut checks: Vec<_> = bad
+        .into_iter()
+        .map(|bad| check(&bad.name, Some(format!("{}. {} {}", bad.found, bad.why, bad.remedy)), String::new()))
+        .collect();
+    let of = |verdict| rest.iter().filter(move |check| check.verdict == verdict).map(|check| check.name.as_str());
+    let told = |verdict, words: &str| match of(verdict).collect::<Vec<_>>() {
+        names if names.is_empty() => String::new(),
+        names => format!("; {words} {}", names.join(", ")),
+    };
+    let good = of(Verdict::Good).count();
+    let (advice, unknown) = (told(Verdict::Advice, "advice on"), told(Verdict::Unknown, "not to be seen:"));
+    let more = if advice.is_empty() { "" } else { " (tidegate kernel)" };
+    checks.push(check("kernel and host", None, format!("{good} found nothing{advice}{more}{unknown}")));
+    checks
 }
 
 fn params(status: &Status) -> Check {
@@ -220,5 +243,32 @@ async fn within<T>(doing: impl Future<Output = io::Result<T>>) -> io::Result<T> 
     match tokio::time::timeout(Duration::from_millis(VERIFY_MS_MAX), doing).await {
         Ok(result) => result,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {VERIFY_MS_MAX} ms"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hurts_on_the_host_fails_the_checklist_and_advice_is_named_in_one_line() {
+        let check = |name: &str, verdict| KernelCheck {
+            name: name.into(),
+            verdict,
+            found: "128".into(),
+            why: "It matters.".into(),
+            remedy: "sysctl -w x=1".into(),
+        };
+        let looked = [
+            check("backlog", Verdict::Hurts),
+            check("ports", Verdict::Advice),
+            check("clock", Verdict::Unknown),
+            check("entropy", Verdict::Good),
+        ];
+        let checks = host(&looked);
+        assert_eq!(checks.len(), 2, "{checks:?}");
+        assert!(!checks[0].passed && checks[0].words == "128. It matters. sysctl -w x=1", "{checks:?}");
+        assert!(checks[1].passed, "{checks:?}");
+        assert_eq!(checks[1].words, "1 found nothing; advice on ports (tidegate kernel); not to be seen: clock");
     }
 }

@@ -29,6 +29,7 @@ impl Cursor {
         match fs::read(path) {
             Ok(bytes) => Cursor::read(&bytes, epoch).unwrap_or_else(|why| {
                 tracing::warn!(
+                    event = "cursor-unreadable",
                     "reading the cursor {}: {why}; shipping begins where the master says (nothing to do)",
                     path.display()
                 );

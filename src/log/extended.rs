@@ -134,7 +134,7 @@ impl ExtendedLog {
                 break;
             }
             fs::remove_file(path)?;
-            tracing::info!("removed {}: acknowledged, and older than KEEP_DATA", path.display());
+            tracing::info!(event = "log-removed", "removed {}: acknowledged, and older than KEEP_DATA", path.display());
         }
         Ok(())
     }
@@ -265,7 +265,11 @@ fn repair(file: &File) -> io::Result<Tail> {
         if (whole > 0 && last.is_some()) || start == 0 {
             let end = start + whole as u64;
             if end < bytes {
-                tracing::warn!("extended.log ended in {} bytes of a torn line: cut away", bytes - end);
+                tracing::warn!(
+                    event = "log-torn",
+                    "extended.log ended in {} bytes of a torn line: cut away",
+                    bytes - end
+                );
                 file.set_len(end)?;
                 file.sync_data()?;
             }

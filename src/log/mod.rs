@@ -258,6 +258,7 @@ impl Drop for Log {
             writer.thread().unpark();
             if writer.join().is_err() {
                 tracing::error!(
+                    event = "log-trouble",
                     "the writer of extended.log panicked; what it had not written is recovered at the next start"
                 );
             }

@@ -120,6 +120,7 @@ impl LogReader {
     pub fn resume_after(&mut self, seq: u64) -> Result<(), LogError> {
         if seq > self.progress.borrow().written {
             tracing::warn!(
+                event = "records-set-back",
                 "the master has records of this node up to {seq}, more than this node ever wrote: its state directory was set \
                  back. Numbers go on after {seq}. After restoring STATE_DIR remove node-id there"
             );
@@ -233,6 +234,7 @@ impl LogReader {
         self.mark_damaged(durable + 1, records, records_max);
         if self.next <= durable && records.len() < records_max {
             tracing::error!(
+                event = "records-lost",
                 "reading extended.log in {}: the records {} to {durable} are not there any more (removed by hand?). The \
                  master will show them as missing",
                 self.dir.display(),
@@ -246,6 +248,7 @@ impl LogReader {
 
     fn note_damage(&mut self, text: &[u8], why: &line::BadLine) {
         tracing::error!(
+            event = "records-lost",
             "reading extended.log in {} near record {}: {why}; a marker record takes its place",
             self.dir.display(),
             self.next
@@ -329,7 +332,7 @@ impl LogReader {
 impl Drop for LogReader {
     fn drop(&mut self) {
         if let Err(error) = self.save() {
-            tracing::warn!("{error}");
+            tracing::warn!(event = "cursor-unwritten", "{error}");
         }
     }
 }

@@ -55,7 +55,7 @@ pub fn recover(
         failed("appending the records that a killed predecessor left to extended.log in", log_dir, &error)
     })?;
     if !survivors.is_empty() {
-        tracing::info!("recovered {} records of predecessors, seq {first} to {seq}", survivors.len());
+        tracing::info!(event = "records-recovered", "recovered {} records of predecessors, seq {first} to {seq}", survivors.len());
     }
     for one in survivors.iter().filter(|one| living[one.spool]) {
         spools[one.spool].1.set_state(one.slot, State::Free);
@@ -93,6 +93,7 @@ fn open_all(spool_dir: &Path) -> Result<Vec<(PathBuf, Spool)>, LogError> {
             Err(BadSpool::Unreadable(why)) => {
                 let aside = slots::set_aside(&path).map_err(|error| failed("setting aside", &path, &error))?;
                 tracing::error!(
+                    event = "records-lost",
                     "recovering the record spool {}: {why}. It is kept as {}; records of exchanges that were under way \
                      when its node was killed are in it. The version of Tidegate that wrote it can read it",
                     path.display(),

@@ -173,7 +173,11 @@ impl Writer {
                 self.batch.slots.push((Source::Core(core), slot));
                 let Some(entry) = slots::read_record(&shared.spool, slot, &self.batch.body, &mut late) else {
                     // Its core wrote it just now: only broken memory could come here.
-                    tracing::error!("a slot of core {core}'s record spool cannot be read: its record is lost");
+                    tracing::error!(
+                        event = "records-lost",
+                        core,
+                        "a slot of core {core}'s record spool cannot be read: its record is lost"
+                    );
                     continue;
                 };
                 self.seq += 1;
@@ -258,9 +262,9 @@ impl Writer {
         self.progress.send_if_modified(|progress| {
             let changed = progress.trouble != words;
             if changed && words.is_empty() {
-                tracing::info!("extended.log is written again");
+                tracing::info!(event = "log-recovered", "extended.log is written again");
             } else if changed {
-                tracing::error!("{words}");
+                tracing::error!(event = "log-trouble", "{words}");
             }
             progress.trouble = words;
             changed
@@ -271,7 +275,7 @@ impl Writer {
         self.recent.trim();
         let keep = Duration::from_secs(self.control.keep_days.load(Ordering::Relaxed) * 86_400);
         if let Err(error) = self.log.forget(self.control.acknowledged.load(Ordering::Acquire), keep) {
-            tracing::warn!("removing old files of extended.log in {}: {error}", self.log_dir.display());
+            tracing::warn!(event = "log-not-removed", error = ?error.kind(), "removing old files of extended.log in {}: {error}", self.log_dir.display());
         }
     }
 }

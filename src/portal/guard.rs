@@ -21,7 +21,9 @@ use axum::response::Response;
 use std::sync::Arc;
 
 /// Fragments that pages poll: they do not keep a session alive, and answer 401 rather than the login page.
-pub const LIVE_PATHS: [&str; 2] = ["/nodes/rows", "/report/newest"];
+pub const LIVE_PATHS: [&str; 3] = ["/nodes/rows", "/report/newest", RESTART_STATE];
+/// How far a restart is.
+pub const RESTART_STATE: &str = "/support/restart/state";
 
 /// Nothing but our own files, no frames, no inline code or style. Referrer-Policy is `same-origin` and not `no-referrer`,
 /// because the latter makes browsers send `Origin: null` with our own forms. No HSTS: the certificate is self-signed, and

@@ -10,7 +10,8 @@
 //! | `web` | who asks, the way to the desk, the frame around a page |
 //! | `guard` | what stands before every page |
 //! | `session`, `throttle` | who is logged in; how often a password may be tried (sans-IO) |
-//! | `login`, `nodes`, `policy`, `explain`, `report`, `support`, `verify` | the pages |
+//! | `login`, `nodes`, `policy`, `explain`, `report`, `verify` | the pages |
+//! | `support` (startup params), `restart`, `kernel`, `diagnostics`, `version` | those under Support |
 //! | `open` | what anybody may ask without logging in, over plain HTTP too |
 //! | `filters`, `chart`, `lines`, `words` | what pages are made of, without I/O |
 //! | `templates/`, `assets/` | their HTML; style sheet and script |
@@ -18,19 +19,23 @@
 
 mod assets;
 mod chart;
+mod diagnostics;
 mod explain;
 mod filters;
 mod guard;
+mod kernel;
 mod lines;
 mod login;
 mod nodes;
 mod open;
 mod policy;
 mod report;
+mod restart;
 mod session;
 mod support;
 mod throttle;
 mod verify;
+mod version;
 mod web;
 mod words;
 
@@ -110,7 +115,12 @@ fn pages() -> Router<Arc<web::Portal>> {
         .route("/report/newest", get(report::fragment))
         .route("/support", get(support_home))
         .route("/support/params", get(support::params).post(support::submit))
-        .route("/support/restart", get(support::restart).post(support::do_restart))
+        .route("/support/restart", get(restart::form).post(restart::submit))
+        .route("/support/restart/progress", get(restart::progress))
+        .route(guard::RESTART_STATE, get(restart::state))
+        .route("/support/kernel", get(kernel::page))
+        .route("/support/diagnostics", get(diagnostics::page).post(diagnostics::download))
+        .route("/support/version", get(version::page))
         .route("/verify", get(verify::page))
 }
 

@@ -1,4 +1,4 @@
-//! Support: startup params (view, edit, submit) and restart.
+//! Support, Startup Params: view, edit, submit.
 
 use crate::admin::Action;
 use crate::admin::Complaint;
@@ -43,23 +43,6 @@ struct ParamView {
     errors: Vec<String>,
 }
 
-#[derive(Template)]
-#[template(path = "restart.html")]
-struct RestartPage {
-    shell: Shell,
-    waiting: Vec<String>,
-    error: String,
-}
-
-#[derive(Template)]
-#[template(path = "restarting.html")]
-struct RestartingPage {
-    shell: Shell,
-    words: String,
-    /// The portal itself moves to another address or port.
-    moves: bool,
-}
-
 /// GET /support/params
 pub async fn params(Extension(cx): Extension<Cx>) -> Response {
     params_page(&cx, None, None).await
@@ -79,38 +62,6 @@ pub async fn submit(Extension(cx): Extension<Cx>, fields: Fields) -> Response {
         Ok(Outcome::Submitted { live, waiting }) => cx.done(submitted(&live, &waiting), "/support/params"),
         Ok(other) => params_page(&cx, Some(&fields), Some(web::unexpected("ParamsSubmit", &other))).await,
         Err(refused) => params_page(&cx, Some(&fields), Some(refused)).await,
-    }
-}
-
-/// GET /support/restart
-pub async fn restart(Extension(cx): Extension<Cx>) -> Response {
-    restart_page(&cx, StatusCode::OK, String::new()).await
-}
-
-/// POST /support/restart
-pub async fn do_restart(Extension(cx): Extension<Cx>, fields: Fields) -> Response {
-    if !cx.is_genuine(&fields) {
-        return restart_page(&cx, StatusCode::FORBIDDEN, STALE.to_string()).await;
-    }
-    let backup = match fields.get("backup") {
-        "yes" => true,
-        "no" => false,
-        _ => {
-            let words = "Say whether to back the configuration up first. The node was not restarted.".to_string();
-            return restart_page(&cx, StatusCode::UNPROCESSABLE_ENTITY, words).await;
-        }
-    };
-    let moves = waiting(&cx).await.iter().any(|key| matches!(key.as_str(), "PORTAL_IP" | "PORTAL_PORT"));
-    match cx.ask(Action::Restart { backup }).await {
-        // Not a redirect: the node may be gone before the browser follows it.
-        Ok(Outcome::Done { words }) => {
-            let (shell, words) = (cx.portal.bare_shell("Restarting"), words::sentence(&words));
-            web::render(StatusCode::OK, &RestartingPage { shell, words, moves })
-        }
-        Ok(other) => {
-            restart_page(&cx, StatusCode::INTERNAL_SERVER_ERROR, web::unexpected("Restart", &other).words).await
-        }
-        Err(refused) => restart_page(&cx, web::status_of(&refused), refused.words).await,
     }
 }
 
@@ -170,15 +121,6 @@ fn view(param: Param, typed: Option<&Fields>, complaints: &[Complaint]) -> Param
         restart: param.restart,
         in_force: param.in_force,
     }
-}
-
-async fn restart_page(cx: &Cx, status: StatusCode, error: String) -> Response {
-    let waiting = waiting(cx).await;
-    web::render(status, &RestartPage { shell: cx.shell("Restart", "restart").await, waiting, error })
-}
-
-async fn waiting(cx: &Cx) -> Vec<String> {
-    cx.status().await.map(|status| status.waiting_for_restart).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::limits::PORTAL_LOGIN_CHECKS_MAX;
 use crate::portal::PeerAddress;
 use crate::portal::PortalConfig;
 use crate::portal::assets;
+use crate::portal::restart::Ordered;
 use crate::portal::session;
 use crate::portal::session::Sessions;
 use crate::portal::session::Visit;
@@ -51,6 +52,8 @@ pub struct Portal {
     pub has_administrator: AtomicBool,
     /// Changes when an asset does, so that browsers may keep them.
     pub assets_tag: String,
+    /// The restart that was ordered here, if one was.
+    pub restart: Ordered,
 }
 
 impl Portal {
@@ -62,6 +65,7 @@ impl Portal {
             checks: Semaphore::new(PORTAL_LOGIN_CHECKS_MAX),
             has_administrator: AtomicBool::new(false),
             assets_tag: assets::tag(),
+            restart: Ordered::default(),
         })
     }
 
@@ -274,7 +278,7 @@ pub fn render(status: StatusCode, page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], text).into_response(),
         Err(error) => {
-            tracing::error!("portal: a page could not be written: {error}");
+            tracing::error!(event = "portal-trouble", "portal: a page could not be written: {error}");
             (StatusCode::INTERNAL_SERVER_ERROR, "The page could not be written; the journal says more.").into_response()
         }
     }

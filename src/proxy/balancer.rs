@@ -175,7 +175,7 @@ impl fmt::Display for Refusal {
 
 fn refuse(state: &CoreState, address: SocketAddr, refusal: Refusal) {
     state.counters.proxy_header_refused.add(1);
-    state.refusals.tell(state, || format!("closed a connection from {}: {refusal}", address.ip()));
+    state.refusals.tell(state, address.ip(), || format!("closed a connection from {}: {refusal}", address.ip()));
 }
 
 /// Tells the journal of refusals, but not of each: a flood of them must not become a flood of lines.
@@ -186,16 +186,17 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Tells what `words` say, or counts it for the next time.
-    pub(super) fn tell(&self, state: &CoreState, words: impl FnOnce() -> String) {
+    /// Tells what `words` say of `client`, or counts it for the next time.
+    pub(super) fn tell(&self, state: &CoreState, client: IpAddr, words: impl FnOnce() -> String) {
         if self.next.get().is_some_and(|next| !state.deadlines.passed(next)) {
             self.untold.set(self.untold.get() + 1);
             return;
         }
         self.next.set(Some(state.deadlines.after(REFUSALS_TOLD_MS)));
-        match self.untold.take() {
-            0 => tracing::warn!("{}", words()),
-            untold => tracing::warn!("{} (and {untold} more refusals since the last such line)", words()),
-        }
+        let untold = match self.untold.take() {
+            0 => String::new(),
+            untold => format!(" (and {untold} more refusals since the last such line)"),
+        };
+        tracing::warn!(event = "client-refused", client_id = %client, "{}{untold}", words());
     }
 }

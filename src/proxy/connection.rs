@@ -23,6 +23,7 @@ use crate::wire::http1::write_answer;
 use crate::wire::http1::write_proxy_status;
 use std::cell::Cell;
 use std::io;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -232,11 +233,9 @@ async fn linger(state: &CoreState, stream: &TcpStream, mut buf: Vec<u8>) -> Vec<
 /// Turns a client away in one send: no record, since no request was read.
 async fn shed(state: &CoreState, stream: TcpStream, why: &str) {
     state.counters.shed.add(1);
-    let address = stream.peer_addr();
-    state.refusals.tell(state, || match address {
-        Ok(address) => format!("turned a connection from {} away: {why}", canonical(address).ip()),
-        Err(_) => format!("turned a connection away: {why}"),
-    });
+    // A peer whose address cannot be asked has gone already.
+    let client = stream.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |address| canonical(address).ip());
+    state.refusals.tell(state, client, || format!("turned a connection from {client} away: {why}"));
     if state.counters.shedding.get() >= SHEDDING_PER_CORE_MAX {
         stream.reset_on_close();
         return;

@@ -168,7 +168,10 @@ impl Core {
             if let Some(cpu) = config.cpu
                 && let Err(error) = affinity::pin_thread(cpu)
             {
-                tracing::warn!("{name}: pinning to processor {cpu}: {error}; it runs where the kernel puts it");
+                tracing::warn!(
+                    event = "core-trouble",
+                    "{name}: pinning to processor {cpu}: {error}; it runs where the kernel puts it"
+                );
             }
             let failed = started.clone();
             if let Err(error) = io::run(RING_ENTRIES, live(config, shown, mailbox, started)) {
@@ -246,7 +249,10 @@ impl CoreHandle {
     pub fn join(self) {
         drop(self.orders);
         if self.thread.join().is_err() {
-            tracing::error!("a data core panicked outside its connections; this is a bug of Tidegate's");
+            tracing::error!(
+                event = "core-trouble",
+                "a data core panicked outside its connections; this is a bug of Tidegate's"
+            );
         }
     }
 
@@ -478,7 +484,9 @@ fn chores(state: &Rc<CoreState>) -> impl FnMut(Wall) + use<> {
 async fn refresh_own_addresses(state: Rc<CoreState>) {
     match tokio::task::spawn_blocking(netif::own_addresses).await {
         Ok(Ok(addresses)) => state.upstreams.set_own_addresses(addresses),
-        Ok(Err(error)) => tracing::warn!("listing this host's addresses: {error}; the list before stays in force"),
+        Ok(Err(error)) => {
+            tracing::warn!(event = "addresses-unknown", error = ?error.kind(), "listing this host's addresses: {error}; the list before stays in force")
+        }
         Err(_) => {}
     }
 }

@@ -18,6 +18,9 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
+/// How every hash of a password begins.
+pub const HASH_BEGINS: &str = "$argon2";
+
 /// The administrators of a node. Setting and verifying take tens of milliseconds of CPU on purpose: call them where blocking is
 /// allowed, and few at a time.
 pub struct Admins {

@@ -5,6 +5,8 @@ pub mod activation;
 pub mod affinity;
 pub mod event;
 pub mod host;
+pub mod kernel;
+pub mod kernel_checks;
 pub mod map;
 pub mod memory;
 pub mod netif;

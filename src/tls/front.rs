@@ -8,11 +8,15 @@
 //!            `---> plain HTTP -> a few paths answered, 308 to https, or 403 for a proxy request
 //! ```
 
+use crate::base::clock::Mono;
 use crate::base::clock::Wall;
+use crate::base::seldom::Seldom;
 use crate::limits::FRONT_CLUSTER_CONNECTIONS_MAX;
 use crate::limits::FRONT_HANDSHAKE_MS;
 use crate::limits::FRONT_HANDSHAKES_MAX;
 use crate::limits::FRONT_PORTAL_CONNECTIONS_MAX;
+use crate::limits::PEER_LINES_TOLD_MAX;
+use crate::limits::REFUSALS_TOLD_MS;
 use crate::tls::identity::CLUSTER_NAME;
 use crate::tls::identity::HandshakeFault;
 use crate::tls::identity::NodeIdentity;
@@ -73,6 +77,8 @@ pub struct Front {
     handshakes: Arc<Semaphore>,
     open_portal: Arc<Semaphore>,
     open_cluster: Arc<Semaphore>,
+    /// What callers can make it say.
+    lines: Seldom,
 }
 
 impl Front {
@@ -92,6 +98,7 @@ impl Front {
             handshakes: Arc::new(Semaphore::new(FRONT_HANDSHAKES_MAX)),
             open_portal: Arc::new(Semaphore::new(FRONT_PORTAL_CONNECTIONS_MAX)),
             open_cluster: Arc::new(Semaphore::new(FRONT_CLUSTER_CONNECTIONS_MAX)),
+            lines: Seldom::new(PEER_LINES_TOLD_MAX, REFUSALS_TOLD_MS),
         })
     }
 
@@ -112,7 +119,10 @@ impl Front {
                 }
                 Err(error) => {
                     // Out of descriptors, or the caller was gone already: waiting is all that helps.
-                    tracing::warn!("accepting on the portal's port: {error}");
+                    if let Some(untold) = self.lines.ask(Mono::now()) {
+                        let kind = error.kind();
+                        tracing::warn!(event = "portal-trouble", error = ?kind, "accepting on the portal's port: {error}{untold}");
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -132,8 +142,17 @@ impl Front {
         match accepted {
             Ok(Ok(Some(accepted))) => drop(out.send(accepted).await),
             Ok(Ok(None)) => {}
-            Ok(Err(error)) => tracing::debug!("handshake with {from}: {error}"),
-            Err(_) => tracing::debug!("handshake with {from}: not finished after {FRONT_HANDSHAKE_MS} ms"),
+            Ok(Err(error)) => {
+                tracing::debug!(event = "handshake-failed", client_id = %from.ip(), error = ?error.kind(), "handshake with {from}: {error}")
+            }
+            Err(_) => {
+                tracing::debug!(
+                    event = "handshake-failed",
+                    client_id = %from.ip(),
+                    error = "TimedOut",
+                    "handshake with {from}: not finished after {FRONT_HANDSHAKE_MS} ms"
+                )
+            }
         }
     }
 
@@ -156,7 +175,7 @@ impl Front {
             }
             _ => {
                 let stream = start.into_stream(self.portal.clone()).await?;
-                let stream = FrontStream::holding(stream, &self.open_portal, from);
+                let stream = self.hold(stream, &self.open_portal, from);
                 Ok(stream.map(|stream| Accepted::Portal { stream, from }))
             }
         }
@@ -170,8 +189,24 @@ impl Front {
         let Some(peer) = PeerIdentity::of(stream.get_ref().1.peer_certificates()) else {
             return Some(Accepted::Fault { fault: HandshakeFault::KeyMismatch, from });
         };
-        let stream = FrontStream::holding(stream, &self.open_cluster, from)?;
+        let stream = self.hold(stream, &self.open_cluster, from)?;
         Some(Accepted::Cluster { stream, peer, from })
+    }
+
+    /// Counts the connection as open, unless too many are.
+    fn hold(&self, tls: TlsStream<TcpStream>, open: &Arc<Semaphore>, from: SocketAddr) -> Option<FrontStream> {
+        let permit = open.clone().try_acquire_owned().ok();
+        if permit.is_none()
+            && let Some(untold) = self.lines.ask(Mono::now())
+        {
+            let client = from.ip();
+            tracing::warn!(
+                event = "client-refused",
+                client_id = %client,
+                "closed a connection from {client}: too many are open on the portal's port{untold}"
+            );
+        }
+        Some(FrontStream { tls, _open: permit? })
     }
 }
 
@@ -180,18 +215,6 @@ impl Front {
 pub struct FrontStream {
     tls: TlsStream<TcpStream>,
     _open: OwnedSemaphorePermit,
-}
-
-impl FrontStream {
-    fn holding(tls: TlsStream<TcpStream>, open: &Arc<Semaphore>, from: SocketAddr) -> Option<Self> {
-        match open.clone().try_acquire_owned() {
-            Ok(permit) => Some(FrontStream { tls, _open: permit }),
-            Err(_) => {
-                tracing::warn!("closed the connection of {from}: too many are open on the portal's port");
-                None
-            }
-        }
-    }
 }
 
 impl AsyncRead for FrontStream {

@@ -77,7 +77,10 @@ impl NodeIdentity {
         if !(-CLUSTER_LEAF_RENEWED_AFTER_S..CLUSTER_LEAF_RENEWED_AFTER_S).contains(&age_s) {
             match self.authority.mint(&self.node, &self.role, now) {
                 Ok(new) => *minted = new,
-                Err(fault) => tracing::warn!("minting this node's cluster certificate: {fault}; keeping the last one"),
+                Err(fault) => tracing::warn!(
+                    event = "identity-trouble",
+                    "minting this node's cluster certificate: {fault}; keeping the last one"
+                ),
             }
         }
         (minted.server.clone(), minted.client.clone())

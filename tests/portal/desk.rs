@@ -40,6 +40,8 @@ impl FakeDesk {
             Action::Status => Outcome::Status(Box::new(self.status())),
             Action::Nodes => Outcome::Nodes { nodes: self.nodes() },
             Action::Verify => Outcome::Verify { checks: checks() },
+            Action::Kernel => Outcome::Kernel { checks: kernel_checks() },
+            Action::Diagnostics { with_log } => Outcome::Diagnostics(Box::new(diagnostics(with_log))),
             Action::PolicyShow { version } => Outcome::Policy(self.policy(version.unwrap_or(12))),
             Action::PolicyCheck { document } => Outcome::Checked { complaints: complaints(&document) },
             Action::PolicyDiff { document } => {
@@ -80,7 +82,8 @@ impl FakeDesk {
     fn status(&self) -> Status {
         let slave = self.role == "slave";
         Status {
-            front: tidegate::admin::Front::default(),
+            front: Front { connections: 12, ..Front::default() },
+            uptime_s: 3 * 86_400,
             node: if slave { "edge-1" } else { "harbour" }.into(),
             role: self.role.into(),
             version: "0.1.0".into(),
@@ -299,6 +302,7 @@ fn params() -> Vec<Param> {
             true,
             None,
         ),
+        param("DRAIN_TIME", "10", "30", "How long what is under way may take.", "0 to 3600", false, None),
         param("KEEP_DATA", "30", "30", "Days that records stay in the report.", "1 to 3650", false, None),
     ]
 }
@@ -371,5 +375,45 @@ fn record(n: u64) -> RecordRow {
         snapshot: "12-3fa9c1d2e0b4".into(),
         ending: "--".into(),
         categories: if blocked { "gambling" } else { "business" }.into(),
+    }
+}
+
+fn kernel_checks() -> Vec<KernelCheck> {
+    let check = |name: &str, verdict, found: &str, why: &str, remedy: &str| KernelCheck {
+        name: name.into(),
+        verdict,
+        found: found.into(),
+        why: why.into(),
+        remedy: remedy.into(),
+    };
+    vec![
+        check("io_uring", Verdict::Good, "allowed", "Every connection is served through it.", ""),
+        check(
+            "listen backlog",
+            Verdict::Hurts,
+            "net.core.somaxconn is 128, the node asks for 4096",
+            "Connections that come in a burst, or during a restart, wait here; those beyond it are dropped.",
+            "sysctl -w net.core.somaxconn=4096, then restart the node",
+        ),
+        check(
+            "outgoing ports",
+            Verdict::Advice,
+            "28232, from 32768 to 60999",
+            "Each connection to an origin takes one, per address of the origin.",
+            "sysctl -w net.ipv4.ip_local_port_range=\"16384 65535\"",
+        ),
+        check("clock", Verdict::Unknown, "this process may not ask", "Records carry this clock's time.", "timedatectl"),
+    ]
+}
+
+fn diagnostics(with_log: bool) -> Diagnostics {
+    let file = |name: &str| DiagnosticsFile { name: name.into(), bytes: 1_234, about: "what it says".into() };
+    let mut contents = vec![file("README.txt"), file("status.json")];
+    contents.extend(with_log.then(|| file("extended.log")));
+    // "an archive", in base64: the page hands on what the desk gave.
+    Diagnostics {
+        file_name: "tidegate-diagnostics-harbour.tar.gz".into(),
+        archive: "YW4gYXJjaGl2ZQ==".into(),
+        contents,
     }
 }

@@ -129,23 +129,50 @@ function editor(pad) {
   addEventListener("beforeunload", (event) => { if (!sending && text.value !== before) event.preventDefault(); });
 }
 
-// After Restart: wait until a new process answers, which knows no session of the old one; then go to the login.
-function awaitNode(box) {
-  const words = box.querySelector("[data-await-words]");
+// After Restart: says how far it is, then goes to the login. Sessions are a process's own: 401 is the new one's answer.
+function restart(box) {
+  const [step, words, hint, login] = ["step", "words", "hint", "login"].map((name) => box.querySelector("[data-" + name + "]"));
   const started = Date.now();
-  setInterval(async () => {
+  let silentSince = 0;
+  const seconds = (since) => Math.round((Date.now() - since) / 1000);
+  // The step is a live region: it is spoken once, not with each second.
+  function say(text) { if (step.textContent !== text) step.textContent = text; }
+  async function look() {
     try {
-      const answer = await fetch(box.dataset.await, { signal: AbortSignal.timeout(3000) });
-      if (answer.status === 401) location.assign("/login");
+      const answer = await fetch(box.dataset.restart, { signal: AbortSignal.timeout(3000), redirect: "error" });
+      if (answer.status === 401) return back();
+      if (answer.status === 200) {
+        const state = await answer.json();
+        silentSince = 0;
+        say("Step 1 of 2: what is under way ends.");
+        words.textContent = state.words;
+      }
     } catch {
-      // Not back yet.
+      silent();
     }
-    words.textContent = "Waiting for the node: " + Math.round((Date.now() - started) / 1000) + " s.";
-  }, 1000);
+    setTimeout(look, 1000);
+  }
+  function silent() {
+    silentSince ||= Date.now();
+    say("Step 2 of 2: the node starts again.");
+    const gone = seconds(silentSince);
+    words.textContent = "It has not answered for " + gone + " s.";
+    if (gone > 30) {
+      hint.textContent = "That is longer than a start takes. On the node, see: systemctl status tidegate, journalctl -u tidegate. This page goes on asking.";
+    }
+  }
+  function back() {
+    say("The node is back, after " + seconds(started) + " s.");
+    words.textContent = "You are taken to the login.";
+    hint.textContent = "";
+    login.focus();
+    setTimeout(() => location.assign(login.href), 1500);
+  }
+  look();
 }
 
 localTimes(document);
 document.querySelectorAll("[data-live]").forEach(live);
 document.querySelectorAll("[data-editor]").forEach(editor);
-document.querySelectorAll("[data-await]").forEach(awaitNode);
+document.querySelectorAll("[data-restart]").forEach(restart);
 document.getElementById("result")?.focus();

@@ -44,7 +44,7 @@ impl Found {
             if let Err(words) = &said
                 && before.get(&name) != Some(&said)
             {
-                tracing::warn!("{words}");
+                tracing::warn!(event = "credentials-missing", "{words}");
             }
             (name, said)
         };

@@ -526,7 +526,10 @@ impl Upstreams {
         let known = self.resolver.system().marks;
         let said = tokio::task::spawn_blocking(move || (Marks::look() != known).then(Said::read)).await;
         if let Ok(Some(said)) = said {
-            tracing::info!("/etc/resolv.conf or /etc/hosts has changed: names resolve by what they say now");
+            tracing::info!(
+                event = "names-reread",
+                "/etc/resolv.conf or /etc/hosts has changed: names resolve by what they say now"
+            );
             self.resolver.follow(System::of(said));
         }
     }

@@ -375,7 +375,7 @@ impl Upstreams {
         if parent.down.replace(true) {
             return;
         }
-        tracing::warn!("parent proxy {} is down: {why}; it is looked at again by itself", parent.name);
+        tracing::warn!(event = "parent-down", parent = %parent.name, "parent proxy {} is down: {why}; it is looked at again by itself", parent.name);
         io::spawn(look_again(Rc::downgrade(self), Rc::downgrade(parent)));
     }
 }
@@ -392,7 +392,7 @@ async fn look_again(upstreams: Weak<Upstreams>, parent: Weak<Parent>) {
         }
         match upstreams.connect_parent(&parent).await {
             Ok(_) => {
-                tracing::info!("parent proxy {} accepts connections again", parent.name);
+                tracing::info!(event = "parent-up", parent = %parent.name, "parent proxy {} accepts connections again", parent.name);
                 return parent.down.set(false);
             }
             Err(_) => parent.failures.set(parent.failures.get().saturating_add(1)),

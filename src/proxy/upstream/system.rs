@@ -63,7 +63,7 @@ impl Said {
             .map_err(|error| error.to_string())
             .and_then(|text| parse_resolv_conf(text).map_err(|error| error.to_string()));
         let hosts = read_bounded(HOSTS).unwrap_or_else(|error| {
-            tracing::warn!("reading {HOSTS}: {error}; no name is pinned until it can be read");
+            tracing::warn!(event = "names-trouble", error = ?error.kind(), "reading {HOSTS}: {error}; no name is pinned until it can be read");
             String::new()
         });
         Said { servers, hosts: parse_hosts(&hosts), marks }
@@ -77,6 +77,7 @@ impl System {
             Ok((config, options)) => build(config, options),
             Err(error) => {
                 tracing::warn!(
+                    event = "names-trouble",
                     "reading {RESOLV_CONF}: {error}; only {HOSTS} and addresses resolve until it is corrected"
                 );
                 None
@@ -97,7 +98,7 @@ fn build(config: ResolverConfig, options: ResolverOpts) -> Option<TokioResolver>
     // What is known is kept in `resolve`, for both families and with absences and failures.
     builder.options_mut().cache_size = 0;
     builder.options_mut().use_hosts_file = ResolveHosts::Never;
-    builder.build().inspect_err(|error| tracing::error!("building the resolver: {error}")).ok()
+    builder.build().inspect_err(|error| tracing::error!(event = "names-trouble", "building the resolver: {error}")).ok()
 }
 
 fn read_bounded(path: impl AsRef<Path>) -> std::io::Result<String> {
