@@ -131,7 +131,8 @@ impl Socket {
         Poll::Pending
     }
 
-    fn cancel_watch(self: &Rc<Self>) {
+    /// Ends the watch there is.
+    pub(super) fn cancel_watch(self: &Rc<Self>) {
         self.inward.receiving.set(Receiving::Ending);
         self.ring.cancel(self, What::Receive);
     }

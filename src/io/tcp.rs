@@ -104,9 +104,13 @@ impl TcpStream {
             if wait == Wait::Soon {
                 return self.recv_into(buf, deadline).await;
             }
-            socket.watch(wait == Wait::Idle);
             socket.entered.wait_to_read(deadline, wait == Wait::Idle);
-            poll_fn(|cx| socket.poll_news(cx)).await;
+            // In each poll: a watch that was being ended when this wait began must begin again.
+            poll_fn(|cx| {
+                socket.watch(wait == Wait::Idle);
+                socket.poll_news(cx)
+            })
+            .await;
             socket.entered.wait_to_read(Deadline::NEVER, false);
         }
         self.take_news(buf)
@@ -539,6 +543,24 @@ mod tests {
             assert!(got == expected);
             drop(theirs);
             assert_eq!(ours.recv(Vec::with_capacity(9), deadlines.after(1_000), Wait::Soon).await.0.unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn a_watch_that_ends_under_who_waits_begins_again() {
+        on_a_core(|deadlines| async move {
+            let (ours, mut theirs) = pair(&deadlines).await;
+            ours.watch();
+            io::breathe().await;
+            // As when more arrives than may lie about.
+            ours.socket.cancel_watch();
+            let late = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(100));
+                theirs.write_all(b"late").map(|()| theirs)
+            });
+            let (count, buf) = ours.recv(Vec::new(), deadlines.after(3_000), Wait::Later).await;
+            assert!(count.is_ok() && buf == b"late", "{count:?}");
+            late.join().unwrap().unwrap();
         });
     }
 
