@@ -194,6 +194,14 @@ pub const POLICY_LOG_ROWS_MAX: u32 = 1_000;
 pub const VERIFY_MS_MAX: u64 = 10_000;
 /// Accepted portal and cluster connections that wait for their task, which is a moment.
 pub const ACCEPTED_QUEUE_MAX: usize = 64;
+/// How often a core that stops accepting cancels its accept before it gives up on that: one that is just being woken needs another. The last
+/// resort is the end of the process.
+pub const ACCEPT_CANCELS_MAX: u32 = 200;
+/// The pause between two of them, in milliseconds.
+pub const ACCEPT_CANCEL_PAUSE_MS: u64 = 5;
+/// How long a core's thread may take to end once it has drained, in milliseconds. The process goes on without it: it is about to end, or to
+/// become another program.
+pub const CORE_END_MS_MAX: u64 = 5_000;
 /// Connections the kernel queues for a listener before it refuses more.
 pub const LISTEN_BACKLOG: u32 = 4_096;
 /// Listening sockets that a process takes from whoever started it: two for each of the most cores, and some of socket units.

@@ -6,6 +6,8 @@ use super::deadline::Expiry;
 use super::ring;
 use super::socket::Socket;
 use crate::limits::ACCEPT_BACK_OFF_MS;
+use crate::limits::ACCEPT_CANCEL_PAUSE_MS;
+use crate::limits::ACCEPT_CANCELS_MAX;
 use crate::sys::sockets;
 use crate::sys::sockets::RawAddress;
 use io_uring::opcode;
@@ -319,12 +321,16 @@ pub struct TcpListener {
 struct Listening {
     std: std::net::TcpListener,
     closed: Cell<bool>,
+    /// An accept is in the ring.
+    accepting: Cell<bool>,
 }
 
 impl TcpListener {
     /// Takes a listening socket over, which must be in blocking mode (the ring waits for it itself).
     pub fn adopt(listener: std::net::TcpListener) -> TcpListener {
-        TcpListener { listener: Rc::new(Listening { std: listener, closed: Cell::new(false) }) }
+        TcpListener {
+            listener: Rc::new(Listening { std: listener, closed: Cell::new(false), accepting: Cell::new(false) }),
+        }
     }
 
     /// The next connection, with TCP_NODELAY set; `None` once the listener was closed. Out of descriptors or memory it
@@ -334,7 +340,9 @@ impl TcpListener {
             let entry = opcode::Accept::new(self.fd(), std::ptr::null_mut(), std::ptr::null_mut())
                 .flags(sockets::CLOSE_ON_EXEC)
                 .build();
+            self.listener.accepting.set(true);
             let (result, _) = ring::submit(Rc::clone(&self.listener), entry).await;
+            self.listener.accepting.set(false);
             match result {
                 Ok(descriptor) => {
                     // JUSTIFICATION: the ring hands a new descriptor over as a number.
@@ -362,12 +370,21 @@ impl TcpListener {
         if self.listener.closed.replace(true) {
             return;
         }
-        let cancel = AsyncCancel2::new(CancelBuilder::fd(self.fd()).all()).build();
-        if let (Err(error), ()) = ring::submit((), cancel).await
-            && error.kind() == io::ErrorKind::InvalidInput
-        {
-            // A kernel before 5.19 cannot cancel by descriptor; there the socket itself must go.
-            let _ = sockets::shutdown(&self.listener.std, Shutdown::Both);
+        // Again until it has ended: a cancel that meets an accept just being woken finds nothing, and if the connection went to
+        // another core meanwhile, the accept waits anew.
+        for _ in 0..ACCEPT_CANCELS_MAX {
+            let cancel = AsyncCancel2::new(CancelBuilder::fd(self.fd()).all()).build();
+            if let (Err(error), ()) = ring::submit((), cancel).await
+                && error.kind() == io::ErrorKind::InvalidInput
+            {
+                // A kernel before 5.19 cannot cancel by descriptor; there the socket itself must go.
+                let _ = sockets::shutdown(&self.listener.std, Shutdown::Both);
+            }
+            super::breathe().await;
+            if !self.listener.accepting.get() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(ACCEPT_CANCEL_PAUSE_MS)).await;
         }
     }
 

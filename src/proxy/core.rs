@@ -20,6 +20,7 @@ use crate::io::TcpListener;
 use crate::limits::BODY_BUFFER_BYTES;
 use crate::limits::BUFFERS_KEPT_MAX;
 use crate::limits::CONNECTIONS_PER_CORE_MAX;
+use crate::limits::CORE_END_MS_MAX;
 use crate::limits::CORE_MAILBOX_MAX;
 use crate::limits::OWN_ADDRESSES_REFRESH_MS;
 use crate::limits::POOL_SWEEP_MS;
@@ -248,6 +249,14 @@ impl CoreHandle {
     /// Waits for the core's thread to end; stops it first if it was not drained.
     pub fn join(self) {
         drop(self.orders);
+        let begun = Mono::now();
+        while !self.thread.is_finished() {
+            if Mono::now().micros_since(begun) > CORE_END_MS_MAX * 1000 {
+                tracing::error!("a data core does not end; the process goes on without it");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if self.thread.join().is_err() {
             tracing::error!(
                 event = "core-trouble",
