@@ -3,6 +3,6 @@ pub mod archive;
 pub mod clock;
 pub mod durable;
 pub mod networks;
-pub mod version;
 pub mod seldom;
+pub mod version;
 pub mod words;

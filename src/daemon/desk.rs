@@ -3,9 +3,9 @@
 use super::audit;
 use super::audit::Audit;
 use super::backup;
+use super::diagnostics;
 use super::drain::Drain;
 use super::health;
-use super::diagnostics;
 use super::kernel;
 use super::params::Params;
 use super::policy_desk::PolicyDesk;

@@ -55,7 +55,11 @@ pub fn recover(
         failed("appending the records that a killed predecessor left to extended.log in", log_dir, &error)
     })?;
     if !survivors.is_empty() {
-        tracing::info!(event = "records-recovered", "recovered {} records of predecessors, seq {first} to {seq}", survivors.len());
+        tracing::info!(
+            event = "records-recovered",
+            "recovered {} records of predecessors, seq {first} to {seq}",
+            survivors.len()
+        );
     }
     for one in survivors.iter().filter(|one| living[one.spool]) {
         spools[one.spool].1.set_state(one.slot, State::Free);
