@@ -269,7 +269,7 @@ fn diagnostics_say_what_is_needed_and_no_secret_of_the_node() {
         assert!(text("messages.txt").contains("starts as slave slave-1"), "{}", text("messages.txt"));
         assert!(text("kernel.txt").contains("io_uring: allowed"), "{}", text("kernel.txt"));
         assert!(text("verify.txt").contains("passed master reachable"), "{}", text("verify.txt"));
-        assert!(text("versions.txt").contains(env!("CARGO_PKG_VERSION")), "{}", text("versions.txt"));
+        assert!(text("versions.txt").contains(tidegate::base::version::VERSION), "{}", text("versions.txt"));
         assert!(text("proc.txt").contains("MemAvailable"), "{}", text("proc.txt"));
         assert!(text("sizes.txt").contains("portal-key.pem"), "{}", text("sizes.txt"));
         assert_eq!(files.contains_key("extended.log"), with_log);

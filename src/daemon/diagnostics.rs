@@ -13,6 +13,7 @@ use crate::admin::Outcome;
 use crate::admin::Param;
 use crate::admin::Refused;
 use crate::base::clock::Wall;
+use crate::base::version::VERSION;
 use crate::base::words;
 use crate::limits::ACTIVATION_KEY_FILE_BYTES_MAX;
 use crate::limits::DIAGNOSTICS_ARCHIVE_BYTES_MAX;
@@ -184,7 +185,7 @@ fn readme(files: &[Text], with_log: bool, node: &str, time: &str) -> String {
          No secrets are in it: the activation key, private keys, passwords, their hashes, credentials for parent proxies and\n\
          sessions are not gathered, and whatever was gathered was searched for them. Addresses and names of your nodes, of your\n\
          administrators, and what you wrote into the policy are in it.\n\n",
-        env!("CARGO_PKG_VERSION")
+        VERSION
     );
     for file in files {
         let _ = writeln!(text, "{:20} {}", file.name, file.about);
@@ -225,7 +226,7 @@ fn versions() -> String {
         |path: &str| read_beginning(Path::new(path), 4_096).unwrap_or_else(|error| format!("({path}: {error})\n"));
     format!(
         "tidegate {} ({}, built for {})\n\n{}\n{}",
-        env!("CARGO_PKG_VERSION"),
+        VERSION,
         if cfg!(debug_assertions) { "debug" } else { "release" },
         std::env::consts::ARCH,
         read("/proc/version"),
