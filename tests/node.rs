@@ -106,7 +106,7 @@ fn a_startup_ini_with_five_errors_is_told_in_one_breath_and_starts_nothing() {
     let keys = ["ROLE", "LISTEN_PORT", "LISTEN_PROT", "LOG_LEVEL", "KEEP_DATA"];
     fs::write(config, bad).unwrap();
     let (code, output, error) = tidegate(&["run", "--config", config.to_str().unwrap()]);
-    assert_eq!((code, output.as_str()), (1, ""));
+    assert_eq!((code, output.as_str()), (78, ""));
     for (line, key) in [1, 2, 3, 4, 6].into_iter().zip(keys) {
         let place = format!("startup.ini:{line}: {key}: ");
         let told =
