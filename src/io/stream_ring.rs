@@ -1,5 +1,5 @@
 //! The ring that connections receive and send on, beside tokio-uring's: it knows operations that complete more than once and
-//! buffers that the kernel chooses, which tokio-uring 0.5 does not (`docs/decisions/0008-a-ring-for-streams.md`).
+//! buffers that the kernel chooses, which tokio-uring 0.5 does not (`docs/decisions/0009-a-ring-for-streams.md`).
 //!
 //! An operation is a field of its socket, not a future: what is under way is always visible there, and a future that is
 //! dropped leaves nothing behind but that. One task per core turns the ring: it submits what has been pushed since its last
