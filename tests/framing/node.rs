@@ -64,7 +64,7 @@ impl Node {
 
     /// How many exchanges have ended.
     pub fn served(&self) -> u64 {
-        self.core.totals().exchanges
+        self.core.handle().totals().exchanges
     }
 
     /// Drains the core, ends the log and reads what it says.
