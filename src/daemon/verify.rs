@@ -16,7 +16,9 @@ use crate::limits::VERIFY_MISLED_S;
 use crate::limits::VERIFY_MS_MAX;
 use crate::report;
 use crate::report::Question;
+use crate::settings::ProxyProtocol;
 use crate::settings::Role;
+use crate::settings::Settings;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
@@ -191,8 +193,13 @@ async fn probe(desk: &NodeDesk) -> Check {
     let Some(listener) = desk.facts.listen.first() else {
         return check(name, Some("this node has no listener".to_string()), String::new());
     };
+    let listener = reach(*listener);
+    let header = match probe_header(&desk.params.watch().borrow(), listener.ip()) {
+        Ok(header) => header,
+        Err(words) => return check(name, None, words),
+    };
     let before = desk.views.progress.borrow().written;
-    if let Err(error) = within(send_probe(reach(*listener))).await {
+    if let Err(error) = within(send_probe(listener, header)).await {
         return check(name, Some(format!("sending a request through {listener}: {error}")), String::new());
     }
     let arrived = within(async {
@@ -215,8 +222,22 @@ async fn probe(desk: &NodeDesk) -> Check {
     }
 }
 
-async fn send_probe(listener: SocketAddr) -> io::Result<()> {
+/// What this host must say before its request where PROXY_PROTOCOL is required: that it asks for itself. Words if it is not
+/// among those who may say anything: then the node rightly closes such a connection, and balancers alone can ask.
+fn probe_header(settings: &Settings, from: IpAddr) -> Result<&'static str, String> {
+    match settings.proxy_protocol {
+        ProxyProtocol::Off | ProxyProtocol::Optional => Ok(""),
+        ProxyProtocol::Required if settings.trusted_proxies.holds(from) => Ok("PROXY UNKNOWN\r\n"),
+        ProxyProtocol::Required => Err(format!(
+            "not sent: PROXY_PROTOCOL is required and {from} is not in TRUSTED_PROXIES, so that balancers alone are served. Ask \
+             through the balancer"
+        )),
+    }
+}
+
+async fn send_probe(listener: SocketAddr, header: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect(listener).await?;
+    stream.write_all(header.as_bytes()).await?;
     let request = format!(
         "GET http://{PROBE}/ HTTP/1.1\r\nHost: {PROBE}\r\nUser-Agent: tidegate-verify\r\nConnection: close\r\n\r\n"
     );

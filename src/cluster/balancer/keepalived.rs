@@ -41,7 +41,7 @@ global_defs {{
 
 # The address goes where the balancer runs.
 vrrp_script balancer {{
-    script \"/usr/bin/pidof {process}\"
+    script \"/usr/bin/pgrep -x {process}\"
     interval 1
     timeout 1
     fall 2
