@@ -218,6 +218,8 @@ pub const ASIDE_TASKS_MS: u64 = 500;
 /// How long a keeper waits for a node to stand aside before it kills it, in milliseconds: the cores' answers, the control threads and the
 /// last lines of the log are in it.
 pub const ASIDE_MS_MAX: u64 = 15_000;
+/// How long a node that hangs gets to end by SIGABRT before its keeper kills it, in milliseconds.
+pub const ABORT_MS: u64 = 1_000;
 /// What a stop may take beyond DRAIN_TIME, in seconds: cutting, the last lines of the log, the last records to the master.
 pub const STOP_EXTRA_S: u64 = 15;
 /// startup.ini is looked at this often even if no notice of a change came, in seconds.

@@ -15,6 +15,7 @@
 //! | the node crashes | ends with an error: systemd starts the next keeper |
 //! | the keeper is killed | the node stands aside by itself (its parent's death is a SIGTERM to it) |
 
+use crate::limits::ABORT_MS;
 use crate::limits::ASIDE_MS_MAX;
 use crate::sys::activation;
 use crate::sys::activation::Passed;
@@ -176,6 +177,9 @@ impl Keeper {
                 // systemd's watchdog: somebody in the node hangs.
                 News::Abort => {
                     self.tell(process::ABORT);
+                    // A stopped process, or one whose threads hang in the kernel, does not hear that.
+                    tokio::time::sleep(Duration::from_millis(ABORT_MS)).await;
+                    let _ = self.node.child.kill();
                     let _ = self.node.child.wait();
                     return Ok(failed("the node hung and was aborted"));
                 }
