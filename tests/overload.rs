@@ -458,7 +458,8 @@ fn a_node_told_to_stop_closes_idle_ends_active_and_cuts_what_does_not_end() {
     let (_, error) = to_the_end(&mut idle);
     assert_eq!(error, None, "an idle connection is closed, not reset");
     let idle_closed = begun.elapsed();
-    assert!(idle_closed < Duration::from_secs(1), "idle connections close at once: {idle_closed:?}");
+    // Clients at work learn first that their connections end; that takes a second at most.
+    assert!(idle_closed < Duration::from_secs(2), "idle connections close soon: {idle_closed:?}");
     wait_until("new clients are refused", || TcpStream::connect(proxy).is_err());
     let (answer, closed, closing) = answered_late.join().unwrap();
     assert_eq!((answer.status, answer.keeps), (200, false), "{}", answer.head);

@@ -199,7 +199,7 @@ impl Socket {
     /// Begins to send `buf` from `from` to its end: the whole of it if `whole`, else what the peer takes at once. There must
     /// be no send under way.
     pub(super) fn begin_send(self: &Rc<Self>, buf: Vec<u8>, from: usize, whole: bool) {
-        debug_assert!(!self.outward.sending.get());
+        assert!(!self.outward.sending.get(), "the kernel still reads what is being sent");
         let left = buf.get(from..).unwrap_or_default();
         let length = u32::try_from(left.len()).unwrap_or(u32::MAX);
         // MSG_WAITALL: the kernel goes on by itself after a part; nobody here is woken to send the rest.
@@ -208,6 +208,12 @@ impl Socket {
         self.outward.buf.set(buf);
         self.outward.sending.set(true);
         self.ring.push(Rc::clone(self), What::Send, entry);
+    }
+
+    /// Whether a send is under way.
+    #[inline]
+    pub(super) fn is_sending(&self) -> bool {
+        self.outward.sending.get()
     }
 
     /// What became of the send, and the buffer.

@@ -180,6 +180,7 @@ impl TcpStream {
     /// milliseconds.
     pub async fn ask(&self, ask: Vec<u8>, answer: Vec<u8>, within: u64, deadline: Deadline) -> Asked {
         let length = ask.len();
+        self.sent_before().await;
         self.socket.begin_send(ask, 0, true);
         // One deadline for both: nobody is woken when the send is done, who could take a second one back.
         let (received, answer) = self.recv(answer, deadline, Wait::Later).await;
@@ -199,6 +200,7 @@ impl TcpStream {
     /// Sends `buf` from `from` to its end. Each part the peer takes puts the deadline off to `within` milliseconds later.
     pub async fn send(&self, buf: Vec<u8>, from: usize, within: u64) -> (io::Result<()>, Vec<u8>) {
         let (mut buf, mut at) = (buf, from);
+        self.sent_before().await;
         while at < buf.len() {
             self.socket.begin_send(buf, at, false);
             self.socket.entered.write_by(self.deadlines().after(within));
@@ -213,6 +215,14 @@ impl TcpStream {
             }
         }
         (Ok(()), buf)
+    }
+
+    /// A send whose future was dropped goes on until the kernel is done; there is one at a time.
+    #[inline]
+    async fn sent_before(&self) {
+        if self.socket.is_sending() {
+            let _ = poll_fn(|cx| self.socket.poll_sent(cx)).await;
+        }
     }
 
     /// Tells the peer that nothing more comes from us.

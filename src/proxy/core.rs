@@ -442,6 +442,8 @@ async fn live(
     let _ = started.send(Ok(()));
     let (within, ack) = obey(&state, &listeners, &mut mailbox).await;
     stand_aside(&state, &listeners, true).await;
+    // Unless somebody else holds them for a successor, who connects now is refused, not left waiting for the end of this.
+    drop(listeners);
     state.upstreams.end();
     wait_until_empty(&state, within).await;
     if state.counters.connections_open.get() > 0 {

@@ -91,11 +91,19 @@ fn start_of_authority(ttl: u32, minimum: u32) -> Vec<u8> {
     resource(&name("test"), 6, ttl, &[&[0, 0][..], &numbers].concat())
 }
 
+/// A port that is free for both; one that the kernel gives for UDP may be somebody's for TCP.
+fn both_on_one_port() -> (UdpSocket, TcpListener) {
+    let both = || {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        TcpListener::bind(udp.local_addr().unwrap()).ok().map(|tcp| (udp, tcp))
+    };
+    (0..100).find_map(|_| both()).expect("of a hundred ports one is free for UDP and TCP")
+}
+
 /// A name server that says what `answer` makes of a question: no message, or several. Counts questions.
 fn lying(answer: impl Fn(&Question<'_>) -> Vec<Vec<u8>> + Send + Sync + 'static) -> (u16, Arc<AtomicUsize>) {
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (udp, tcp) = both_on_one_port();
     let port = udp.local_addr().unwrap().port();
-    let tcp = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let (answer, asked) = (Arc::new(answer), Arc::new(AtomicUsize::new(0)));
     let (by_tcp, count) = (Arc::clone(&answer), Arc::clone(&asked));
     std::thread::spawn(move || {
