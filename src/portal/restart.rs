@@ -195,13 +195,13 @@ fn connections(count: u64) -> String {
     }
 }
 
-/// How long a stop may let clients finish: the startup params that say so, together.
+/// How long a restart may let clients finish: DRAIN_TIME alone, since balancers need no notice of a restart.
 async fn drain_s(cx: &Cx) -> Option<u64> {
     let Ok(Outcome::Params { params, .. }) = cx.ask(Action::ParamsShow).await else { return None };
-    let times = params.iter().filter(|param| matches!(param.key.as_str(), "DRAIN_TIME" | "DRAIN_NOTICE"));
+    let time = params.iter().find(|param| param.key == "DRAIN_TIME")?;
     // What is empty in the file is its default.
     let seconds = |text: &str| text.trim().parse::<u64>().ok();
-    times.filter_map(|param| seconds(&param.value).or_else(|| seconds(&param.default))).reduce(|one, two| one + two)
+    seconds(&time.value).or_else(|| seconds(&time.default))
 }
 
 /// A page without script asks again after so many seconds while clients are drained.

@@ -5,8 +5,6 @@ mod bound;
 mod credentials;
 mod destination;
 mod dial;
-#[cfg(test)]
-mod hostile;
 mod parent;
 mod penalty;
 mod pool;
@@ -596,3 +594,6 @@ impl Upstreams {
         (!snapshot.destination_allowed(address, port)).then_some(kind)
     }
 }
+
+#[cfg(test)]
+mod hostile;
