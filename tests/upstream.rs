@@ -307,9 +307,19 @@ fn what_a_parent_leaves_unanswered_goes_to_the_next_if_it_may_be_sent_again() {
         wait_until("the first is found to accept again", || {
             gateway.node.journal().contains("accepts connections again")
         });
-        let mut client = gateway.client();
-        client.send(b"POST http://far.test/b HTTP/1.1\r\nHost: far.test\r\nContent-Length: 2\r\n\r\nab").unwrap();
-        let answer = client.receive(false).unwrap();
+        let mut passed_over = 0;
+        let answer = loop {
+            let mut client = gateway.client();
+            client.send(b"POST http://far.test/b HTTP/1.1\r\nHost: far.test\r\nContent-Length: 2\r\n\r\nab").unwrap();
+            let answer = client.receive(false).unwrap();
+            // It may have been found down once more just before: then the second has answered.
+            if answer.status != 200 {
+                break answer;
+            }
+            passed_over += 1;
+            assert!(passed_over < 100, "{what}: the first is never asked");
+            thread::sleep(Duration::from_millis(100));
+        };
         assert_eq!(answer.status, 502, "{what}: {}", answer.head);
         let heard = heard.lock().unwrap().clone();
         let posts = heard.iter().filter(|line| line.starts_with("POST ")).count();
@@ -322,9 +332,13 @@ fn what_a_parent_leaves_unanswered_goes_to_the_next_if_it_may_be_sent_again() {
             tunnel.send(b"GET me\r\n\r\n").unwrap();
             assert_eq!(text(&tunnel.receive(false).unwrap()), "220 hello", "{what}");
         }
-        let peers: Vec<String> =
-            gateway.records(5 + usize::from(what != "reset at once")).into_iter().map(|record| record.peer).collect();
-        assert_eq!(peers.iter().filter(|peer| **peer == second.address.to_string()).count(), 5, "{what}: {peers:?}");
+        let peers: Vec<String> = gateway
+            .records(5 + passed_over + usize::from(what != "reset at once"))
+            .into_iter()
+            .map(|record| record.peer)
+            .collect();
+        let by_second = peers.iter().filter(|peer| **peer == second.address.to_string()).count();
+        assert_eq!(by_second, 5 + passed_over, "{what}: {peers:?}");
     }
 }
 
