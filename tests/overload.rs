@@ -11,7 +11,6 @@ use harness::watched::warm_up;
 use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
-use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
