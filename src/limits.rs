@@ -261,6 +261,8 @@ pub const ACCEPT_BACK_OFF_MS: u64 = 100;
 pub const ARRIVALS_LENT: u16 = 64;
 /// The same for kernels that receive for all connections in one turn: who finds none has to begin anew, which is dear.
 pub const ARRIVALS_LENT_BEFORE_6_1: u16 = 1024;
+/// Accepts and connects are handed to the kernel at least this often, in milliseconds, however busy the streams are.
+pub const OTHER_RING_WAITS_MS_MAX: u64 = 1;
 /// Buffers of bytes that may have arrived on a watched connection before anybody took them. Then the watch ends and the rest
 /// waits in the kernel, which slows the peer down. What the kernel has under way by then still arrives: some thirty buffers.
 pub const ARRIVED_MAX: usize = 4;

@@ -11,6 +11,7 @@ use harness::watched::warm_up;
 use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
+use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
@@ -387,6 +388,27 @@ fn one_connection_that_always_has_work_does_not_starve_the_others() {
         let p99 = sorted[(sorted.len() - 1) * 99 / 100];
         assert!(p99 < Duration::from_secs(1), "beside {what}: {p99:?}");
     };
+    // Requests without end on one connection; refused ones, so that no origin slows it down.
+    beside("a client pipelining without end", &|| {
+        let mut stream = TcpStream::connect(watched.proxy()).unwrap();
+        let mut answers = stream.try_clone().unwrap();
+        let reader = thread::spawn(move || {
+            let (mut buffer, mut bytes) = (vec![0; 1 << 18], 0u64);
+            while let Ok(count) = answers.read(&mut buffer)
+                && count > 0
+            {
+                bytes += count as u64;
+            }
+            bytes
+        });
+        let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", watched.url("/social"), watched.origin.address);
+        let many = request.repeat(200);
+        while !stop.load(Ordering::Relaxed) {
+            stream.write_all(many.as_bytes()).unwrap();
+        }
+        stream.shutdown(Shutdown::Both).unwrap();
+        println!("  it received {} bytes meanwhile", reader.join().unwrap());
+    });
     beside("a fast tunnel", &|| {
         let mut tunnel = TcpStream::connect(watched.proxy()).unwrap();
         tunnel.write_all(format!("CONNECT {endless} HTTP/1.1\r\nHost: {endless}\r\n\r\nGET /").as_bytes()).unwrap();

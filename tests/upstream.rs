@@ -308,19 +308,23 @@ fn what_a_parent_leaves_unanswered_goes_to_the_next_if_it_may_be_sent_again() {
             gateway.node.journal().contains("accepts connections again")
         });
         let mut passed_over = 0;
-        let answer = loop {
+        let refused = loop {
             let mut client = gateway.client();
             client.send(b"POST http://far.test/b HTTP/1.1\r\nHost: far.test\r\nContent-Length: 2\r\n\r\nab").unwrap();
             let answer = client.receive(false).unwrap();
             // It may have been found down once more just before: then the second has answered.
             if answer.status != 200 {
-                break answer;
+                assert_eq!(answer.status, 502, "{what}: {}", answer.head);
+                break true;
             }
             passed_over += 1;
+            // A reset that comes while we connect is no sending: then the second may answer each time.
+            if what == "reset at once" && passed_over == 3 {
+                break false;
+            }
             assert!(passed_over < 100, "{what}: the first is never asked");
             thread::sleep(Duration::from_millis(100));
         };
-        assert_eq!(answer.status, 502, "{what}: {}", answer.head);
         let heard = heard.lock().unwrap().clone();
         let posts = heard.iter().filter(|line| line.starts_with("POST ")).count();
         assert_eq!(posts, usize::from(!what.ends_with("at once")), "{what}: {heard:?}");
@@ -333,7 +337,7 @@ fn what_a_parent_leaves_unanswered_goes_to_the_next_if_it_may_be_sent_again() {
             assert_eq!(text(&tunnel.receive(false).unwrap()), "220 hello", "{what}");
         }
         let peers: Vec<String> = gateway
-            .records(5 + passed_over + usize::from(what != "reset at once"))
+            .records(5 + passed_over + usize::from(refused && what != "reset at once"))
             .into_iter()
             .map(|record| record.peer)
             .collect();

@@ -13,6 +13,7 @@ use crate::limits::ARRIVALS_LENT;
 use crate::limits::ARRIVALS_LENT_BEFORE_6_1;
 use crate::limits::BUFFERS_KEPT_MAX;
 use crate::limits::HEAD_BUFFER_BYTES;
+use crate::limits::OTHER_RING_WAITS_MS_MAX;
 use crate::sys::event;
 use io_uring::IoUring;
 use io_uring::cqueue;
@@ -59,6 +60,8 @@ pub(super) struct StreamRing {
     stock: Rc<Buffers>,
     under_way: Cell<u64>,
     moment: Cell<Mono>,
+    /// Since when there was something to take in every turn.
+    busy_since: Cell<Option<Mono>>,
     /// Completions being handed out, kept for its memory.
     batch: Cell<Vec<(u64, i32, u32)>>,
 }
@@ -86,6 +89,7 @@ impl StreamRing {
             stock,
             under_way: Cell::new(0),
             moment: Cell::new(Mono::now()),
+            busy_since: Cell::default(),
             batch: Cell::default(),
         });
         HERE.set(Some(Rc::clone(&ring)));
@@ -179,14 +183,15 @@ impl StreamRing {
             late.into_iter().for_each(|entry| self.enqueue(entry));
             // What it does not take now (out of memory, completions to be taken first) stays for the next turn.
             self.pushed.set(self.enter().is_err() || !self.behind.borrow().is_empty());
-        } else if self.uring.borrow_mut().submission().taskrun() {
+        } else if self.puts_off() {
             // If this fails there is something to take first, which is next.
             let _ = self.enter();
         }
         let mut batch = self.batch.take();
         let take = |cqe: cqueue::Entry| (cqe.user_data(), cqe.result(), cqe.flags());
         batch.extend(self.uring.borrow_mut().completion().map(take));
-        let found = !batch.is_empty();
+        // What the kernel still puts off after an enter it does not announce again.
+        let found = !batch.is_empty() || self.puts_off();
         if found {
             self.moment.set(Mono::now());
         }
@@ -200,6 +205,13 @@ impl StreamRing {
         }
         self.batch.set(batch);
         found
+    }
+
+    /// Whether the kernel has something to do, or completions that found no room, for which it must be entered.
+    fn puts_off(&self) -> bool {
+        let mut uring = self.uring.borrow_mut();
+        let queue = uring.submission();
+        queue.taskrun() || queue.cq_overflow()
     }
 
     /// Hands the kernel what is in the queue, and has it do what it put off.
@@ -241,15 +253,29 @@ impl StreamRing {
         // SAFETY: `self`, which this future holds, keeps the descriptor open, and the same, longer than the `AsyncFd`.
         let registered = unsafe { AsyncFd::register_with_interest(Descriptor(&self), tokio::io::Interest::READABLE) };
         let ready = registered.map_err(|error| error.into_parts().1)?;
-        std::future::poll_fn(|cx| {
-            if self.turn() {
-                // The others have their turns first; what they push then goes in one submission.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            self.sleep(&ready, cx)
-        })
-        .await
+        loop {
+            std::future::poll_fn(|cx| self.poll_while_idle_at_times(&ready, cx)).await?;
+            // The runtime submits to the other ring when it has nothing else to do. With streams that always have work it
+            // would accept and connect nobody.
+            super::breathe().await;
+            self.busy_since.set(None);
+        }
+    }
+
+    /// Turns the ring until there has been something to take in every turn for [`OTHER_RING_WAITS_MS_MAX`].
+    fn poll_while_idle_at_times(&self, ready: &AsyncFd<Descriptor<'_>>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.turn() {
+            return self.sleep(ready, cx);
+        }
+        let (now, since) = (self.moment.get(), self.busy_since.get());
+        let since = since.unwrap_or(now);
+        self.busy_since.set(Some(since));
+        if now.micros_since(since) >= OTHER_RING_WAITS_MS_MAX * 1_000 {
+            return Poll::Ready(Ok(()));
+        }
+        // The others have their turns first; what they push then goes in one submission.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Until something is pushed or complete.
@@ -258,7 +284,7 @@ impl StreamRing {
             self.turner.wait(cx);
             match ready.poll_read_ready(cx) {
                 Poll::Pending if self.pushed.get() => cx.waker().wake_by_ref(),
-                Poll::Pending => {}
+                Poll::Pending => self.busy_since.set(None),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(mut guard)) => {
                     guard.clear_ready();
