@@ -103,23 +103,8 @@ async fn exchanges(client: &Client<'_>, mut buf: Vec<u8>) {
         }
         let (arrival, back) = read_head(client, buf, &mut head, request_id == 1).await;
         buf = back;
-        // One exchange, one policy, from here to its end.
-        let held = state.held();
-        let next = match arrival {
-            Arrival::Nothing => break,
-            Arrival::Broken(fault, started) => {
-                let mut account = Account::begin(client, &held, request_id, started);
-                answer::broken(client, &mut account, fault).await
-            }
-            Arrival::Head { bytes, started } => {
-                if client.peer.trusted {
-                    client.address.set(balancer::client_of(state, client.peer, &held.snapshot, &head, &buf));
-                }
-                let request = Request { head: &head, buf: &buf, head_bytes: bytes };
-                let mut account = Account::begin(client, &held, request_id, started);
-                exchange::run(client, request, &mut account).await
-            }
-        };
+        // Not part of this future, which waits most of its life.
+        let next = state.shelf.place(|| exchange(client, request_id, arrival, &head, &buf)).await;
         match next {
             Next::Again { used, behind } => {
                 buf.drain(..used.min(buf.len()));
@@ -137,6 +122,33 @@ async fn exchanges(client: &Client<'_>, mut buf: Vec<u8>) {
         }
     }
     state.heads.give(buf);
+}
+
+/// What came, answered.
+async fn exchange<'a>(
+    client: &'a Client<'a>,
+    request_id: u32,
+    arrival: Arrival,
+    head: &'a RequestHead,
+    buf: &'a [u8],
+) -> Next {
+    // One exchange, one policy, from here to its end.
+    let held = client.state.held();
+    match arrival {
+        Arrival::Nothing => Next::Close,
+        Arrival::Broken(fault, started) => {
+            let mut account = Account::begin(client, &held, request_id, started);
+            answer::broken(client, &mut account, fault).await
+        }
+        Arrival::Head { bytes, started } => {
+            if client.peer.trusted {
+                client.address.set(balancer::client_of(client.state, client.peer, &held.snapshot, head, buf));
+            }
+            let request = Request { head, buf, head_bytes: bytes };
+            let mut account = Account::begin(client, &held, request_id, started);
+            exchange::run(client, request, &mut account).await
+        }
+    }
 }
 
 /// An IPv4 client of a dual-stack listener is an IPv4 client.

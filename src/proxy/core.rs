@@ -308,6 +308,8 @@ pub(super) struct CoreState {
     pub(super) refusals: Refusals,
     pub(super) deadlines: Rc<Deadlines>,
     pub(super) heads: Rc<Buffers>,
+    /// Room for exchanges.
+    pub(super) shelf: io::Shelf,
     pub(super) bodies: Buffers,
     pub(super) pipes: Pipes,
     pub(super) desk: RefCell<RecordDesk>,
@@ -353,6 +355,7 @@ impl CoreState {
             deadlines,
             upstreams,
             heads: io::heads(),
+            shelf: io::Shelf::default(),
             bodies: Buffers::new(BODY_BUFFER_BYTES, BUFFERS_KEPT_MAX),
             pipes: Pipes::default(),
             desk: RefCell::new(config.spool),
@@ -474,6 +477,7 @@ fn chores(state: &Rc<CoreState>) -> impl FnMut(Wall) + use<> {
             pool_by = state.deadlines.after(POOL_SWEEP_MS);
             state.upstreams.expire();
             state.heads.shed();
+            state.shelf.shed();
             state.bodies.shed();
         }
         if state.deadlines.passed(system_by) {

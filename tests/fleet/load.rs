@@ -189,6 +189,11 @@ impl Tunnel {
 fn enter(namespace: &std::path::Path) {
     let file = File::open(namespace).expect("the machine's network namespace");
     nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).expect("entering the machine's network namespace");
+    // Thousands of connections a second, each of which keeps its port for a minute: a machine that clients are on never has
+    // so many, and running out of them is no refusal of the proxy's. It is this namespace's setting alone.
+    for (name, value) in [("ip_local_port_range", "1024 65535"), ("tcp_tw_reuse", "1")] {
+        std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect("more ports for the load");
+    }
 }
 
 /// One request on a connection of its own.
