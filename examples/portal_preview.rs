@@ -25,6 +25,7 @@ async fn main() -> std::io::Result<()> {
     };
     let port = args.next().and_then(|port| port.parse().ok()).unwrap_or(8899);
     let config = PortalConfig {
+        hands_over: false,
         desk: Arc::new(desk::FakeDesk::new(role)),
         node_name: if role == "slave" { "edge-1" } else { "harbour" }.into(),
         role: role.into(),

@@ -52,7 +52,7 @@ impl Browser {
     fn visit(desk: FakeDesk) -> Browser {
         let desk = Arc::new(desk);
         let (node_name, role, version) = ("harbour".to_string(), desk.role.to_string(), "0.1.0".to_string());
-        let app = router(PortalConfig { desk: desk.clone(), node_name, role, version });
+        let app = router(PortalConfig { desk: desk.clone(), node_name, role, version, hands_over: false });
         let peer = SocketAddr::from(([192, 0, 2, 50], 4711));
         Browser { app, desk, peer, cookie: String::new(), csrf: String::new() }
     }

@@ -65,6 +65,8 @@ pub struct NodeFacts {
     pub cores: usize,
     /// STATE_DIR.
     pub state_dir: PathBuf,
+    /// A keeper starts the next process at a restart, and this one finishes beside it.
+    pub hands_over: bool,
 }
 
 /// What other threads know and the desk shows.
@@ -370,7 +372,8 @@ impl NodeDesk {
     fn restart(&self, keep: bool) -> Result<Outcome, Refused> {
         // With faults in it the next process would not start, and this one is asked while it still serves.
         self.params.check()?;
-        let mut words = "restarting in place".to_string();
+        let way = if self.facts.hands_over { "handing over to a new process" } else { "restarting in place" };
+        let mut words = way.to_string();
         if keep {
             let dir = backup::keep(&self.facts.state_dir, self.params.file(), self.publisher.current().document())
                 .map_err(|error| {

@@ -177,6 +177,7 @@ impl Node {
             portal: portal_address,
             cores,
             state_dir: settings.state_dir.clone(),
+            hands_over: keeper.is_some(),
         };
         let drain = Drain::new(publisher.clone(), params.watch(), &settings.state_dir);
         let cluster = Cluster::start(services::Needs {

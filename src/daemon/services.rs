@@ -195,7 +195,9 @@ impl Cluster {
             portal_tls::load_or_make(&settings.state_dir, &names, Wall::now()).map_err(|fault| fault.to_string())?;
         let not_a_proxy = if settings.role == Role::Master { NO_TRAFFIC } else { NOT_THE_PROXY_PORT };
         let cluster = self.master.as_ref().and(self.identity.clone());
+        let hands_over = desk.facts.hands_over;
         let router = portal::router(PortalConfig {
+            hands_over,
             desk: Arc::new(FrontDesk(desk)),
             node_name: settings.node_name.clone(),
             role: settings.role.to_string(),

@@ -60,6 +60,8 @@ pub struct PortalConfig {
     pub role: String,
     /// Version of Tidegate.
     pub version: String,
+    /// A restart hands over to a new process at once.
+    pub hands_over: bool,
 }
 
 /// What is answered over plain HTTP as well as over TLS, to anybody.

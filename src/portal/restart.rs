@@ -84,6 +84,9 @@ struct RestartedPage {
 /// How far a restart is.
 #[derive(Serialize)]
 struct Progress {
+    /// What comes before the new process answers.
+    #[serde(skip)]
+    step: &'static str,
     /// In words.
     words: String,
     /// Seconds until the node should answer again.
@@ -166,13 +169,29 @@ async fn progress_page(cx: &Cx, words: String) -> Response {
 async fn how_far(cx: &Cx, leaving: Leaving) -> Progress {
     let connections = cx.status().await.map(|status| status.front.connections);
     let gone_s = Mono::now().micros_since(leaving.since) / 1_000_000;
-    told(connections, leaving.drain_s.map(|drain_s| drain_s.saturating_sub(gone_s)))
+    let drain_left_s = leaving.drain_s.map(|drain_s| drain_s.saturating_sub(gone_s));
+    if cx.portal.hands_over() { handing_over(connections, drain_left_s) } else { told(connections, drain_left_s) }
+}
+
+/// Where the next process starts at once, nobody waits for what is under way.
+fn handing_over(connections_left: Result<u64, Refused>, drain_left_s: Option<u64>) -> Progress {
+    let mut words = format!("A new process takes over: back in about {PORTAL_START_SECONDS} s.");
+    if let (Ok(count @ 1..), Some(left @ 1..)) = (connections_left, drain_left_s) {
+        words += &format!(" This one finishes {}, for {left} s at most.", connections(count));
+    }
+    Progress {
+        step: "a new process starts",
+        words,
+        back_in_s: Some(PORTAL_START_SECONDS),
+        again_s: PORTAL_START_SECONDS,
+    }
 }
 
 fn told(connections_left: Result<u64, Refused>, drain_left_s: Option<u64>) -> Progress {
+    let step = "what is under way ends";
     let Ok(count @ 1..) = connections_left else {
         let words = format!("No connection is left. The node starts again: back in about {PORTAL_START_SECONDS} s.");
-        return Progress { words, back_in_s: Some(PORTAL_START_SECONDS), again_s: 2 * PORTAL_START_SECONDS };
+        return Progress { step, words, back_in_s: Some(PORTAL_START_SECONDS), again_s: 2 * PORTAL_START_SECONDS };
     };
     let (draining, back_in_s) = (connections(count), drain_left_s.map(|left| left + PORTAL_START_SECONDS));
     let words = match (drain_left_s, back_in_s) {
@@ -185,7 +204,7 @@ fn told(connections_left: Result<u64, Refused>, drain_left_s: Option<u64>) -> Pr
         _ => format!("Draining {draining}."),
     };
     let again_s = if drain_left_s == Some(0) { 2 * PORTAL_START_SECONDS } else { AGAIN_S };
-    Progress { words, back_in_s, again_s }
+    Progress { step, words, back_in_s, again_s }
 }
 
 fn connections(count: u64) -> String {
@@ -212,6 +231,15 @@ const FRESH_S: u64 = 600;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restart_that_hands_over_does_not_wait_for_what_is_under_way() {
+        let taken_over = "A new process takes over: back in about 2 s.";
+        for (connections, words) in [(Ok(12), " This one finishes 12 connections, for 26 s at most."), (Ok(0), "")] {
+            let progress = handing_over(connections, Some(26));
+            assert_eq!((progress.words, progress.back_in_s), (format!("{taken_over}{words}"), Some(2)));
+        }
+    }
 
     #[test]
     fn progress_is_told_in_words_and_seconds() {

@@ -69,6 +69,10 @@ impl Portal {
         })
     }
 
+    pub fn hands_over(&self) -> bool {
+        self.config.hands_over
+    }
+
     pub fn is_slave(&self) -> bool {
         self.config.role == "slave"
     }
