@@ -93,6 +93,8 @@ pub enum Action {
         #[serde(default)]
         synced_within_s: Option<u64>,
     },
+    /// The node's figures as Prometheus reads them. Administrators may ask, and whoever asks from METRICS_ALLOW.
+    Metrics,
     /// The script by which a browser finds its proxy. Anybody may ask.
     ProxyScript {
         /// The browser's address.
@@ -135,7 +137,7 @@ impl Action {
             Action::PolicyApply { .. } | Action::PolicyRollback { .. } | Action::ParamsSubmit { .. } => true,
             Action::Restart { .. } | Action::Reload | Action::AdminAdd { .. } => true,
             Action::Drain { .. } | Action::Undrain { .. } => true,
-            Action::Health { .. } | Action::ProxyScript { .. } => false,
+            Action::Health { .. } | Action::ProxyScript { .. } | Action::Metrics => false,
             Action::Status | Action::Nodes | Action::Verify | Action::PolicyShow { .. } => false,
             Action::Kernel | Action::Diagnostics { .. } => false,
             Action::PolicyCheck { .. } | Action::PolicyDiff { .. } | Action::PolicyLog { .. } => false,
@@ -199,6 +201,11 @@ pub enum Outcome {
     Health {
         /// All that stand against it.
         reasons: Vec<Unfit>,
+    },
+    /// To Metrics.
+    Metrics {
+        /// Prometheus's text format, version 0.0.4.
+        text: String,
     },
     /// To ProxyScript.
     ProxyScript {

@@ -28,6 +28,7 @@ pub fn outcome(paper: &mut Paper, outcome: &Outcome) {
     match outcome {
         Outcome::Status(node) => status(paper, node),
         Outcome::Health { reasons } => health(paper, reasons),
+        Outcome::Metrics { text } => paper.block(text),
         Outcome::ProxyScript { script } => paper.block(script),
         Outcome::Nodes { nodes: rows } => nodes(paper, rows),
         Outcome::Verify { checks } => verify(paper, checks),

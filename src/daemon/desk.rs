@@ -5,6 +5,7 @@ use super::audit::Audit;
 use super::backup;
 use super::diagnostics;
 use super::drain::Drain;
+use super::figures::Gauges;
 use super::health;
 use super::kernel;
 use super::params::Params;
@@ -26,6 +27,7 @@ use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
 use crate::cluster::Offer;
 use crate::cluster::protocol::Proxy;
+use crate::figures;
 use crate::log::Progress;
 use crate::policy::pac::Choice;
 use crate::policy::pac::NoScript;
@@ -105,6 +107,8 @@ pub struct NodeDesk {
     pub restart: Arc<Notify>,
     /// Whether the node is being taken out of service.
     pub drain: Arc<Drain>,
+    /// What the node counts and measures.
+    pub gauges: Arc<Gauges>,
     /// What health checks see.
     pub health: health::Watch,
 }
@@ -169,6 +173,8 @@ fn may(actor: &Actor, action: &Action) -> Result<(), Refused> {
     match (actor, action) {
         (Actor::Local { .. }, _) | (Actor::Visitor { .. }, Action::Login { .. }) => Ok(()),
         (Actor::Visitor { .. }, Action::Health { .. } | Action::ProxyScript { .. }) => Ok(()),
+        // Which visitors, METRICS_ALLOW says.
+        (Actor::Visitor { .. }, Action::Metrics) => Ok(()),
         (Actor::Visitor { .. }, _) => refused("log in first"),
         (Actor::Administrator { .. }, Action::AdminAdd { .. }) => {
             refused("administrators are made on the node itself: tidegate admin add NAME")
@@ -204,6 +210,7 @@ impl NodeDesk {
             Action::Health { synced_within_s } => {
                 Ok(Outcome::Health { reasons: health::reasons(self, actor, *synced_within_s) })
             }
+            Action::Metrics => self.metrics(actor),
             Action::ProxyScript { client, host } => self.proxy_script(client, host),
             Action::Drain { node } => {
                 self.here(node.as_deref(), "drain")?;
@@ -250,6 +257,20 @@ impl NodeDesk {
     /// What this node has for balancers.
     fn offer(&self) -> Offer {
         offer(&self.facts, &self.params.watch().borrow(), self.drain.standing().is_some())
+    }
+
+    /// The figures as Prometheus reads them, for whom METRICS_ALLOW lets ask.
+    fn metrics(&self, actor: &Actor) -> Result<Outcome, Refused> {
+        if let Actor::Visitor { address } = actor {
+            let allowed = address.parse().is_ok_and(|from| self.params.watch().borrow().metrics_allow.holds(from));
+            if !allowed {
+                let words =
+                    format!("{address} may not read this node's figures: add it to METRICS_ALLOW in startup.ini");
+                return Err(Refused::new(RefusedKind::NotAllowed, words));
+            }
+        }
+        let text = figures::exposition(&self.gauges.read(), VERSION, &self.facts.role.to_string());
+        Ok(Outcome::Metrics { text })
     }
 
     /// This node, and on a master its slaves.

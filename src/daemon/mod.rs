@@ -8,6 +8,7 @@ mod desk;
 mod diagnostics;
 mod doors;
 mod drain;
+mod figures;
 mod health;
 mod journal;
 mod keeper;

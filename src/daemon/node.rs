@@ -7,6 +7,7 @@ use super::desk::NodeFacts;
 use super::desk::Views;
 use super::doors::Doors;
 use super::drain::Drain;
+use super::figures::Gauges;
 use super::health;
 use super::journal::Journal;
 use super::kernel;
@@ -191,7 +192,15 @@ impl Node {
             synced,
             trouble,
         })?;
+        let gauges = Arc::new(Gauges {
+            publisher: publisher.clone(),
+            progress: log.progress(),
+            acknowledged: cluster.acknowledged(),
+            drain: drain.clone(),
+            facts: facts.clone(),
+        });
         let desk = Arc::new(NodeDesk {
+            gauges,
             drain,
             health: health::Watch::default(),
             policy: policy_desk(&settings, &publisher, policies, &cluster),

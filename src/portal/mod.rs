@@ -63,7 +63,7 @@ pub struct PortalConfig {
 }
 
 /// What is answered over plain HTTP as well as over TLS, to anybody.
-pub const OPEN_PATHS: [&str; 3] = ["/health", "/proxy.pac", "/wpad.dat"];
+pub const OPEN_PATHS: [&str; 4] = ["/health", "/metrics", "/proxy.pac", "/wpad.dat"];
 
 /// The browser's address, which the daemon adds to each request as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,7 @@ pub fn router(config: PortalConfig) -> Router {
 fn open_pages() -> Router<Arc<web::Portal>> {
     Router::new()
         .route("/health", get(open::health))
+        .route("/metrics", get(open::metrics))
         .route("/proxy.pac", get(open::proxy_script))
         .route("/wpad.dat", get(open::proxy_script))
         .route("/login", get(login::form).post(login::submit))

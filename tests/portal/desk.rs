@@ -63,6 +63,7 @@ impl FakeDesk {
                 words: format!("The node restarts now, {} a backup.", if backup { "with" } else { "without" }),
             },
             Action::Health { .. } => Outcome::Health { reasons: vec![] },
+            Action::Metrics => Outcome::Metrics { text: "# HELP a A.\n# TYPE a gauge\na 1\n".into() },
             Action::ProxyScript { .. } => Outcome::ProxyScript { script: "// script".into() },
             Action::Drain { .. } | Action::Undrain { .. } => Outcome::Done { words: "done".into() },
             Action::Login { user, password } => return self.login(&user, &password),
