@@ -2,6 +2,8 @@
 
 mod harness;
 
+use harness::Cluster;
+use harness::client::Client;
 use harness::watched::Watched;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -10,6 +12,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
+use tidegate::admin::Action;
+use tidegate::admin::Outcome;
 use tidegate::figures;
 
 /// What curl got: status, media type, body.
@@ -180,6 +184,30 @@ fn only_whom_metrics_allow_names_may_read_and_a_change_is_in_force_at_once() {
     let (code, text, words) = harness::tidegate(&["metrics", "--control", &control]);
     assert_eq!(code, 0, "{words}");
     assert!(read(&text).unwrap().contains_key("tidegate_exchanges_total"));
+}
+
+#[test]
+fn every_node_writes_performance_log_and_the_master_knows_the_figures_of_its_slaves() {
+    let cluster = Cluster::start(1);
+    let slave = &cluster.slaves[0];
+    let mut client = Client::connect(slave.layout.proxy).unwrap();
+    assert_eq!(client.get(&cluster.url("/news")).unwrap().status, 200);
+    assert_eq!(client.get(&cluster.url("/social")).unwrap().status, 403);
+    for node in [&cluster.master, slave] {
+        let path = node.layout.dir.join("log/performance.log");
+        harness::wait_until("lines are written", || fs::read_to_string(&path).unwrap_or_default().lines().count() > 2);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(&figures::header()), "{text}");
+        let columns = figures::header().split(',').count();
+        assert!(text.lines().all(|line| line.split(',').count() == columns), "{text}");
+    }
+    harness::wait_until("the master has the slave's figures", || {
+        let Ok(Outcome::Nodes { nodes }) = cluster.master.ask(Action::Nodes) else { return false };
+        nodes.iter().any(|node| {
+            let figures = &node.figures;
+            node.role == "slave" && figures.exchanges == 2 && figures.denied() == 1 && figures.resident_bytes > 0
+        })
+    });
 }
 
 #[test]

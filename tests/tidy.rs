@@ -175,8 +175,16 @@ fn paths_named_in_the_documents_exist() {
 
 #[test]
 fn every_format_has_its_page() {
-    let pages =
-        ["startup-ini", "policy-document", "snapshot", "record-spool", "extended-log", "cursor", "record-batch"];
+    let pages = [
+        "startup-ini",
+        "policy-document",
+        "snapshot",
+        "record-spool",
+        "extended-log",
+        "cursor",
+        "record-batch",
+        "performance-log",
+    ];
     let missing = pages.iter().map(|page| format!("docs/formats/{page}.md")).filter(|path| !Path::new(path).exists());
     assert_none(missing.map(|path| format!("{path}:1: write the page of this format")).collect());
 }

@@ -291,6 +291,7 @@ impl NodeDesk {
             error: status.log_trouble,
             counters: status.counters,
             offer: self.offer(),
+            figures: self.gauges.read(),
         };
         std::iter::once(own).chain((self.views.nodes)()).collect()
     }

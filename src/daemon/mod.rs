@@ -17,6 +17,7 @@ pub mod layout;
 mod node;
 pub mod origin;
 mod params;
+mod performance;
 mod policy_desk;
 mod publish;
 mod services;

@@ -7,12 +7,12 @@ use super::desk::NodeFacts;
 use super::desk::Views;
 use super::doors::Doors;
 use super::drain::Drain;
-use super::figures::Gauges;
 use super::health;
 use super::journal::Journal;
 use super::kernel;
 use super::params;
 use super::params::Params;
+use super::performance;
 use super::policy_desk::PolicyDesk;
 use super::publish::Publisher;
 use super::services;
@@ -192,15 +192,8 @@ impl Node {
             synced,
             trouble,
         })?;
-        let gauges = Arc::new(Gauges {
-            publisher: publisher.clone(),
-            progress: log.progress(),
-            acknowledged: cluster.acknowledged(),
-            drain: drain.clone(),
-            facts: facts.clone(),
-        });
         let desk = Arc::new(NodeDesk {
-            gauges,
+            gauges: cluster.gauges(),
             drain,
             health: health::Watch::default(),
             policy: policy_desk(&settings, &publisher, policies, &cluster),
@@ -221,6 +214,7 @@ impl Node {
         tuning::follow(&desk.params, desk.publisher.clone(), admissions.clone());
         tuning::give_back_after_peaks(admissions);
         services::note_sync(desk.clone(), cluster.slave());
+        performance::keep(desk.gauges.clone(), &desk.params);
         services::prune(desk.clone());
         desk.drain.resume();
         drop(_inside);

@@ -294,7 +294,7 @@ pub const TABLE: &[Key] = &[
         name: "LOG_DIR",
         default: "/var/log/tidegate",
         accepts: DIRECTORY,
-        help: "Where extended.log and config.log stand.",
+        help: "Where extended.log, config.log and performance.log stand.",
         live: false,
     },
     Key {

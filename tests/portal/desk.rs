@@ -121,6 +121,7 @@ impl FakeDesk {
             refusal: String::new(),
             error: String::new(),
             offer: Offer::default(),
+            figures: Default::default(),
             counters: Counters {
                 connections: 9_120 * scale,
                 connections_open: 311 * scale,
