@@ -211,6 +211,28 @@ fn every_node_writes_performance_log_and_the_master_knows_the_figures_of_its_sla
 }
 
 #[test]
+fn the_masters_day_of_a_slave_survives_that_it_is_killed() {
+    let cluster = Cluster::start(1);
+    let slave = &cluster.slaves[0];
+    let day = |node: &str| -> u64 {
+        match cluster.master.ask(Action::FiguresOfDay { node: Some(node.to_string()) }) {
+            Ok(Outcome::FiguresOfDay { points }) => points.iter().map(|point| point.exchanges).sum(),
+            other => panic!("{other:?}"),
+        }
+    };
+    harness::wait_until("the master has seen the slave's exchanges", || {
+        let mut client = Client::connect(slave.layout.proxy).unwrap();
+        assert_eq!(client.get(&cluster.url("/news")).unwrap().status, 200);
+        day(&slave.layout.name) > 0
+    });
+    let before = day(&slave.layout.name);
+    cluster.master.kill();
+    cluster.master.start();
+    assert!(day(&slave.layout.name) >= before);
+    assert_eq!(day("nobody"), 0);
+}
+
+#[test]
 fn the_page_of_figures_is_current() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md")).unwrap();
     let (_, table) = page.split_once("which is always 1.\n\n").unwrap();

@@ -40,6 +40,7 @@ use crate::store::DatabaseError;
 use crate::store::admins::AdminError;
 use crate::store::admins::Admins;
 use crate::store::admins::Set;
+use crate::store::figures::FigureHistory;
 use crate::store::records::RecordStore;
 use crate::sys::process;
 use std::future::Future;
@@ -109,6 +110,8 @@ pub struct NodeDesk {
     pub drain: Arc<Drain>,
     /// What the node counts and measures.
     pub gauges: Arc<Gauges>,
+    /// A day of that, and on a master of its slaves' figures.
+    pub history: Arc<FigureHistory>,
     /// What health checks see.
     pub health: health::Watch,
 }
@@ -211,6 +214,7 @@ impl NodeDesk {
                 Ok(Outcome::Health { reasons: health::reasons(self, actor, *synced_within_s) })
             }
             Action::Metrics => self.metrics(actor),
+            Action::FiguresOfDay { node } => self.figures_of_day(node.clone()).await,
             Action::ProxyScript { client, host } => self.proxy_script(client, host),
             Action::Drain { node } => {
                 self.here(node.as_deref(), "drain")?;
@@ -271,6 +275,15 @@ impl NodeDesk {
         }
         let text = figures::exposition(&self.gauges.read(), VERSION, &self.facts.role.to_string());
         Ok(Outcome::Metrics { text })
+    }
+
+    async fn figures_of_day(&self, node: Option<String>) -> Result<Outcome, Refused> {
+        let (history, now_s) = (self.history.clone(), crate::base::clock::Wall::now().0 / 1_000_000);
+        match tokio::task::spawn_blocking(move || history.day(node.as_deref(), now_s)).await {
+            Ok(Ok(points)) => Ok(Outcome::FiguresOfDay { points }),
+            Ok(Err(error)) => Err(Refused::failed(error.0)),
+            Err(error) => Err(Refused::failed(format!("asking the history of figures: {error}"))),
+        }
     }
 
     /// This node, and on a master its slaves.

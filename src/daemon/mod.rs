@@ -10,6 +10,7 @@ mod doors;
 mod drain;
 mod figures;
 mod health;
+mod history;
 mod journal;
 mod keeper;
 mod kernel;

@@ -43,7 +43,7 @@ fn word(kind: Kind) -> &'static str {
 }
 
 /// The value in the unit that is shown.
-pub(super) fn shown(figure: &Figure, figures: &Figures) -> String {
+pub fn shown(figure: &Figure, figures: &Figures) -> String {
     let value = (figure.of)(figures);
     match figure.unit {
         Unit::Count | Unit::Bytes | Unit::Seconds => value.to_string(),

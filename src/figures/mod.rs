@@ -5,16 +5,22 @@
 //! |---|---|
 //! | `table` | the one table: name, labels, kind, unit, help |
 //! | `exposition` | the text that Prometheus reads (`docs/metrics.md`) |
+//! | `history` | a day of them in intervals, for charts |
 //! | `line` | a line of performance.log (`docs/formats/performance-log.md`) |
 #![forbid(unsafe_code)]
 
 mod exposition;
+mod history;
 mod line;
 mod table;
 
 pub use exposition::CONTENT_TYPE;
 pub use exposition::exposition;
 pub use exposition::reference;
+pub use exposition::shown;
+pub use history::Point;
+pub use history::between;
+pub use history::interval;
 pub use line::header;
 pub use line::line;
 pub use table::Figure;
