@@ -9,7 +9,7 @@
 //! | 3 | [`tls`], [`log`] | identities and handshakes; record spool, extended.log, cursor |
 //! | 2 | [`policy`] | what the administrator writes, its compiled snapshot, and the walk that decides |
 //! | 1' | [`sys`], [`io`] | system calls behind safe verbs; the only module that names tokio-uring |
-//! | 1 | [`wire`], [`record`], [`settings`] | sans-IO: HTTP/1.1, what happened in an exchange, startup params |
+//! | 1 | [`wire`], [`record`], [`figures`], [`settings`] | sans-IO: HTTP/1.1, what happened in an exchange, what a node counts, startup params |
 //! | 0 | [`limits`], [`base`] | every bound of the product; clock, ids, checksums, verified archives |
 //!
 //! Deliberately absent: a global registry (things are handed down from [`daemon`]), a plugin interface, a second way out
@@ -20,6 +20,7 @@ pub mod base;
 pub mod cli;
 pub mod cluster;
 pub mod daemon;
+pub mod figures;
 pub mod io;
 pub mod limits;
 pub mod log;

@@ -152,6 +152,15 @@ pub const CLOCK_SKEW_WARN_MS: i64 = 2_000;
 /// The slave asks for polls this long at most, so that a master that vanished without a word is noticed, and its Nodes page
 /// is never older, even with a long SYNCTIME.
 pub const CLUSTER_HOLD_MS_MAX: u64 = 10_000;
+/// How often a node writes its figures to performance.log, in milliseconds, and tells its master at least: often enough to see a
+/// burst, and a thousand slaves still ask a master for no more than 200 answers a second.
+pub const FIGURES_EVERY_MS: u64 = 5_000;
+/// The interval of a node's history of figures, in seconds: a day is 96 bars, which a phone can show.
+pub const HISTORY_STEP_S: i64 = 900;
+/// How long that history is kept, in seconds: a day.
+pub const HISTORY_KEPT_S: i64 = 86_400;
+/// It is written each so many looks at the figures: a crash costs the charts ten seconds.
+pub const HISTORY_WRITE_EVERY: u64 = 2;
 /// Waits before a snapshot that could not be used is fetched again: the first, and the longest.
 pub const CLUSTER_RETRY_MS_MIN: u64 = 500;
 /// See above.

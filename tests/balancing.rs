@@ -142,6 +142,7 @@ fn addresses_of_every_kind_are_written_as_the_programs_read_them() {
         refusal: String::new(),
         error: String::new(),
         counters: Counters::default(),
+        figures: Default::default(),
         offer: Offer {
             listen: vec![listen.into()],
             portal: portal.into(),

@@ -124,8 +124,10 @@ fn enc(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-const PAGES: [(&str, &str); 16] = [
+const PAGES: [(&str, &str); 18] = [
     ("/nodes", "edge-1"),
+    ("/nodes", "Most client connections open"),
+    ("/nodes/node?name=edge-1", "tidegate_exchanges_total"),
     ("/policy", "access_restriction"),
     ("/explain", "Client address"),
     ("/explain?client=192.0.2.7&url=http://casino.test/", "no-gambling"),

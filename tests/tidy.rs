@@ -11,19 +11,20 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("base", "limits"),
     ("wire", "base limits"),
     ("record", "base limits"),
+    ("figures", "base limits"),
     ("settings", "base limits"),
     ("sys", "base limits"),
     ("io", "base limits sys"),
     ("policy", "base limits wire record sys"),
     ("tls", "base limits wire sys io"),
     ("log", "base limits record sys"),
-    ("proxy", "base limits wire record sys io policy tls log"),
-    ("cluster", "base limits wire record settings sys policy tls log store"),
-    ("store", "base limits record sys policy tls report"),
+    ("proxy", "base limits wire record figures sys io policy tls log"),
+    ("cluster", "base limits wire record figures settings sys policy tls log store"),
+    ("store", "base limits record figures sys policy tls report"),
     ("report", "base limits record store"),
-    ("admin", "base limits sys policy report cluster"),
-    ("portal", "base limits tls policy report cluster admin"),
-    ("cli", "base limits settings sys policy report cluster admin tls"),
+    ("admin", "base limits figures sys policy report cluster"),
+    ("portal", "base limits figures tls policy report cluster admin"),
+    ("cli", "base limits figures settings sys policy report cluster admin tls"),
     ("daemon", "*"),
     ("lib", "*"),
     ("main", "cli daemon"),
@@ -174,8 +175,16 @@ fn paths_named_in_the_documents_exist() {
 
 #[test]
 fn every_format_has_its_page() {
-    let pages =
-        ["startup-ini", "policy-document", "snapshot", "record-spool", "extended-log", "cursor", "record-batch"];
+    let pages = [
+        "startup-ini",
+        "policy-document",
+        "snapshot",
+        "record-spool",
+        "extended-log",
+        "cursor",
+        "record-batch",
+        "performance-log",
+    ];
     let missing = pages.iter().map(|page| format!("docs/formats/{page}.md")).filter(|path| !Path::new(path).exists());
     assert_none(missing.map(|path| format!("{path}:1: write the page of this format")).collect());
 }

@@ -9,6 +9,7 @@ pub use crate::sys::kernel_checks::Verdict;
 use crate::cluster::Counters;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
+use crate::figures::Point;
 use crate::report::Answer;
 use crate::report::Question;
 use serde::{Deserialize, Serialize};
@@ -93,6 +94,13 @@ pub enum Action {
         #[serde(default)]
         synced_within_s: Option<u64>,
     },
+    /// The node's figures as Prometheus reads them. Administrators may ask, and whoever asks from METRICS_ALLOW.
+    Metrics,
+    /// A day of figures, in intervals.
+    FiguresOfDay {
+        /// Whose; absent: those of all nodes that this one knows, together.
+        node: Option<String>,
+    },
     /// The script by which a browser finds its proxy. Anybody may ask.
     ProxyScript {
         /// The browser's address.
@@ -135,7 +143,8 @@ impl Action {
             Action::PolicyApply { .. } | Action::PolicyRollback { .. } | Action::ParamsSubmit { .. } => true,
             Action::Restart { .. } | Action::Reload | Action::AdminAdd { .. } => true,
             Action::Drain { .. } | Action::Undrain { .. } => true,
-            Action::Health { .. } | Action::ProxyScript { .. } => false,
+            Action::Health { .. } | Action::ProxyScript { .. } | Action::Metrics => false,
+            Action::FiguresOfDay { .. } => false,
             Action::Status | Action::Nodes | Action::Verify | Action::PolicyShow { .. } => false,
             Action::Kernel | Action::Diagnostics { .. } => false,
             Action::PolicyCheck { .. } | Action::PolicyDiff { .. } | Action::PolicyLog { .. } => false,
@@ -199,6 +208,16 @@ pub enum Outcome {
     Health {
         /// All that stand against it.
         reasons: Vec<Unfit>,
+    },
+    /// To Metrics.
+    Metrics {
+        /// Prometheus's text format, version 0.0.4.
+        text: String,
+    },
+    /// To FiguresOfDay.
+    FiguresOfDay {
+        /// Oldest first; an interval in which nothing was seen is not there.
+        points: Vec<Point>,
     },
     /// To ProxyScript.
     ProxyScript {

@@ -107,6 +107,14 @@ pub enum Command {
     ///
     /// Looks at the host itself if no node runs: it may be why none does. Exits with 1 if something hurts.
     Kernel,
+    /// Show the node's figures as Prometheus reads them
+    ///
+    /// The same as /metrics on the portal's port, which METRICS_ALLOW opens.
+    Metrics {
+        /// Print the table of docs/metrics.md instead; no node is asked
+        #[arg(long)]
+        reference: bool,
+    },
     /// Gather what a support desk asks for into one file
     ///
     /// Status, checklist, kernel checks, startup params, policy with its history, the last messages, figures from /proc and sizes of

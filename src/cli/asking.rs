@@ -84,6 +84,7 @@ fn socket(ask: &Ask) -> PathBuf {
 fn action(command: Command) -> Result<Action, String> {
     Ok(match command {
         Command::Verify => Action::Verify,
+        Command::Metrics { .. } => Action::Metrics,
         Command::Reload => Action::Reload,
         Command::Restart { backup } => Action::Restart { backup },
         Command::Undrain { node } => Action::Undrain { node },

@@ -63,6 +63,7 @@ pub fn main(modes: Modes) -> ExitCode {
         Command::Params(Params::Default) => {
             end(Ok(crate::settings::render(&crate::settings::Said::default()).into_bytes()))
         }
+        Command::Metrics { reference: true } => end(Ok(crate::figures::reference().into_bytes())),
         Command::Params(Params::Reference) => end(Ok(manual::startup_params().into_bytes())),
         Command::Policy(Policy::Check { file, offline }) => asking::check(&ask, &file, offline),
         // What a running node is asked.

@@ -28,6 +28,8 @@ pub fn outcome(paper: &mut Paper, outcome: &Outcome) {
     match outcome {
         Outcome::Status(node) => status(paper, node),
         Outcome::Health { reasons } => health(paper, reasons),
+        Outcome::FiguresOfDay { points } => paper.line(&format!("{} intervals of a quarter of an hour", points.len())),
+        Outcome::Metrics { text } => paper.block(text),
         Outcome::ProxyScript { script } => paper.block(script),
         Outcome::Nodes { nodes: rows } => nodes(paper, rows),
         Outcome::Verify { checks } => verify(paper, checks),

@@ -26,6 +26,7 @@ pub mod roster;
 pub mod shipper;
 pub mod sidecar;
 
+use crate::figures::Figures;
 use serde::{Deserialize, Serialize};
 
 /// Why the master refuses a hello. Each carries its remedy; both ends show it in the same words.
@@ -153,6 +154,9 @@ pub struct NodeRow {
     /// What it has to offer to balancers, as of the last contact.
     #[serde(default)]
     pub offer: Offer,
+    /// All its figures at the last contact.
+    #[serde(default)]
+    pub figures: Figures,
 }
 
 /// A slave's view of its master.

@@ -5,6 +5,7 @@ use crate::base::version::VERSION;
 use crate::cluster::Counters;
 use crate::cluster::Offer;
 use crate::cluster::Refusal;
+use crate::figures::Figures;
 use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
 use crate::limits::CLUSTER_PROXIES_MAX;
 use crate::limits::CLUSTER_SYNCTIME_MS_MAX;
@@ -142,6 +143,9 @@ pub struct Poll {
     pub counters: Counters,
     /// What it offers to balancers now.
     pub offer: Offer,
+    /// All its figures now.
+    #[serde(default)]
+    pub figures: Figures,
 }
 
 /// The master's answer to a poll.

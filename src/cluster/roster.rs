@@ -16,6 +16,7 @@ use crate::cluster::protocol::Build;
 use crate::cluster::protocol::Hello;
 use crate::cluster::protocol::Poll;
 use crate::cluster::protocol::synctime;
+use crate::figures::Figures;
 use crate::limits::CLOCK_SKEW_WARN_MS;
 use crate::limits::CLUSTER_NAME_HELD_MS;
 use crate::limits::CLUSTER_NODES_MAX;
@@ -46,6 +47,7 @@ struct Node {
     snapshot: String,
     error: String,
     counters: Counters,
+    figures: Figures,
     offer: Offer,
 }
 
@@ -128,6 +130,7 @@ impl Roster {
             stored: known.as_ref().map_or(0, |node| node.stored),
             snapshot: hello.snapshot.clone(),
             error: String::new(),
+            figures: known.as_ref().map(|node| node.figures.clone()).unwrap_or_default(),
             counters: known.map(|node| node.counters).unwrap_or_default(),
             offer: hello.offer.clone(),
         };
@@ -150,6 +153,7 @@ impl Roster {
         node.snapshot = poll.snapshot.clone();
         node.error = poll.error.clone();
         node.counters = poll.counters.clone();
+        node.figures = poll.figures.clone();
         node.offer = poll.offer.clone();
     }
 
@@ -241,6 +245,7 @@ impl Node {
             error: self.error_and_skew(),
             counters: self.counters.clone(),
             offer: self.offer.clone(),
+            figures: self.figures.clone(),
         }
     }
 
@@ -271,6 +276,7 @@ impl Refused {
             error: String::new(),
             counters: Counters::default(),
             offer: Offer::default(),
+            figures: Figures::default(),
         }
     }
 }

@@ -29,6 +29,7 @@ use crate::cluster::protocol::Welcome;
 use crate::cluster::protocol::hash_text;
 use crate::cluster::protocol::skew_us;
 use crate::cluster::roster::skew_words;
+use crate::figures::Figures;
 use crate::limits::CLUSTER_HOLD_MS_MAX;
 use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
 use crate::limits::CLUSTER_PUBLISH_MS;
@@ -36,6 +37,7 @@ use crate::limits::CLUSTER_REQUEST_MS;
 use crate::limits::CLUSTER_RETRY_MS_MAX;
 use crate::limits::CLUSTER_RETRY_MS_MIN;
 use crate::limits::CLUSTER_SNAPSHOT_MS;
+use crate::limits::FIGURES_EVERY_MS;
 use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::policy::Publish;
 use crate::policy::Snapshot;
@@ -77,6 +79,8 @@ pub struct Vitals {
     pub trouble: String,
     /// What it offers to balancers.
     pub offer: Offer,
+    /// All its figures.
+    pub figures: Figures,
 }
 
 /// Asked before every poll; must answer at once.
@@ -163,7 +167,7 @@ impl Sidecar {
         backoff.worked();
         loop {
             let own_ms = self.config.synctime_ms.load(Ordering::Relaxed);
-            let hold_ms = welcome.synctime_ms.min(own_ms).min(CLUSTER_HOLD_MS_MAX);
+            let hold_ms = welcome.synctime_ms.min(own_ms).min(CLUSTER_HOLD_MS_MAX).min(FIGURES_EVERY_MS);
             let reply = self.poll(&mut connection, &welcome.session, hold_ms).await?;
             let in_force = hash_text(self.current.hash());
             if reply.hash == in_force {
@@ -221,6 +225,7 @@ impl Sidecar {
             error: protocol::fitting(&join_words(&self.policy_trouble, &vitals.trouble)),
             counters: vitals.counters,
             offer: vitals.offer,
+            figures: vitals.figures,
         };
         let deadline = Duration::from_millis(poll.hold_ms + CLUSTER_REQUEST_MS);
         let fields = [(protocol::SESSION_FIELD, session.to_string())];

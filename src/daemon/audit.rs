@@ -86,6 +86,8 @@ fn words(action: &Action) -> (&'static str, String) {
         Action::Undrain { node } => ("undrain", node.clone().unwrap_or_default()),
         Action::Health { .. } => ("health", String::new()),
         Action::ProxyScript { .. } => ("proxy-script", String::new()),
+        Action::FiguresOfDay { .. } => ("figures-of-day", String::new()),
+        Action::Metrics => ("metrics", String::new()),
         Action::Status => ("status", String::new()),
         Action::Nodes => ("nodes", String::new()),
         Action::Verify => ("verify", String::new()),

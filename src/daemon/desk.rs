@@ -5,6 +5,7 @@ use super::audit::Audit;
 use super::backup;
 use super::diagnostics;
 use super::drain::Drain;
+use super::figures::Gauges;
 use super::health;
 use super::kernel;
 use super::params::Params;
@@ -26,6 +27,7 @@ use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
 use crate::cluster::Offer;
 use crate::cluster::protocol::Proxy;
+use crate::figures;
 use crate::log::Progress;
 use crate::policy::pac::Choice;
 use crate::policy::pac::NoScript;
@@ -38,6 +40,7 @@ use crate::store::DatabaseError;
 use crate::store::admins::AdminError;
 use crate::store::admins::Admins;
 use crate::store::admins::Set;
+use crate::store::figures::FigureHistory;
 use crate::store::records::RecordStore;
 use crate::sys::process;
 use std::future::Future;
@@ -107,6 +110,10 @@ pub struct NodeDesk {
     pub restart: Arc<Notify>,
     /// Whether the node is being taken out of service.
     pub drain: Arc<Drain>,
+    /// What the node counts and measures.
+    pub gauges: Arc<Gauges>,
+    /// A day of that, and on a master of its slaves' figures.
+    pub history: Arc<FigureHistory>,
     /// What health checks see.
     pub health: health::Watch,
 }
@@ -171,6 +178,8 @@ fn may(actor: &Actor, action: &Action) -> Result<(), Refused> {
     match (actor, action) {
         (Actor::Local { .. }, _) | (Actor::Visitor { .. }, Action::Login { .. }) => Ok(()),
         (Actor::Visitor { .. }, Action::Health { .. } | Action::ProxyScript { .. }) => Ok(()),
+        // Which visitors, METRICS_ALLOW says.
+        (Actor::Visitor { .. }, Action::Metrics) => Ok(()),
         (Actor::Visitor { .. }, _) => refused("log in first"),
         (Actor::Administrator { .. }, Action::AdminAdd { .. }) => {
             refused("administrators are made on the node itself: tidegate admin add NAME")
@@ -206,6 +215,8 @@ impl NodeDesk {
             Action::Health { synced_within_s } => {
                 Ok(Outcome::Health { reasons: health::reasons(self, actor, *synced_within_s) })
             }
+            Action::Metrics => self.metrics(actor),
+            Action::FiguresOfDay { node } => self.figures_of_day(node.clone()).await,
             Action::ProxyScript { client, host } => self.proxy_script(client, host),
             Action::Drain { node } => {
                 self.here(node.as_deref(), "drain")?;
@@ -254,6 +265,29 @@ impl NodeDesk {
         offer(&self.facts, &self.params.watch().borrow(), self.drain.standing().is_some())
     }
 
+    /// The figures as Prometheus reads them, for whom METRICS_ALLOW lets ask.
+    fn metrics(&self, actor: &Actor) -> Result<Outcome, Refused> {
+        if let Actor::Visitor { address } = actor {
+            let allowed = address.parse().is_ok_and(|from| self.params.watch().borrow().metrics_allow.holds(from));
+            if !allowed {
+                let words =
+                    format!("{address} may not read this node's figures: add it to METRICS_ALLOW in startup.ini");
+                return Err(Refused::new(RefusedKind::NotAllowed, words));
+            }
+        }
+        let text = figures::exposition(&self.gauges.read(), VERSION, &self.facts.role.to_string());
+        Ok(Outcome::Metrics { text })
+    }
+
+    async fn figures_of_day(&self, node: Option<String>) -> Result<Outcome, Refused> {
+        let (history, now_s) = (self.history.clone(), crate::base::clock::Wall::now().0 / 1_000_000);
+        match tokio::task::spawn_blocking(move || history.day(node.as_deref(), now_s)).await {
+            Ok(Ok(points)) => Ok(Outcome::FiguresOfDay { points }),
+            Ok(Err(error)) => Err(Refused::failed(error.0)),
+            Err(error) => Err(Refused::failed(format!("asking the history of figures: {error}"))),
+        }
+    }
+
     /// This node, and on a master its slaves.
     pub fn nodes(&self) -> Vec<NodeRow> {
         let status = self.status();
@@ -272,6 +306,7 @@ impl NodeDesk {
             error: status.log_trouble,
             counters: status.counters,
             offer: self.offer(),
+            figures: self.gauges.read(),
         };
         std::iter::once(own).chain((self.views.nodes)()).collect()
     }

@@ -8,10 +8,12 @@ use super::desk::Views;
 use super::doors::Doors;
 use super::drain::Drain;
 use super::health;
+use super::history;
 use super::journal::Journal;
 use super::kernel;
 use super::params;
 use super::params::Params;
+use super::performance;
 use super::policy_desk::PolicyDesk;
 use super::publish::Publisher;
 use super::services;
@@ -43,6 +45,7 @@ use crate::settings::PinCpus;
 use crate::settings::Role;
 use crate::settings::Settings;
 use crate::store::admins::Admins;
+use crate::store::figures::FigureHistory;
 use crate::store::policies::Policies;
 use crate::store::records::RecordStore;
 use crate::store::records::SqliteRecords;
@@ -193,6 +196,10 @@ impl Node {
             trouble,
         })?;
         let desk = Arc::new(NodeDesk {
+            gauges: cluster.gauges(),
+            history: Arc::new(
+                FigureHistory::open(&settings.state_dir.join("figures.db")).map_err(|error| error.to_string())?,
+            ),
             drain,
             health: health::Watch::default(),
             policy: policy_desk(&settings, &publisher, policies, &cluster),
@@ -213,6 +220,8 @@ impl Node {
         tuning::follow(&desk.params, desk.publisher.clone(), admissions.clone());
         tuning::give_back_after_peaks(admissions);
         services::note_sync(desk.clone(), cluster.slave());
+        performance::keep(desk.gauges.clone(), &desk.params);
+        history::keep(desk.clone(), desk.history.clone());
         services::prune(desk.clone());
         desk.drain.resume();
         drop(_inside);

@@ -137,6 +137,7 @@ impl Params {
             settings.log_level = new.log_level;
             settings.proxy_protocol = new.proxy_protocol;
             settings.trusted_proxies = new.trusted_proxies;
+            settings.metrics_allow = new.metrics_allow;
             settings.lb_weight = new.lb_weight;
             settings.max_connections = new.max_connections;
             settings.max_connections_per_client = new.max_connections_per_client;

@@ -5,6 +5,7 @@ use super::desk::FrontDesk;
 use super::desk::NodeDesk;
 use super::desk::NodeFacts;
 use super::drain::Drain;
+use super::figures::Gauges;
 use super::params::Params;
 use super::publish::Publisher;
 use crate::base::clock::Wall;
@@ -96,6 +97,7 @@ pub struct Cluster {
     master: Option<Arc<MasterService>>,
     slave: Option<SlaveHandle>,
     ship: watch::Receiver<ShipStatus>,
+    gauges: Arc<Gauges>,
     /// What must go on as long as the node does.
     tasks: Vec<(&'static str, AbortHandle)>,
     progress: watch::Receiver<crate::log::Progress>,
@@ -111,7 +113,16 @@ impl Cluster {
         let identity = key.as_ref().map(|key| identity(key, needs.settings)).transpose()?;
         let reader = needs.log.reader().map_err(|error| error.to_string())?;
         let (ship, ship_seen) = watch::channel(ShipStatus::default());
+        let seen = ship_seen.clone();
+        let gauges = Arc::new(Gauges {
+            publisher: needs.publisher.clone(),
+            progress: needs.log.progress(),
+            acknowledged: Box::new(move || seen.borrow().acknowledged),
+            drain: needs.drain.clone(),
+            facts: needs.facts.clone(),
+        });
         let mut cluster = Cluster {
+            gauges,
             identity,
             master: None,
             slave: None,
@@ -161,17 +172,19 @@ impl Cluster {
             synctime_ms: follow_sync_time(&needs.params),
             signer: Arc::new(key.signer().map_err(|fault| fault.to_string())?),
         };
-        let (publisher, progress) = (needs.publisher.clone(), needs.log.progress());
+        let (publisher, progress, gauges) = (needs.publisher.clone(), needs.log.progress(), self.gauges.clone());
         let (facts, settings, drain) = (needs.facts.clone(), needs.params.watch(), needs.drain.clone());
         let (held, held_trouble) = (needs.publisher.current().hash(), needs.trouble.clone());
         let vitals = Arc::new(move || {
-            let progress = progress.borrow();
+            // Not held: the figures look there too, and with a writer between them two looks would wait for each other.
+            let progress = progress.borrow().clone();
             // What was damaged on disk matters until the master's next snapshot takes its place.
             let damaged = if publisher.current().hash() == held { held_trouble.as_str() } else { "" };
-            let trouble = if progress.trouble.is_empty() { damaged } else { &progress.trouble };
+            let trouble = if progress.trouble.is_empty() { damaged } else { progress.trouble.as_str() };
             let trouble = trouble.to_string();
             let offer = desk::offer(&facts, &settings.borrow(), drain.standing().is_some());
-            Vitals { counters: desk::counters(publisher.totals()), written: progress.written, trouble, offer }
+            let counters = desk::counters(publisher.totals());
+            Vitals { counters, written: progress.written, trouble, offer, figures: gauges.read() }
         });
         let synced = (needs.synced != Wall::default()).then_some(needs.synced);
         let publish = needs.publisher.as_publish();
@@ -265,6 +278,11 @@ impl Cluster {
             (None, Some(proxies)) => proxies.borrow().clone(),
             (None, None) => Vec::new(),
         })
+    }
+
+    /// What the node counts and measures.
+    pub fn gauges(&self) -> Arc<Gauges> {
+        self.gauges.clone()
     }
 
     /// How far records are in the store that counts.

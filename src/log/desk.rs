@@ -92,6 +92,12 @@ impl RecordDesk {
         Ok(OpenRecord { shared: Some(self.shared.clone()), slot, stays_on_its_thread: PhantomData })
     }
 
+    /// How many slots there are, and how many of them are free.
+    pub fn slots(&mut self) -> (u64, u64) {
+        self.take_back();
+        (u64::from(self.shared.spool.size().slots()), (self.small.len() + self.large.len()) as u64)
+    }
+
     fn take_back(&mut self) {
         let small_slots = self.shared.spool.size().small_slots;
         while let Some(slot) = self.shared.freed.pop() {
@@ -164,6 +170,7 @@ mod tests {
         let open: Vec<OpenRecord> = (0..3).map(|_| desk.open(&Draft::default(), &Ended::default()).unwrap()).collect();
         let large = desk.open(&long, &Ended::default()).unwrap();
         assert!(desk.open(&Draft::default(), &Ended::default()).is_err());
+        assert_eq!(desk.slots(), (4, 0));
         drop(open);
         let slot = shared.closed.pop().unwrap();
         assert_eq!((shared.spool.state(slot), shared.spool.numbers(slot).ending), (State::Closed, Ending::DROPPED));

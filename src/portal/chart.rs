@@ -1,4 +1,5 @@
-//! The report's one picture: requests over time as an inline SVG, with its figures as a table for whoever cannot see it.
+//! A picture of something over time as an inline SVG: the report's requests, a node's figures. Its page gives the figures as a
+//! table too, for whoever cannot see it.
 
 use crate::base::clock::Wall;
 use crate::portal::words;
@@ -37,25 +38,31 @@ pub struct Bar {
 
 /// Draws `series`: (start of interval, requests, blocked). Nothing to draw is no chart.
 pub fn chart(series: &[(i64, u64, u64)]) -> Option<Chart> {
+    of("Requests", words::count, series)
+}
+
+/// [`chart`] of anything else: `what` it is, and how a value is `shown`. The second value of an interval is part of the first.
+pub fn of(what: &str, shown: fn(u64) -> String, series: &[(i64, u64, u64)]) -> Option<Chart> {
     let peak = series.iter().map(|(_, requests, _)| *requests).max().filter(|peak| *peak > 0)?;
-    let bars: Vec<Bar> = series.iter().enumerate().map(|(index, interval)| bar(index, *interval, peak)).collect();
+    let bars: Vec<Bar> =
+        series.iter().enumerate().map(|(index, interval)| bar(index, *interval, peak, shown)).collect();
     let time = |index: usize| series.get(index).map(|(start, ..)| short_time(*start)).unwrap_or_default();
     let (first, last) = (time(0), time(series.len() - 1));
     let every = series.get(1).map_or(0, |second| (second.0 - series[0].0).max(0) as u64 / 1_000_000);
     let busiest = series.iter().find(|(_, requests, _)| *requests == peak).map(|(start, ..)| short_time(*start));
     let summary = format!(
-        "Requests from {first} to {last} UTC, in {} intervals of {}; the busiest, at {}, had {}.",
+        "{what} from {first} to {last} UTC, in {} intervals of {}; the busiest, at {}, had {}.",
         series.len(),
         words::span(every),
         busiest.unwrap_or_default(),
-        words::count(peak)
+        shown(peak)
     );
     let width = series.len() as u64 * STEP;
     let middle = time(series.len() / 2);
-    Some(Chart { width, height: HEIGHT, bar: BAR, bars, first, middle, last, peak: words::count(peak), summary })
+    Some(Chart { width, height: HEIGHT, bar: BAR, bars, first, middle, last, peak: shown(peak), summary })
 }
 
-fn bar(index: usize, (start, requests, blocked): (i64, u64, u64), peak: u64) -> Bar {
+fn bar(index: usize, (start, requests, blocked): (i64, u64, u64), peak: u64, shown: fn(u64) -> String) -> Bar {
     let all = height(requests, peak);
     let blocked_height = height(blocked.min(requests), peak).min(all);
     Bar {
@@ -65,8 +72,8 @@ fn bar(index: usize, (start, requests, blocked): (i64, u64, u64), peak: u64) -> 
         blocked_y: HEIGHT - blocked_height,
         blocked_height,
         time: short_time(start),
-        requests: words::count(requests),
-        blocked: words::count(blocked),
+        requests: shown(requests),
+        blocked: shown(blocked),
     }
 }
 
@@ -78,7 +85,7 @@ fn height(figure: u64, peak: u64) -> u64 {
     }
 }
 
-fn short_time(us: i64) -> String {
+pub fn short_time(us: i64) -> String {
     let text = words::moment(us, Wall(us)).text;
     text.get(..16).map(str::to_string).unwrap_or(text)
 }

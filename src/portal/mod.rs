@@ -10,7 +10,7 @@
 //! | `web` | who asks, the way to the desk, the frame around a page |
 //! | `guard` | what stands before every page |
 //! | `session`, `throttle` | who is logged in; how often a password may be tried (sans-IO) |
-//! | `login`, `nodes`, `policy`, `explain`, `report`, `verify` | the pages |
+//! | `login`, `nodes`, `figures` (a node's own page, charts), `policy`, `explain`, `report`, `verify` | the pages |
 //! | `support` (startup params), `restart`, `kernel`, `diagnostics`, `version` | those under Support |
 //! | `open` | what anybody may ask without logging in, over plain HTTP too |
 //! | `filters`, `chart`, `lines`, `words` | what pages are made of, without I/O |
@@ -21,6 +21,7 @@ mod assets;
 mod chart;
 mod diagnostics;
 mod explain;
+mod figures;
 mod filters;
 mod guard;
 mod kernel;
@@ -65,7 +66,7 @@ pub struct PortalConfig {
 }
 
 /// What is answered over plain HTTP as well as over TLS, to anybody.
-pub const OPEN_PATHS: [&str; 3] = ["/health", "/proxy.pac", "/wpad.dat"];
+pub const OPEN_PATHS: [&str; 4] = ["/health", "/metrics", "/proxy.pac", "/wpad.dat"];
 
 /// The browser's address, which the daemon adds to each request as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,7 @@ pub fn router(config: PortalConfig) -> Router {
 fn open_pages() -> Router<Arc<web::Portal>> {
     Router::new()
         .route("/health", get(open::health))
+        .route("/metrics", get(open::metrics))
         .route("/proxy.pac", get(open::proxy_script))
         .route("/wpad.dat", get(open::proxy_script))
         .route("/login", get(login::form).post(login::submit))
@@ -109,6 +111,7 @@ fn pages() -> Router<Arc<web::Portal>> {
         .route("/logout", post(login::logout))
         .route("/nodes", get(nodes::page))
         .route("/nodes/rows", get(nodes::fragment))
+        .route("/nodes/node", get(figures::page))
         .route("/policy", get(policy::page))
         .route("/policy/history", get(policy::history))
         .route("/policy/rollback", get(policy::confirm_rollback).post(policy::rollback))

@@ -7,6 +7,7 @@ use crate::base::clock::Wall;
 use crate::base::words::bytes;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
+use crate::portal::figures;
 use crate::portal::web;
 use crate::portal::web::Cx;
 use crate::portal::web::Shell;
@@ -26,6 +27,7 @@ struct NodesPage {
     shell: Shell,
     link: Option<LinkView>,
     rows: Rows,
+    day: String,
 }
 
 #[derive(Template)]
@@ -44,6 +46,7 @@ struct Rows {
 
 struct NodeView {
     name: String,
+    link: String,
     role: String,
     address: String,
     version: String,
@@ -84,7 +87,8 @@ pub async fn page(Extension(cx): Extension<Cx>) -> Response {
         Ok(nodes) => {
             let now = Wall::now();
             let link = cx.status().await.ok().and_then(|status| status.master).map(|link| link_view(link, now));
-            let page = NodesPage { shell: cx.shell("Nodes", "nodes").await, link, rows: rows(&cx, nodes, now) };
+            let day = figures::day(&cx, None).await.render().unwrap_or_default();
+            let page = NodesPage { shell: cx.shell("Nodes", "nodes").await, link, rows: rows(&cx, nodes, now), day };
             web::render(StatusCode::OK, &page)
         }
         Err(refused) => cx.problem("Nodes", "nodes", refused).await,
@@ -122,6 +126,7 @@ fn rows(cx: &Cx, nodes: Vec<NodeRow>, now: Wall) -> Rows {
 
 fn view(node: NodeRow, now: Wall) -> NodeView {
     NodeView {
+        link: format!("/nodes/node?name={}", words::encoded(&node.name)),
         name: node.name,
         role: node.role,
         address: node.address,

@@ -4,6 +4,7 @@ use crate::admin::Action;
 use crate::admin::Actor;
 use crate::admin::Outcome;
 use crate::admin::Unfit;
+use crate::figures;
 use crate::limits::PAC_MAX_AGE_S;
 use crate::portal::web;
 use crate::portal::web::Portal;
@@ -50,6 +51,22 @@ struct Health<'a> {
     healthy: bool,
     node: &'a str,
     reasons: &'a [Unfit],
+}
+
+/// GET /metrics: the node's figures, for whom METRICS_ALLOW lets ask and for an administrator who is logged in.
+pub async fn metrics(State(portal): State<Arc<Portal>>, request: Request) -> Response {
+    let answer = match web::cx_of(&portal, &request, false) {
+        Some(cx) => cx.ask(Action::Metrics).await,
+        None => portal.ask(Actor::Visitor { address: web::peer_of(&request).to_string() }, Action::Metrics).await,
+    };
+    let refused = match answer {
+        Ok(Outcome::Metrics { text }) => {
+            return ([(header::CONTENT_TYPE, figures::CONTENT_TYPE)], text).into_response();
+        }
+        Ok(other) => web::unexpected("Metrics", &other),
+        Err(refused) => refused,
+    };
+    (web::status_of(&refused), [(header::CONTENT_TYPE, TEXT)], refused.words + "\n").into_response()
 }
 
 /// GET /proxy.pac and /wpad.dat: the script by which the browser that asks finds its proxy.

@@ -5,6 +5,8 @@ use super::connection::Request;
 use super::core::Held;
 use super::upstream::Upstream;
 use crate::base::clock::Mono;
+use crate::figures::blame_of;
+use crate::figures::section_of;
 use crate::io;
 use crate::io::Deadline;
 use crate::limits::TUNNEL_UPDATE_MS;
@@ -186,10 +188,19 @@ impl<'a> Account<'a> {
         match self.ended.ending.by {
             By::Nobody => {}
             // Past its request, what the node ends itself is an exchange that took too long.
-            By::Local if self.ended.ending.phase != Phase::Request => counters.failed.add(1),
-            By::Policy | By::Local => counters.denied.add(1),
-            _ => counters.failed.add(1),
+            By::Local if self.ended.ending.phase != Phase::Request => self.count_failed(),
+            By::Policy | By::Local => {
+                counters.denied.add(1);
+                counters.denials[section_of(&self.filter_name)].add(1);
+            }
+            _ => self.count_failed(),
         }
+    }
+
+    fn count_failed(&self) {
+        let counters = &self.client.state.counters;
+        counters.failed.add(1);
+        counters.failures[blame_of(self.ended.ending.by.code())].add(1);
     }
 
     fn draft<'d>(&'d self, scratch: &'d Scratch, mime: &'d [u8]) -> Draft<'d> {

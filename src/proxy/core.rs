@@ -476,6 +476,10 @@ fn chores(state: &Rc<CoreState>) -> impl FnMut(Wall) + use<> {
         if state.deadlines.passed(pool_by) {
             pool_by = state.deadlines.after(POOL_SWEEP_MS);
             state.upstreams.expire();
+            state.counters.upstream_idle.set(state.upstreams.idle());
+            let (slots, free) = state.desk.borrow_mut().slots();
+            state.counters.record_slots.set(slots);
+            state.counters.record_slots_free.set(free);
             state.heads.shed();
             state.shelf.shed();
             state.bodies.shed();

@@ -1,5 +1,7 @@
 //! What a core counts: one writer, any number of readers, no locked instruction.
 
+use crate::figures::BLAMES;
+use crate::figures::SECTIONS;
 use std::ops::Add;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -27,6 +29,17 @@ pub struct CoreCounters {
     pub(super) upload: Counter,
     pub(super) download: Counter,
     pub(super) upstream_connects: Counter,
+    pub(super) upstream_reused: Counter,
+    pub(super) upstream_idle: Counter,
+    pub(super) dns_questions: Counter,
+    pub(super) dns_remembered: Counter,
+    pub(super) dns_failures: Counter,
+    pub(super) record_slots: Counter,
+    pub(super) record_slots_free: Counter,
+    /// Of `denied`, by section of the policy.
+    pub(super) denials: [Counter; SECTIONS.len()],
+    /// Of `failed`, by whose fault.
+    pub(super) failures: [Counter; BLAMES.len()],
 }
 
 /// A moment's copy of the counters; sums over cores with `+`.
@@ -64,6 +77,26 @@ pub struct CoreTotals {
     pub download: u64,
     /// Connections made to origins.
     pub upstream_connects: u64,
+    /// Times an idle connection to an origin was used again.
+    pub upstream_reused: u64,
+    /// Idle connections to origins, as the last sweep of the pool found them.
+    pub upstream_idle: u64,
+    /// Questions asked of name servers.
+    pub dns_questions: u64,
+    /// Names that needed no question.
+    pub dns_remembered: u64,
+    /// Questions without an answer.
+    pub dns_failures: u64,
+    /// Slots of the record spool.
+    pub record_slots: u64,
+    /// Of these, free as the last sweep of the pool found them.
+    pub record_slots_free: u64,
+    /// Of `denied`, by section: see [`SECTIONS`].
+    pub denials: [u64; SECTIONS.len()],
+    /// Of `failed`, by whose fault: see [`BLAMES`].
+    pub failures: [u64; BLAMES.len()],
+    /// Sweeps of the core's table of deadlines.
+    pub turns: u64,
 }
 
 impl CoreCounters {
@@ -86,6 +119,16 @@ impl CoreCounters {
             upload: self.upload.get(),
             download: self.download.get(),
             upstream_connects: self.upstream_connects.get(),
+            upstream_reused: self.upstream_reused.get(),
+            upstream_idle: self.upstream_idle.get(),
+            dns_questions: self.dns_questions.get(),
+            dns_remembered: self.dns_remembered.get(),
+            dns_failures: self.dns_failures.get(),
+            record_slots: self.record_slots.get(),
+            record_slots_free: self.record_slots_free.get(),
+            denials: self.denials.each_ref().map(Counter::get),
+            failures: self.failures.each_ref().map(Counter::get),
+            turns: self.turns.get(),
         }
     }
 }
@@ -111,6 +154,16 @@ impl Add for CoreTotals {
             upload: self.upload + other.upload,
             download: self.download + other.download,
             upstream_connects: self.upstream_connects + other.upstream_connects,
+            upstream_reused: self.upstream_reused + other.upstream_reused,
+            upstream_idle: self.upstream_idle + other.upstream_idle,
+            dns_questions: self.dns_questions + other.dns_questions,
+            dns_remembered: self.dns_remembered + other.dns_remembered,
+            dns_failures: self.dns_failures + other.dns_failures,
+            record_slots: self.record_slots + other.record_slots,
+            record_slots_free: self.record_slots_free + other.record_slots_free,
+            denials: std::array::from_fn(|at| self.denials[at] + other.denials[at]),
+            failures: std::array::from_fn(|at| self.failures[at] + other.failures[at]),
+            turns: self.turns + other.turns,
         }
     }
 }

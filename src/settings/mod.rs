@@ -62,6 +62,8 @@ pub struct Settings {
     pub portal_ip: Listen,
     /// PORTAL_PORT; 0 = any free port.
     pub portal_port: u16,
+    /// METRICS_ALLOW: who may read /metrics without logging in. Live.
+    pub metrics_allow: Networks,
     /// MASTER_IP and MASTER_PORT; `Some` exactly on a slave.
     pub master: Option<SocketAddr>,
     /// SYNCTIME: the longest silence between slave and master. Live.
@@ -142,6 +144,7 @@ impl Settings {
             "LISTEN_PORT" => self.listen_port.to_string(),
             "PROXY_PROTOCOL" => self.proxy_protocol.to_string(),
             "TRUSTED_PROXIES" => self.trusted_proxies.to_string(),
+            "METRICS_ALLOW" => self.metrics_allow.to_string(),
             "LB_WEIGHT" => self.lb_weight.map_or("auto".to_string(), |weight| weight.to_string()),
             "PORTAL_IP" => self.portal_ip.to_string(),
             "PORTAL_PORT" => self.portal_port.to_string(),

@@ -31,6 +31,7 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
     let lb_weight = reader.read("LB_WEIGHT", lb_weight);
     let portal_ip = reader.read("PORTAL_IP", listen);
     let portal_port = reader.read("PORTAL_PORT", |text| number(text, 0, 65_535));
+    let metrics_allow = reader.read("METRICS_ALLOW", Networks::parse);
     let master_ip = reader.read("MASTER_IP", master_ip);
     let master_port = reader.read("MASTER_PORT", |text| number(text, 1, 65_535));
     let sync_time = reader.read("SYNCTIME", |text| number(text, 1, 3_600));
@@ -81,6 +82,7 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
             lb_weight: lb_weight?,
             portal_ip: portal_ip?,
             portal_port: portal_port? as u16,
+            metrics_allow: metrics_allow?,
             master: master.map(|ip| SocketAddr::new(ip, master_port.unwrap_or_default() as u16)),
             sync_time: Duration::from_secs(sync_time?),
             log_size_limit: log_size_limit?,

@@ -103,6 +103,14 @@ pub const TABLE: &[Key] = &[
         live: false,
     },
     Key {
+        name: "METRICS_ALLOW",
+        default: "127.0.0.1,::1",
+        accepts: NETWORKS,
+        help: "Who may read this node's figures at /metrics on the portal's port without logging in: the addresses of your \
+               Prometheus. Everybody else is answered 403. Empty: nobody.",
+        live: true,
+    },
+    Key {
         name: "MASTER_IP",
         default: "",
         accepts: "the master's IP address, or nothing (this node has no master)",
@@ -286,7 +294,7 @@ pub const TABLE: &[Key] = &[
         name: "LOG_DIR",
         default: "/var/log/tidegate",
         accepts: DIRECTORY,
-        help: "Where extended.log and config.log stand.",
+        help: "Where extended.log, config.log and performance.log stand.",
         live: false,
     },
     Key {

@@ -3,6 +3,7 @@
 
 pub mod admins;
 mod database;
+pub mod figures;
 pub mod policies;
 pub mod records;
 

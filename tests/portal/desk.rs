@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use tidegate::admin::*;
 use tidegate::base::clock::Wall;
 use tidegate::cluster::{Counters, MasterLink, NodeRow, Offer};
+use tidegate::figures::{Figures, Point, interval};
 use tidegate::report::{Answer, Gap, Question, Rank, RecordRow};
 
 /// What a hostile client writes into its URL.
@@ -63,6 +64,8 @@ impl FakeDesk {
                 words: format!("The node restarts now, {} a backup.", if backup { "with" } else { "without" }),
             },
             Action::Health { .. } => Outcome::Health { reasons: vec![] },
+            Action::FiguresOfDay { .. } => Outcome::FiguresOfDay { points: day() },
+            Action::Metrics => Outcome::Metrics { text: "# HELP a A.\n# TYPE a gauge\na 1\n".into() },
             Action::ProxyScript { .. } => Outcome::ProxyScript { script: "// script".into() },
             Action::Drain { .. } | Action::Undrain { .. } => Outcome::Done { words: "done".into() },
             Action::Login { user, password } => return self.login(&user, &password),
@@ -120,6 +123,7 @@ impl FakeDesk {
             refusal: String::new(),
             error: String::new(),
             offer: Offer::default(),
+            figures: Figures { start_s: 1_790_000_000, exchanges: 1_204_418 * scale, ..Figures::default() },
             counters: Counters {
                 connections: 9_120 * scale,
                 connections_open: 311 * scale,
@@ -162,6 +166,26 @@ impl Desk for FakeDesk {
     ) -> Pin<Box<dyn Future<Output = Result<Outcome, Refused>> + Send + 'a>> {
         Box::pin(async move { self.answer(actor, action) })
     }
+}
+
+/// A day with a quiet night, and an hour in which nobody looked.
+fn day() -> Vec<Point> {
+    let first = interval(Wall::now()) - 95 * 900;
+    let points = (0..96u64).filter(|step| !(30..34).contains(step)).map(|step| {
+        let busy = 96 - (step as i64 - 60).unsigned_abs();
+        Point {
+            start_s: first + step as i64 * 900,
+            seen_us: 900_000_000,
+            exchanges: busy * busy * 97,
+            denied: busy * busy * 7,
+            failed: if step % 17 == 0 { 41 } else { step % 3 },
+            bytes: busy * busy * 5_204_418,
+            connections_most: busy * 31,
+            cpu_us: busy * busy * 90_000,
+            resident_most_bytes: 180_000_000 + busy * 900_000,
+        }
+    });
+    points.collect()
 }
 
 pub fn refused(kind: RefusedKind, words: &str) -> Refused {

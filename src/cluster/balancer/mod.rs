@@ -159,6 +159,7 @@ pub(crate) mod tests {
             refusal: String::new(),
             error: String::new(),
             counters: Counters::default(),
+            figures: Default::default(),
             offer: Offer {
                 listen: vec![listen.into()],
                 portal: "[::]:8888".into(),

@@ -140,7 +140,8 @@ fn lying(answer: impl Fn(&Question<'_>) -> Vec<Vec<u8>> + Send + Sync + 'static)
 
 /// Asks on a core; `within` milliseconds bound a question.
 fn asking<F: Future>(port: u16, within: u64, test: impl FnOnce(Rc<Resolver>) -> F) -> F::Output {
-    crate::io::run(256, async { test(Rc::new(Resolver::new(System::asking(port), within))).await }).unwrap()
+    crate::io::run(256, async { test(Rc::new(Resolver::new(System::asking(port), within, Arc::default()))).await })
+        .unwrap()
 }
 
 fn addresses(lookup: &Lookup) -> String {

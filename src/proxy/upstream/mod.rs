@@ -192,7 +192,7 @@ pub(super) struct Set<'a> {
 impl Upstreams {
     pub(super) fn new(set: Set<'_>) -> Rc<Upstreams> {
         Rc::new(Upstreams {
-            resolver: Resolver::new(System::of(Said::read()), set.timeouts.resolve),
+            resolver: Resolver::new(System::of(Said::read()), set.timeouts.resolve, Arc::clone(set.counters)),
             dialer: Dialer::new(set.deadlines, set.timeouts.connect),
             pool: Pool::default(),
             parents: Parents::default(),
@@ -508,6 +508,11 @@ impl Upstreams {
         self.pool.expire(|until| self.deadlines.passed(until));
     }
 
+    /// How many idle connections there are.
+    pub(super) fn idle(&self) -> u64 {
+        self.pool.len() as u64
+    }
+
     /// Closes all idle connections.
     pub(super) fn close_idle(&self) {
         self.pool.expire(|_| true);
@@ -553,6 +558,7 @@ impl Upstreams {
         loop {
             let Pooled { stream, address, way, until, believed, .. } = self.pool.take(target, way)?;
             if allowed(address) && !self.deadlines.passed(until) && stream.is_quiet() {
+                self.counters.upstream_reused.add(1);
                 return Some(Upstream {
                     stream,
                     address,

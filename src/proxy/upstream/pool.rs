@@ -96,6 +96,11 @@ impl Pool {
         }
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.count.get()
+    }
+
     fn shelf(&self, host: &str) -> Option<usize> {
         let last = self.last.get();
         if self.shelves.borrow().get(last).is_some_and(|shelf| *shelf.host == *host) {

@@ -2,6 +2,7 @@
 //! long as its TTL says. What does not exist is kept as long as its zone says (RFC 2308), a failure for a few seconds
 //! (RFC 9520). Who asks for a name that is being asked for waits for the same answer.
 
+use super::super::counters::CoreCounters;
 use super::OpenError;
 use super::system::System;
 use crate::base::clock::Mono;
@@ -24,6 +25,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -32,14 +34,16 @@ pub(super) struct Resolver {
     system: RefCell<Rc<System>>,
     known: RefCell<Generations>,
     pub(super) within: Cell<Duration>,
+    counters: Arc<CoreCounters>,
 }
 
 impl Resolver {
-    pub(super) fn new(system: System, within_ms: u64) -> Resolver {
+    pub(super) fn new(system: System, within_ms: u64, counters: Arc<CoreCounters>) -> Resolver {
         Resolver {
             system: RefCell::new(Rc::new(system)),
             known: RefCell::default(),
             within: Cell::new(Duration::from_millis(within_ms)),
+            counters,
         }
     }
 
@@ -65,12 +69,16 @@ impl Resolver {
         }
         let old = self.known.borrow_mut().get(host);
         if let Some(known) = old.as_ref().filter(|known| known.is_fresh(now)) {
+            self.counters.dns_remembered.add(1);
             return Rc::clone(known);
         }
         let lookup = Rc::new(old.map_or_else(Lookup::default, |old| old.what_is_fresh(now)));
         for family in [Family::V6, Family::V4] {
             if matches!(&*lookup.half(family).borrow(), Half::Asking) {
-                io::spawn(ask(Rc::clone(&lookup), family, system.names.clone(), absolute(host), self.within.get()));
+                let question =
+                    Question { names: system.names.clone(), host: absolute(host), within: self.within.get() };
+                self.counters.dns_questions.add(1);
+                io::spawn(ask(Rc::clone(&lookup), family, question, Arc::clone(&self.counters)));
             }
         }
         self.known.borrow_mut().put(host, Rc::clone(&lookup));
@@ -269,14 +277,23 @@ impl Half {
     }
 }
 
+/// What is asked, of whom, and for how long.
+struct Question {
+    names: Option<TokioResolver>,
+    host: String,
+    within: Duration,
+}
+
 /// Asks for the addresses of one family and puts the answer in. It always puts one in, in time.
-async fn ask(lookup: Rc<Lookup>, family: Family, names: Option<TokioResolver>, host: String, within: Duration) {
+async fn ask(lookup: Rc<Lookup>, family: Family, question: Question, counters: Arc<CoreCounters>) {
+    let Question { names, host, within } = question;
     let kind = match family {
         Family::V6 => RecordType::AAAA,
         Family::V4 => RecordType::A,
     };
     let Some(names) = names else {
         let words = "this node has no name server: /etc/resolv.conf names none".to_string();
+        counters.dns_failures.add(1);
         return lookup.learn(family, Half::Failed { why: Why::Words(words), until: Mono::now() });
     };
     let answer = tokio::time::timeout(within, names.lookup(host, kind)).await;
@@ -310,6 +327,9 @@ async fn ask(lookup: Rc<Lookup>, family: Family, names: Option<TokioResolver>, h
             }
         }
     };
+    if matches!(half, Half::Failed { .. }) {
+        counters.dns_failures.add(1);
+    }
     lookup.learn(family, half);
 }
 
