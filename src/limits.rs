@@ -368,6 +368,17 @@ pub const LOG_NAP_MS_MIN: u64 = 8;
 pub const LOG_NAP_MS_MAX: u64 = 16;
 /// How soon a failed append or sync is tried again.
 pub const LOG_RETRY_MS: u64 = 250;
+/// The most lines a block of the log's chain seals. A reader holds one block: 64 KiB of fingerprints.
+pub const LOG_CHAIN_BLOCK_LINES_MAX: usize = 4096;
+/// The most lines that wait to be sealed, 16 bytes each: more than a second of them at the writer's full speed. Beyond that the log is
+/// synced and sealed before more is appended.
+pub const LOG_CHAIN_PENDING_MAX: usize = 256 * 1024;
+/// How long an audit may read, in seconds; then it says that the range is too long. Less than an action may take.
+pub const AUDIT_S_MAX: u64 = 100;
+/// The most findings an audit lists; it counts the others.
+pub const AUDIT_FINDINGS_MAX: usize = 200;
+/// The most numbers between the first and the last record of a range that the audit of a store goes through, one bit each.
+pub const AUDIT_RECORDS_MAX: u64 = 200_000_000;
 /// How often the writer looks for rotated files that may go.
 pub const LOG_RETENTION_MS: u64 = 60_000;
 /// The most lines kept in memory for shipping, in bytes: at 60,000 requests a second about what comes between two syncs, and

@@ -75,6 +75,7 @@ fn within<T>(seconds: u64, what: &str, mut look: impl FnMut() -> Option<T>) -> T
 /// Every record in all files, in order of the files; every line must be whole.
 fn logged(log_dir: &Path) -> Vec<Record> {
     let mut names: Vec<_> = fs::read_dir(log_dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.retain(|path| path.extension().is_none_or(|end| end != "chain"));
     names.sort_by_key(|path| (path.extension().is_some_and(|end| end == "log"), path.clone()));
     let mut records = Vec::new();
     for path in names {

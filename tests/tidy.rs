@@ -181,6 +181,7 @@ fn every_format_has_its_page() {
         "snapshot",
         "record-spool",
         "extended-log",
+        "extended-log-chain",
         "cursor",
         "record-batch",
         "performance-log",

@@ -11,6 +11,8 @@ use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
 use crate::figures::Point;
 use crate::report::Answer;
+use crate::report::AuditQuestion;
+use crate::report::Proof;
 use crate::report::Question;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -74,6 +76,8 @@ pub enum Action {
     Explain(ExplainQuestion),
     /// A report over the record store. A slave says that its master has it.
     Report(Question),
+    /// Whether a node's records of a range are complete and unchanged: on the node by its files, on the master by what is stored.
+    Audit(AuditQuestion),
     /// The startup params with their values, help and what they need.
     ParamsShow,
     /// Write changed startup params to the file; all values are checked first and none is written if one is bad.
@@ -148,6 +152,7 @@ impl Action {
             Action::Status | Action::Nodes | Action::Verify | Action::PolicyShow { .. } => false,
             Action::Kernel | Action::Diagnostics { .. } => false,
             Action::PolicyCheck { .. } | Action::PolicyDiff { .. } | Action::PolicyLog { .. } => false,
+            Action::Audit(_) => false,
             Action::Explain(_) | Action::Report(_) | Action::ParamsShow | Action::Login { .. } => false,
         }
     }
@@ -280,6 +285,8 @@ pub enum Outcome {
     },
     /// To Report.
     Report(Box<Answer>),
+    /// To Audit.
+    Audit(Box<Proof>),
     /// To ParamsShow.
     Params {
         /// The file they stand in.

@@ -288,7 +288,10 @@ pub enum Policy {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Report {
+    #[command(subcommand)]
+    pub what: Option<ReportOf>,
     /// Records that ended at this time or later
     #[arg(long, value_name = "TIME")]
     pub from: Option<String>,
@@ -328,6 +331,32 @@ pub struct Report {
     /// How many of the newest records to list
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub newest: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ReportOf {
+    /// Prove that a node's records of a range are complete and unchanged
+    ///
+    /// Asked of the node itself: its files of extended.log are read and held against their chain; each line that was edited, removed,
+    /// inserted or moved is named, and each number that is missing. Asked of the master: the numbers it has stored. Exits with 1
+    /// if something does not hold.
+    #[command(after_long_help = "Examples:
+  tidegate report audit
+  tidegate report audit --node slave-2 --from 2026-05-01 --to 2026-05-02")]
+    Audit(ReportAudit),
+}
+
+#[derive(Debug, Args)]
+pub struct ReportAudit {
+    /// Whose records; by default those of the node that is asked
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// Records that ended at this time or later
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Records that ended before this time
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -14,6 +14,8 @@ use crate::cli::args::Command;
 use crate::cli::args::Params;
 use crate::cli::args::Policy;
 use crate::cli::args::Report;
+use crate::cli::args::ReportAudit;
+use crate::cli::args::ReportOf;
 use crate::cli::colour;
 use crate::cli::control;
 use crate::cli::draining;
@@ -24,6 +26,7 @@ use crate::cli::paper::Paper;
 use crate::cli::put;
 use crate::cli::show;
 use crate::cli::times;
+use crate::report::AuditQuestion;
 use crate::report::Question;
 use crate::settings;
 use serde_json::Value;
@@ -88,6 +91,7 @@ fn action(command: Command) -> Result<Action, String> {
         Command::Reload => Action::Reload,
         Command::Restart { backup } => Action::Restart { backup },
         Command::Undrain { node } => Action::Undrain { node },
+        Command::Report(Report { what: Some(ReportOf::Audit(range)), .. }) => Action::Audit(range_of(range)?),
         Command::Report(report) => Action::Report(question(report)?),
         Command::Params(Params::Show) => Action::ParamsShow,
         Command::Params(Params::Set { values }) => Action::ParamsSubmit { values: values.into_iter().collect() },
@@ -146,6 +150,12 @@ fn question(report: Report) -> Result<Question, String> {
     })
 }
 
+fn range_of(range: ReportAudit) -> Result<AuditQuestion, String> {
+    let point = |text: Option<String>| text.map(|text| times::point(&text)).transpose();
+    let (from_us, to_us) = (point(range.from)?.map(|time| time.0), point(range.to)?.map(|time| time.0));
+    Ok(AuditQuestion { node: range.node, from_us, to_us })
+}
+
 /// What came of asking a node.
 pub type Answered = Result<Result<Outcome, Refused>, control::ControlError>;
 
@@ -165,6 +175,7 @@ pub fn finish(ask: &Ask, answer: Answered) -> ExitCode {
 /// Whether the outcome is good news: a checklist with a failure and a document with a fault are answers, yet exit with 1.
 fn holds(outcome: &Outcome) -> bool {
     match outcome {
+        Outcome::Audit(proof) => proof.holds(),
         Outcome::Verify { checks } => checks.iter().all(|check| check.passed),
         Outcome::Kernel { checks } => checks.iter().all(|check| check.verdict < Verdict::Hurts),
         Outcome::Checked { complaints } | Outcome::Diff { complaints, .. } => complaints.is_empty(),

@@ -20,6 +20,7 @@ use crate::cli::times;
 use crate::cluster::NodeRow;
 use crate::policy::Complaint;
 use crate::report::Answer;
+use crate::report::Proof;
 use crate::report::Rank;
 use std::path::Path;
 
@@ -47,6 +48,7 @@ pub fn outcome(paper: &mut Paper, outcome: &Outcome) {
         Outcome::History { versions } => history(paper, versions),
         Outcome::Explained { verdict, rule, lines } => explained(paper, verdict, rule, lines),
         Outcome::Report(answer) => report(paper, answer),
+        Outcome::Audit(proof) => audit(paper, proof),
         Outcome::Params { file, params: rows } => params(paper, file, rows),
         Outcome::Submitted { live, waiting } => submitted(paper, live, waiting),
         Outcome::Done { words } => paper.line(words),
@@ -268,6 +270,46 @@ fn explained(paper: &mut Paper, verdict: &str, rule: &str, lines: &[String]) {
     }
     let ink = if verdict == "ALLOW" { Ink::Green } else { Ink::Red };
     paper.inked(&format!("{verdict} by {rule}"), ink);
+}
+
+fn audit(paper: &mut Paper, proof: &Proof) {
+    let range = if proof.records == 0 { String::new() } else { format!(", seq {} to {}", proof.first, proof.last) };
+    paper.line(&format!("{}: {} records of the range in {}{range}", proof.node, proof.records, proof.place));
+    for finding in &proof.findings {
+        let place = match (finding.file.as_str(), finding.line) {
+            ("", _) => String::new(),
+            (file, 0) => format!("{file}: "),
+            (file, line) => format!("{file}, line {line}: "),
+        };
+        let numbers = match (finding.first, finding.last) {
+            (0, _) => String::new(),
+            (first, last) if first == last => format!("seq {first}: "),
+            (first, last) => format!("seq {first} to {last}: "),
+        };
+        paper.inked(&format!("  {place}{numbers}{}", finding.words), Ink::Red);
+    }
+    if proof.more_findings > 0 {
+        paper.inked(&format!("  and {} more", proof.more_findings), Ink::Red);
+    }
+    let notes = [
+        (
+            proof.sealed_late,
+            "lines were sealed at a start of the node (after a crash or an upgrade), not as they were written",
+        ),
+        (proof.not_yet_sealed, "lines at the end are younger than the last seal"),
+        (proof.files_unsealed, "files of an earlier build have no chain: only their numbers were looked at"),
+    ];
+    for (count, words) in notes.into_iter().filter(|(count, _)| *count > 0) {
+        paper.inked(&format!("{count} {words}"), Ink::Dim);
+    }
+    if !proof.head.is_empty() {
+        paper.line(&format!("head: {}", proof.head));
+    }
+    match (proof.holds(), proof.files > proof.files_unsealed) {
+        (false, _) => paper.inked("NOT PROVED: see above", Ink::Red),
+        (true, true) => paper.inked("complete, and unchanged since it was sealed", Ink::Green),
+        (true, false) => paper.inked("complete: no number is missing", Ink::Green),
+    }
 }
 
 fn report(paper: &mut Paper, answer: &Answer) {

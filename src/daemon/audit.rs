@@ -99,6 +99,7 @@ fn words(action: &Action) -> (&'static str, String) {
         Action::PolicyLog { .. } => ("policy-log", String::new()),
         Action::Explain(_) => ("explain", String::new()),
         Action::Report(_) => ("report", String::new()),
+        Action::Audit(_) => ("audit", String::new()),
         Action::ParamsShow => ("params-show", String::new()),
     }
 }

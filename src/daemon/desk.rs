@@ -2,6 +2,7 @@
 
 use super::audit;
 use super::audit::Audit;
+use super::auditing;
 use super::backup;
 use super::diagnostics;
 use super::drain::Drain;
@@ -70,6 +71,8 @@ pub struct NodeFacts {
     pub state_dir: PathBuf,
     /// A keeper starts the next process at a restart, and this one finishes beside it.
     pub hands_over: bool,
+    /// LOG_DIR.
+    pub log_dir: PathBuf,
 }
 
 /// What other threads know and the desk shows.
@@ -206,6 +209,7 @@ impl NodeDesk {
             Action::PolicyRollback { to, comment } => self.policy.rollback(&audit::who(actor), *to, comment).await,
             Action::Explain(question) => self.policy.explain(question, &self.facts.name).await,
             Action::Report(question) => self.report(question.clone()).await,
+            Action::Audit(question) => auditing::audit(self, question).await,
             Action::ParamsShow => self.params.show(),
             Action::ParamsSubmit { values } => self.params.submit(values),
             Action::Reload => self.reload().await,

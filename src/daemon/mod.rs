@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod auditing;
 mod backup;
 mod demo;
 mod desk;

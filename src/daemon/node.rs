@@ -181,6 +181,7 @@ impl Node {
             cores,
             state_dir: settings.state_dir.clone(),
             hands_over: keeper.is_some(),
+            log_dir: settings.log_dir.clone(),
         };
         let drain = Drain::new(publisher.clone(), params.watch(), &settings.state_dir);
         let cluster = Cluster::start(services::Needs {

@@ -2,6 +2,9 @@
 
 use crate::base::durable;
 use crate::limits;
+use crate::log::chain;
+use crate::log::chain::Chain;
+use crate::log::chain::Kind;
 use crate::record::line;
 use std::fs;
 use std::fs::File;
@@ -30,12 +33,14 @@ pub struct ExtendedLog {
     /// `seq` of the file's first record; `None` if it has none.
     first: Option<u64>,
     unsynced: bool,
+    chain: Chain,
 }
 
 impl ExtendedLog {
     /// Opens the log in `dir`, cutting away what a crash left of a line. Answers it and the `seq` of its last line, 0 if
     /// there is no line in any file.
     pub fn open(dir: &Path, bytes_max: u64) -> io::Result<(ExtendedLog, u64)> {
+        let (chain, _) = Chain::open(dir, None)?;
         let mut log = ExtendedLog {
             dir: dir.to_path_buf(),
             bytes_max,
@@ -44,6 +49,7 @@ impl ExtendedLog {
             partly: 0,
             first: None,
             unsynced: false,
+            chain,
         };
         let mut last = None;
         let current = dir.join(NAME);
@@ -63,6 +69,7 @@ impl ExtendedLog {
                 }
             }
         }
+        log.seal_rest()?;
         log.ready()?;
         log.sync()?;
         Ok((log, last.unwrap_or(0)))
@@ -79,6 +86,9 @@ impl ExtendedLog {
         let would_be = self.bytes + lines.len() as u64;
         if self.partly == 0 && self.first.is_some() && would_be > self.bytes_max {
             self.rotate()?;
+        }
+        if self.chain.is_full() {
+            self.sync()?;
         }
         self.ready()?;
         let Some(file) = &self.file else { return Err(io::Error::other("extended.log is not open")) };
@@ -100,10 +110,11 @@ impl ExtendedLog {
         self.bytes += lines.len() as u64;
         self.partly = 0;
         self.first.get_or_insert(first);
+        self.chain.add(lines, first, Kind::Written);
         Ok(())
     }
 
-    /// Makes what was appended durable.
+    /// Makes what was appended durable, and seals it.
     pub fn sync(&mut self) -> io::Result<()> {
         if self.unsynced
             && let Some(file) = &self.file
@@ -111,7 +122,8 @@ impl ExtendedLog {
             file.sync_data()?;
             self.unsynced = false;
         }
-        Ok(())
+        // Behind the sync: the chain covers no line that a power failure can take.
+        self.first.map_or(Ok(()), |first| self.chain.seal(first))
     }
 
     /// The place behind the last line: first number of its file, and offset there.
@@ -121,19 +133,23 @@ impl ExtendedLog {
 
     /// Whether there is something to sync.
     pub fn is_unsynced(&self) -> bool {
-        self.unsynced
+        self.unsynced || self.chain.is_behind()
     }
 
     /// Removes rotated files that hold nothing unacknowledged and have not changed for `age`.
     pub fn forget(&self, acknowledged: u64, age: Duration) -> io::Result<()> {
         let files = rotated(&self.dir)?;
-        for (index, (_, path)) in files.iter().enumerate() {
+        for (index, (first, path)) in files.iter().enumerate() {
             let Some(next) = files.get(index + 1).map(|(first, _)| *first).or(self.first) else { break };
             let old = fs::metadata(path)?.modified()?.elapsed().is_ok_and(|elapsed| elapsed > age);
             if next.saturating_sub(1) > acknowledged || !old {
                 break;
             }
-            fs::remove_file(path)?;
+            // The chain first: a file without one is of an earlier build, a chain without its file is a finding.
+            match fs::remove_file(chain::path_of(&self.dir, *first)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => fs::remove_file(path)?,
+            }
             tracing::info!(event = "log-removed", "removed {}: acknowledged, and older than KEEP_DATA", path.display());
         }
         Ok(())
@@ -142,9 +158,39 @@ impl ExtendedLog {
     fn rotate(&mut self) -> io::Result<()> {
         let Some(first) = self.first else { return Ok(()) };
         self.sync()?;
+        self.chain.sync()?;
         fs::rename(self.dir.join(NAME), rotated_name(&self.dir, first))?;
+        self.chain.end_file();
         (self.file, self.bytes, self.first) = (None, 0, None);
         Ok(())
+    }
+
+    /// Goes on with the chain of the file, and seals the lines that a crash (or an earlier build) left unsealed.
+    fn seal_rest(&mut self) -> io::Result<()> {
+        let Some(first) = self.first else { return Ok(()) };
+        // If somebody took its first lines away, the file no longer says how its chain is called.
+        let rotated = rotated(&self.dir)?;
+        let own = |other: &u64| *other <= first && rotated.last().is_none_or(|(last, _)| last < other);
+        let first = chain::firsts(&self.dir)?.into_iter().rfind(own).unwrap_or(first);
+        self.first = Some(first);
+        let (chain, sealed) = Chain::open(&self.dir, Some(first))?;
+        self.chain = chain;
+        let mut reader = BufReader::with_capacity(limits::LOG_READ_BYTES, File::open(self.dir.join(NAME))?);
+        let (mut text, mut late) = (Vec::new(), 0u64);
+        while next_line(&mut reader, &mut text)? > 0 {
+            let seq = if line::is_header(&text) { None } else { line::seq_of(text.trim_ascii_end()) };
+            if let Some(seq) = seq.filter(|seq| *seq > sealed) {
+                self.chain.add(&text, seq, Kind::AtStart);
+                late += 1;
+            }
+            if self.chain.is_full() {
+                self.chain.seal(first)?;
+            }
+        }
+        if late > 0 {
+            tracing::info!(event = "log-sealed-late", "sealed {late} lines of extended.log that no chain covered");
+        }
+        self.chain.seal(first)
     }
 
     /// Sees that there is a file to append to, with its header.
@@ -215,13 +261,20 @@ pub fn tail_lines(dir: &Path, bytes_max: u64, mut see: impl FnMut(&[u8])) -> io:
     Ok(())
 }
 
-fn rotated_name(dir: &Path, first: u64) -> PathBuf {
+/// What the file that begins with `first` is called when it is rotated.
+pub fn rotated_name(dir: &Path, first: u64) -> PathBuf {
     dir.join(format!("{NAME}.{first:020}"))
 }
 
 fn open_for_append(path: &Path) -> io::Result<File> {
     // Not O_APPEND: a retried append must land on the very byte.
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(path)
+}
+
+/// Reads the next line into `text`, a longer one than any of ours in pieces. Answers its length, 0 at the end.
+pub fn next_line(reader: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<usize> {
+    text.clear();
+    io::Read::take(reader, limits::LOG_LINE_BYTES_MAX as u64).read_until(b'\n', text)
 }
 
 /// The `seq` of the first line that has one.

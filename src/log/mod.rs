@@ -7,6 +7,8 @@
 //! | `ring` | slot numbers between a core and the writer |
 //! | `writer` | the thread that appends closed records, in sequence |
 //! | `extended` | extended.log as files: append, rotate, sync, repair |
+//! | `chain` | what proves that nobody changed extended.log |
+//! | [`audit`] | holding extended.log against its chain |
 //! | `recent` | the newest lines, still in memory for shipping |
 //! | `recover` | what a killed predecessor left in its spools |
 //! | `left_over` | the spools of predecessors that stood aside and still live |
@@ -14,6 +16,8 @@
 //! | `cursor` | up to where the master has the records |
 #![forbid(unsafe_code)]
 
+pub mod audit;
+mod chain;
 mod cursor;
 pub mod desk;
 mod extended;

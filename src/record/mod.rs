@@ -9,9 +9,11 @@
 //! | `pen`, `domains` | what writing a line needs: room and digits, hosts and their domains |
 //! | [`text`] | the escaping inside a value |
 //! | [`batch`] | records on their way to the master (`docs/formats/record-batch.md`) |
+//! | [`audit`] | what may be asked of an audit, and its answer |
 //! | [`question`] | what may be asked of a store of records, and its answers |
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod batch;
 mod codes;
 mod domains;

@@ -1,6 +1,9 @@
 //! Questions over the record store: the portal, the command line and exports all ask here.
 #![forbid(unsafe_code)]
 
+pub use crate::record::audit::AuditQuestion;
+pub use crate::record::audit::Finding;
+pub use crate::record::audit::Proof;
 pub use crate::record::question::Answer;
 pub use crate::record::question::Gap;
 pub use crate::record::question::Question;
@@ -14,6 +17,17 @@ use crate::store::records::RecordStore;
 pub fn answer(store: &dyn RecordStore, question: &Question) -> Result<Answer, String> {
     check(question)?;
     store.answer(question).map_err(|error| error.to_string())
+}
+
+/// Whether an audit can be asked for; if not, what is wrong and what would be accepted.
+pub fn check_audit(question: &AuditQuestion) -> Result<(), String> {
+    match (question.from_us, question.to_us) {
+        (Some(from), Some(to)) if from >= to => {
+            Err("asking for an audit: `from_us` is not before `to_us`; give a range that contains something"
+                .to_string())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a question can be asked; if not, what is wrong with it and what would be accepted.

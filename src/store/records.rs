@@ -3,6 +3,7 @@
 //! The seam is [`RecordStore`]; why the embedded one is SQLite is said in `docs/decisions/0002-record-store.md`.
 
 mod ask;
+mod audit;
 mod ingest;
 mod schema;
 
@@ -10,6 +11,8 @@ use crate::base::clock::Wall;
 use crate::limits;
 use crate::record::Epoch;
 use crate::record::Record;
+use crate::record::audit::AuditQuestion;
+use crate::record::audit::Proof;
 use crate::record::question::Answer;
 use crate::record::question::Question;
 use rusqlite::Connection;
@@ -30,6 +33,8 @@ pub trait RecordStore: Send + Sync {
     fn highest(&self, node: &str, epoch: Epoch) -> Result<u64, StoreError>;
     /// Answers a question that `report` has checked.
     fn answer(&self, question: &Question) -> Result<Answer, StoreError>;
+    /// Which numbers of a node's records are missing in a range of time. The question names the node.
+    fn audit(&self, question: &AuditQuestion) -> Result<Proof, StoreError>;
     /// Forgets records that ended before `before`; answers how many.
     fn prune(&self, before: Wall) -> Result<u64, StoreError>;
 }
@@ -97,6 +102,12 @@ impl RecordStore for SqliteRecords {
 
     fn answer(&self, question: &Question) -> Result<Answer, StoreError> {
         self.reading(|connection| ask::answer(connection, question))
+    }
+
+    fn audit(&self, question: &AuditQuestion) -> Result<Proof, StoreError> {
+        let mut proof = self.reading(|connection| audit::audit(connection, question))?;
+        proof.place = self.path.display().to_string();
+        Ok(proof)
     }
 
     fn prune(&self, before: Wall) -> Result<u64, StoreError> {
@@ -220,6 +231,26 @@ mod tests {
         }
         let few = store.answer(&Question { top: Some(1), newest: Some(2), ..Question::default() }).unwrap();
         assert_eq!((few.hosts.len(), few.newest.len()), (1, 2));
+    }
+
+    #[test]
+    fn an_audit_names_what_never_came_and_what_somebody_deleted() {
+        let (dir, store) = store();
+        ingest(&store, "edge-1", EPOCH, (1..=30).filter(|seq| !(11..=13).contains(seq)));
+        ingest(&store, "edge-2", Epoch([2; 16]), 1..=5);
+        let ask = |from_us, to_us| {
+            let proof = store.audit(&AuditQuestion { node: Some("edge-1".to_string()), from_us, to_us }).unwrap();
+            let found: Vec<(u64, u64)> = proof.findings.iter().map(|one| (one.first, one.last)).collect();
+            ((proof.records, proof.first, proof.last), found)
+        };
+        assert_eq!(ask(None, None), ((27, 1, 30), vec![(11, 13)]));
+        assert_eq!(ask(Some(14_000_000), Some(20_000_000)), ((6, 14, 19), vec![]), "the range is whole");
+        let outside = Connection::open(dir.path().join("records.db")).unwrap();
+        outside.execute("DELETE FROM fact WHERE ended_us = 17000000", []).unwrap();
+        outside.execute("DELETE FROM detail WHERE source = 1 AND seq = 17", []).unwrap();
+        assert_eq!(ask(Some(14_000_000), Some(20_000_000)), ((5, 14, 19), vec![(17, 17)]));
+        let nobody = AuditQuestion { node: Some("nobody".to_string()), ..AuditQuestion::default() };
+        assert_eq!(store.audit(&nobody).unwrap().records, 0);
     }
 
     #[test]

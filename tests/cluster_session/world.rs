@@ -23,6 +23,7 @@ use tidegate::cluster::shipper::{RemoteSink, ShipStatus, Source, ship};
 use tidegate::cluster::sidecar::{Sidecar, SlaveConfig, SlaveHandle, Vitals};
 use tidegate::log::Progress;
 use tidegate::policy::{NoFiles, Publish, Snapshot, compile};
+use tidegate::record::audit::{AuditQuestion, Proof};
 use tidegate::record::lines::Lines;
 use tidegate::record::question::{Answer, Question};
 use tidegate::record::{Epoch, Record};
@@ -297,6 +298,9 @@ impl RecordStore for FakeStore {
         Ok(self.rows.lock().unwrap().get(&(node.to_string(), epoch)).map_or(0, |rows| rows.len() as u64))
     }
     fn answer(&self, _: &Question) -> Result<Answer, StoreError> {
+        Err(StoreError("not asked in these tests".into()))
+    }
+    fn audit(&self, _: &AuditQuestion) -> Result<Proof, StoreError> {
         Err(StoreError("not asked in these tests".into()))
     }
     fn prune(&self, _: Wall) -> Result<u64, StoreError> {

@@ -55,6 +55,7 @@ impl FakeDesk {
             }
             Action::Explain(question) => explain(&question),
             Action::Report(question) => Outcome::Report(Box::new(report(&question))),
+            Action::Audit(_) => Outcome::Audit(Box::default()),
             Action::ParamsShow => Outcome::Params { file: "/etc/tidegate/startup.ini".into(), params: params() },
             Action::ParamsSubmit { .. } => {
                 Outcome::Submitted { live: vec!["LOG_LEVEL".into()], waiting: vec!["CORES".into()] }

@@ -1,0 +1,343 @@
+//! The chain of extended.log: a fingerprint of every line, in blocks that each cover the one before
+//! (`docs/formats/extended-log-chain.md`).
+
+use crate::base::durable;
+use crate::limits;
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::BufReader;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+const MAGIC: &[u8; 8] = b"TGCHAIN1";
+const HEADER_BYTES: usize = 64;
+const BLOCK_HEAD_BYTES: usize = 16;
+const PRINT_BYTES: usize = 16;
+const DIGEST_BYTES: usize = 32;
+
+/// What is kept of a line.
+pub type Print = [u8; PRINT_BYTES];
+/// What a block comes to, with all before it.
+pub type Digest = [u8; DIGEST_BYTES];
+
+/// The fingerprint of a line, LF included.
+pub fn print(line: &[u8]) -> Print {
+    let mut print = [0; PRINT_BYTES];
+    print.copy_from_slice(&blake3::hash(line).as_bytes()[..PRINT_BYTES]);
+    print
+}
+
+/// The chain of the file that begins with the record `first`.
+pub fn path_of(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("extended.log.{first:020}.chain"))
+}
+
+/// The first numbers of all chains in `dir`, ascending.
+pub fn firsts(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut firsts = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let digits =
+            name.to_str().and_then(|name| name.strip_prefix("extended.log.")?.strip_suffix(".chain")).unwrap_or("");
+        if digits.len() == 20 {
+            firsts.extend(digits.parse::<u64>());
+        }
+    }
+    firsts.sort_unstable();
+    Ok(firsts)
+}
+
+/// When lines were sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// As they were written.
+    Written,
+    /// At a start of the node.
+    AtStart,
+}
+
+/// The chain of the file that is written now.
+pub struct Chain {
+    dir: PathBuf,
+    /// `None` until the file's first line is sealed.
+    open: Option<Open>,
+    /// Lines that are not sealed yet: runs of consecutive numbers.
+    pending: Vec<Run>,
+    pending_lines: usize,
+}
+
+struct Open {
+    file: File,
+    bytes: u64,
+    digest: Digest,
+}
+
+struct Run {
+    first: u64,
+    kind: Kind,
+    prints: Vec<Print>,
+}
+
+impl Chain {
+    /// The chain for a log in `dir` whose file begins with `first` (`None`: it has no record yet). Cuts away what a crash left
+    /// of a block. Answers also the last number that is sealed, 0 if none is.
+    pub fn open(dir: &Path, first: Option<u64>) -> io::Result<(Chain, u64)> {
+        let mut chain = Chain { dir: dir.to_path_buf(), open: None, pending: Vec::new(), pending_lines: 0 };
+        let Some(first) = first else { return Ok((chain, 0)) };
+        let path = path_of(dir, first);
+        if !path.exists() {
+            return Ok((chain, 0));
+        }
+        let Ok(mut reader) = Reader::open(dir, first) else {
+            tracing::warn!(
+                event = "log-chain-torn",
+                "the beginning of {} is damaged: the chain of this file begins anew",
+                path.display()
+            );
+            fs::remove_file(&path)?;
+            return Ok((chain, 0));
+        };
+        while reader.next_block()?.is_some() {}
+        let (end, last) = (reader.bytes, reader.last);
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        if end < file.metadata()?.len() {
+            tracing::warn!(
+                event = "log-chain-torn",
+                "{} ended in {} bytes of a torn block: cut away; the lines it stood for are sealed again",
+                path.display(),
+                file.metadata()?.len() - end
+            );
+            file.set_len(end)?;
+            file.sync_data()?;
+        }
+        chain.open = Some(Open { file, bytes: end, digest: reader.digest });
+        Ok((chain, last))
+    }
+
+    /// Takes whole lines, numbered from `first` on, to be sealed by the next [`Chain::seal`].
+    pub fn add(&mut self, lines: &[u8], first: u64, kind: Kind) {
+        for (seq, line) in (first..).zip(lines.split_inclusive(|byte| *byte == b'\n')) {
+            let follows = |run: &Run| run.kind == kind && run.first + run.prints.len() as u64 == seq;
+            match self.pending.last_mut() {
+                Some(run) if follows(run) => run.prints.push(print(line)),
+                _ => self.pending.push(Run { first: seq, kind, prints: vec![print(line)] }),
+            }
+            self.pending_lines += 1;
+        }
+    }
+
+    /// Whether lines wait to be sealed.
+    pub fn is_behind(&self) -> bool {
+        self.pending_lines > 0
+    }
+
+    /// Whether more wait than may.
+    pub fn is_full(&self) -> bool {
+        self.pending_lines >= limits::LOG_CHAIN_PENDING_MAX
+    }
+
+    /// Writes what waits, in blocks. `file_first` is the first number of the file the lines stand in. After an error call again:
+    /// it goes on at the very byte.
+    pub fn seal(&mut self, file_first: u64) -> io::Result<()> {
+        if !self.is_behind() {
+            return Ok(());
+        }
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => begin(&self.dir, file_first)?,
+        };
+        let (mut blocks, mut digest) = (Vec::new(), open.digest);
+        for run in &self.pending {
+            let mut first = run.first;
+            for prints in run.prints.chunks(limits::LOG_CHAIN_BLOCK_LINES_MAX) {
+                let start = blocks.len();
+                blocks.extend_from_slice(&first.to_le_bytes());
+                blocks.extend_from_slice(&(prints.len() as u32).to_le_bytes());
+                blocks.extend_from_slice(&u32::from(run.kind == Kind::AtStart).to_le_bytes());
+                prints.iter().for_each(|print| blocks.extend_from_slice(print));
+                digest = digest_of(&digest, &blocks[start..]);
+                blocks.extend_from_slice(&digest);
+                first += prints.len() as u64;
+            }
+        }
+        let written = open.file.write_all_at(&blocks, open.bytes);
+        if written.is_ok() {
+            open.bytes += blocks.len() as u64;
+            open.digest = digest;
+            self.pending.clear();
+            self.pending_lines = 0;
+        }
+        self.open = Some(open);
+        written
+    }
+
+    /// Makes what is sealed durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.open.as_ref().map_or(Ok(()), |open| open.file.sync_data())
+    }
+
+    /// The file is rotated: the next line begins another chain.
+    pub fn end_file(&mut self) {
+        self.open = None;
+    }
+}
+
+fn digest_of(before: &Digest, block: &[u8]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(before);
+    hasher.update(block);
+    *hasher.finalize().as_bytes()
+}
+
+/// A new chain behind the newest there is.
+fn begin(dir: &Path, first: u64) -> io::Result<Open> {
+    let (mut before, mut digest) = (0, [0; DIGEST_BYTES]);
+    if let Some(newest) = firsts(dir)?.into_iter().rfind(|other| *other != first) {
+        // A chain that cannot be read is named all the same, with zeros: the audit then finds it.
+        before = newest;
+        if let Ok(mut reader) = Reader::open(dir, newest) {
+            while reader.next_block()?.is_some() {}
+            digest = reader.digest;
+        }
+    }
+    let mut header = Vec::with_capacity(HEADER_BYTES);
+    header.extend_from_slice(MAGIC);
+    header.extend_from_slice(&first.to_le_bytes());
+    header.extend_from_slice(&before.to_le_bytes());
+    header.extend_from_slice(&digest);
+    let sum = blake3::hash(&header);
+    header.extend_from_slice(&sum.as_bytes()[..8]);
+    let path = path_of(dir, first);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o640).open(path)?;
+    file.write_all_at(&header, 0)?;
+    durable::sync_dir(dir)?;
+    Ok(Open { file, bytes: HEADER_BYTES as u64, digest: *blake3::hash(&header).as_bytes() })
+}
+
+/// A block as it stands in a chain.
+#[derive(Debug)]
+pub struct Block {
+    /// Number of its first line.
+    pub first: u64,
+    /// When it was sealed.
+    pub kind: Kind,
+    /// One for each line.
+    pub prints: Vec<Print>,
+}
+
+/// Reads a chain, block by block, as long as it holds. Reads no further than the file was long when it was opened.
+pub struct Reader {
+    file: io::Take<BufReader<File>>,
+    /// The first number of the file before, 0 if none; and the digest its chain must end in.
+    pub before: (u64, Digest),
+    /// The digest up to here.
+    pub digest: Digest,
+    /// Length of what holds.
+    pub bytes: u64,
+    /// Length of the file.
+    pub length: u64,
+    /// The last number that is sealed, 0 if none.
+    pub last: u64,
+}
+
+impl Reader {
+    /// Opens the chain of the file that begins with `first`. A header that does not hold is an error of kind `InvalidData`.
+    pub fn open(dir: &Path, first: u64) -> io::Result<Reader> {
+        let file = File::open(path_of(dir, first))?;
+        let length = file.metadata()?.len();
+        let mut file = BufReader::new(file).take(length);
+        let mut header = [0; HEADER_BYTES];
+        file.read_exact(&mut header).map_err(|_| io::ErrorKind::InvalidData)?;
+        let holds = header[..8] == *MAGIC
+            && number(&header[8..16]) == first
+            && header[56..] == blake3::hash(&header[..56]).as_bytes()[..8];
+        if !holds {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut before = [0; DIGEST_BYTES];
+        before.copy_from_slice(&header[24..56]);
+        let digest = *blake3::hash(&header).as_bytes();
+        let bytes = HEADER_BYTES as u64;
+        Ok(Reader { file, before: (number(&header[16..24]), before), digest, bytes, length, last: 0 })
+    }
+
+    /// The next block; `None` at the end, and where a block does not hold (then `bytes` is less than `length`).
+    pub fn next_block(&mut self) -> io::Result<Option<Block>> {
+        let mut block = vec![0; BLOCK_HEAD_BYTES];
+        if !self.fill(&mut block)? {
+            return Ok(None);
+        }
+        let (first, count) = (number(&block[..8]), number(&block[8..12]) as usize);
+        let kind = match number(&block[12..16]) {
+            0 => Kind::Written,
+            1 => Kind::AtStart,
+            _ => return Ok(None),
+        };
+        if count == 0 || count > limits::LOG_CHAIN_BLOCK_LINES_MAX || first.checked_add(count as u64).is_none() {
+            return Ok(None);
+        }
+        block.resize(BLOCK_HEAD_BYTES + count * PRINT_BYTES, 0);
+        let mut digest = [0; DIGEST_BYTES];
+        if !self.fill(&mut block[BLOCK_HEAD_BYTES..])? || !self.fill(&mut digest)? {
+            return Ok(None);
+        }
+        if digest != digest_of(&self.digest, &block) {
+            return Ok(None);
+        }
+        self.digest = digest;
+        self.bytes += (block.len() + DIGEST_BYTES) as u64;
+        self.last = first + count as u64 - 1;
+        let prints = block[BLOCK_HEAD_BYTES..].as_chunks::<PRINT_BYTES>().0.to_vec();
+        Ok(Some(Block { first, kind, prints }))
+    }
+
+    /// Whether there were as many bytes.
+    fn fill(&mut self, bytes: &mut [u8]) -> io::Result<bool> {
+        match self.file.read_exact(bytes) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_cut_or_changed_at_any_byte_holds_up_to_the_block_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut chain, sealed) = Chain::open(dir.path(), None).unwrap();
+        assert_eq!(sealed, 0);
+        let mut ends = vec![(0, 0)];
+        for first in [1, 4, 7] {
+            chain.add(b"one\ntwo\nthree\n", first, Kind::Written);
+            chain.seal(1).unwrap();
+            ends.push((fs::metadata(path_of(dir.path(), 1)).unwrap().len() as usize, first + 2));
+        }
+        let whole = fs::read(path_of(dir.path(), 1)).unwrap();
+        let expected = |at: usize| ends.iter().rev().find(|(end, _)| *end <= at).unwrap().1;
+        for at in 0..whole.len() {
+            fs::write(path_of(dir.path(), 1), &whole[..at]).unwrap();
+            let (mut chain, sealed) = Chain::open(dir.path(), Some(1)).unwrap();
+            assert_eq!(sealed, expected(at), "cut at {at}");
+            chain.add(b"again\n", sealed + 1, Kind::AtStart);
+            chain.seal(1).unwrap();
+            assert_eq!(Chain::open(dir.path(), Some(1)).unwrap().1, sealed + 1, "cut at {at}: it goes on");
+            let mut bad = whole.clone();
+            bad[at] ^= 1;
+            fs::write(path_of(dir.path(), 1), &bad).unwrap();
+            assert_eq!(Chain::open(dir.path(), Some(1)).unwrap().1, expected(at), "changed at {at}");
+        }
+    }
+}
