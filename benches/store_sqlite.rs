@@ -156,6 +156,7 @@ fn desk() {
         epoch: EPOCH,
         cores: 1,
         file_bytes_max: 1 << 30,
+        sync_ms: 200,
         keep_days: 1,
     };
     let (log, mut desks) = Log::start(config).expect("a log in a temporary folder");

@@ -350,8 +350,6 @@ pub const SPOOL_SLOT_FIXED_BYTES: usize = 72 + 106;
 pub const SPOOL_FILES_MAX: usize = 1024;
 /// The most records the writer takes from the cores before it appends them in one write.
 pub const LOG_APPEND_RECORDS_MAX: usize = 1024;
-/// How often extended.log is synced while there is news: what a power failure may cost, and what shipping waits.
-pub const LOG_SYNC_MS: u64 = 200;
 /// How often the spools of processes that stood aside are looked through, in milliseconds: a look touches every slot.
 pub const LEFT_OVER_LOOK_MS: u64 = 200;
 /// What a process that stood aside may take to end beyond DRAIN_TIME once it is told to, in seconds.

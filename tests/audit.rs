@@ -32,6 +32,7 @@ fn config(dir: &Path) -> LogConfig {
         epoch: Epoch([7; 16]),
         cores: 1,
         file_bytes_max: FILE_BYTES,
+        sync_ms: 200,
         keep_days: 30,
     }
 }

@@ -17,6 +17,7 @@ use tidegate::log::LogReader;
 use tidegate::log::OpenRecord;
 use tidegate::log::RecordDesk;
 use tidegate::log::SpoolSize;
+use tidegate::log::audit::audit;
 use tidegate::log::node_id;
 use tidegate::record::By;
 use tidegate::record::Draft;
@@ -25,6 +26,7 @@ use tidegate::record::Ending;
 use tidegate::record::Epoch;
 use tidegate::record::Phase;
 use tidegate::record::Record;
+use tidegate::record::audit::AuditQuestion;
 use tidegate::record::line;
 
 const TINY: SpoolSize = SpoolSize { small_slots: 8, small_bytes: 1024, large_slots: 2, large_bytes: 32768 };
@@ -37,6 +39,7 @@ fn config(dir: &Path, cores: usize) -> LogConfig {
         epoch: Epoch([7; 16]),
         cores,
         file_bytes_max: 1 << 30,
+        sync_ms: 200,
         keep_days: 30,
     }
 }
@@ -90,6 +93,13 @@ fn logged(log_dir: &Path) -> Vec<Record> {
 fn assert_seqs_have_no_gap(records: &[Record]) {
     let seqs: Vec<u64> = records.iter().map(|record| record.seq).collect();
     assert_eq!(seqs, (1..=records.len() as u64).collect::<Vec<_>>());
+}
+
+/// The chain covers every line, and each is what was written.
+fn assert_proved(log_dir: &Path, records: usize) {
+    let proof = audit(log_dir, &AuditQuestion::default()).unwrap();
+    let counts = (proof.records, proof.not_yet_sealed, proof.files_unsealed);
+    assert_eq!((counts, proof.findings.as_slice()), ((records as u64, 0, 0), [].as_slice()));
 }
 
 /// All that is durable, read in small batches and acknowledged.
@@ -275,6 +285,7 @@ fn kill_minus_nine_twelve_times_and_every_told_record_is_in_the_log_once() {
     assert_eq!(found.len(), records.len(), "a record twice");
     let lost: Vec<&u64> = told.difference(&found).collect();
     assert!(lost.is_empty(), "told to a client and not in the log: {lost:?}");
+    assert_proved(&dir.path().join("log"), records.len());
 }
 
 #[test]
@@ -467,6 +478,7 @@ fn a_full_disk_stops_service_with_words_and_loses_nothing_when_it_has_space_agai
     let mut found: Vec<u64> = records.iter().map(|record| record.client_id).collect();
     found.sort(); // what was recovered is in order of time, which here is the same for all
     assert_eq!(found, (1..=next).collect::<Vec<_>>(), "each once");
+    assert_proved(&config.log_dir, records.len());
     assert!(records.iter().all(|record| record.ending != Ending::new(By::Killed, Phase::Data).to_string()));
 }
 
@@ -523,4 +535,30 @@ fn what_a_core_closes_after_its_log_stood_aside_is_written_by_the_successors() {
     let ids: BTreeSet<u64> = records.iter().map(|record| record.client_id).collect();
     assert_eq!(ids, (0..12).chain([100]).collect(), "each once");
     assert_eq!(records.len(), 13);
+}
+
+/// Each sync seals what was written since the last in one block of the chain, so blocks tell how often it was synced.
+#[test]
+fn log_sync_chooses_how_much_is_written_between_two_syncs_and_changes_live() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, mut desks) = Log::start(LogConfig { sync_ms: 0, ..config(dir.path(), 1) }).unwrap();
+    let mut written = 0;
+    let mut write_twenty = || {
+        for _ in 0..20 {
+            written += 1;
+            desks[0].open(&draft(written), &running()).unwrap().close(&done(200));
+            within(10, "a record to be written", || (log.progress().borrow().written >= written).then_some(()));
+        }
+        wait_durable(&log, written);
+        let chain = dir.path().join(format!("log/extended.log.{:020}.chain", 1));
+        let bytes = fs::metadata(chain).unwrap().len() - 64 - written * 16;
+        bytes / 48
+    };
+    assert_eq!(write_twenty(), 20, "every write is synced");
+    log.limits().set(1 << 30, 1_000, 30);
+    assert!(write_twenty() < 40, "many writes, few syncs");
+    log.limits().set(1 << 30, 0, 30);
+    let before = write_twenty();
+    assert_eq!(write_twenty(), before + 20, "every write is synced again");
+    log.stop();
 }

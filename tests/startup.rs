@@ -86,6 +86,7 @@ fn each_bad_file_has_exactly_its_fault() {
         (b"LISTEN_IP=\"localhost\"", "accepted: * (every IPv4 and IPv6 address)"),
         (b"MASTER_IP=\"0.0.0.0\"", "MASTER_IP: read \"0.0.0.0\"; accepted: the master's IP address, or nothing"),
         (b"SYNCTIME=\"1 hour\"", "accepted: seconds from 1 to 3600"),
+        (b"LOG_SYNC=\"1001\"", "accepted: milliseconds from 0 to 1000"),
         (b"LOG_SIZE_LIMIT=\"1T\"", "accepted: bytes, with K, M or G"),
         (b"LOG_SIZE_LIMIT=\"1023K\"", "accepted: bytes, with K, M or G"),
         (b"LOG_SIZE_LIMIT=\"99999999999999999999G\"", "accepted: bytes, with K, M or G"),

@@ -150,6 +150,7 @@ impl Node {
             epoch,
             cores,
             file_bytes_max: settings.log_size_limit,
+            sync_ms: settings.log_sync_ms,
             keep_days: settings.keep_data_days,
         })
         .map_err(|error| error.to_string())?;

@@ -83,6 +83,8 @@ pub struct LogConfig {
     pub cores: usize,
     /// LOG_SIZE_LIMIT: a file larger than this is rotated.
     pub file_bytes_max: u64,
+    /// LOG_SYNC: extended.log is synced so often, in milliseconds; 0: after every write.
+    pub sync_ms: u64,
     /// KEEP_DATA: how many days a rotated file is kept at least.
     pub keep_days: u32,
 }
@@ -158,6 +160,7 @@ impl Log {
         let control = Arc::new(Control::default());
         control.acknowledged.store(acknowledged, Ordering::Release);
         control.file_bytes_max.store(config.file_bytes_max, Ordering::Relaxed);
+        control.sync_ms.store(config.sync_ms, Ordering::Relaxed);
         control.keep_days.store(u64::from(config.keep_days), Ordering::Relaxed);
         let (sender, progress) = watch::channel(Progress { written: seq, durable: seq, trouble: String::new() });
         let recent = Arc::new(Recent::default());
@@ -185,7 +188,7 @@ impl Log {
         Ok((Log { config, progress, control, recent, writer: Some(writer), owners, _lock: lock }, desks))
     }
 
-    /// Changes LOG_SIZE_LIMIT and KEEP_DATA while the log runs.
+    /// Changes LOG_SIZE_LIMIT, LOG_SYNC and KEEP_DATA while the log runs.
     pub fn limits(&self) -> LogLimits {
         LogLimits(self.control.clone())
     }
@@ -248,9 +251,11 @@ impl LogTurns {
 pub struct LogLimits(Arc<Control>);
 
 impl LogLimits {
-    /// From now on: a file larger than `file_bytes_max` is rotated, a rotated one kept at least `keep_days` days.
-    pub fn set(&self, file_bytes_max: u64, keep_days: u32) {
+    /// From now on: a file larger than `file_bytes_max` is rotated, what was written synced every `sync_ms` milliseconds, a rotated
+    /// file kept at least `keep_days` days.
+    pub fn set(&self, file_bytes_max: u64, sync_ms: u64, keep_days: u32) {
         self.0.file_bytes_max.store(file_bytes_max, Ordering::Relaxed);
+        self.0.sync_ms.store(sync_ms, Ordering::Relaxed);
         self.0.keep_days.store(u64::from(keep_days), Ordering::Relaxed);
     }
 }

@@ -37,6 +37,8 @@ pub struct Control {
     pub taken: AtomicU64,
     /// extended.log is rotated at this size. Changes live.
     pub file_bytes_max: AtomicU64,
+    /// extended.log is synced so often. Changes live.
+    pub sync_ms: AtomicU64,
     /// A rotated file is kept this many days. Changes live.
     pub keep_days: AtomicU64,
 }
@@ -101,7 +103,7 @@ impl Writer {
             let appended = self.append_some();
             let count = *appended.as_ref().unwrap_or(&0);
             let news = count > 0;
-            let due = Mono::now().micros_since(synced) >= limits::LOG_SYNC_MS * 1000;
+            let due = Mono::now().micros_since(synced) >= self.control.sync_ms.load(Ordering::Relaxed) * 1000;
             let outcome = appended.and_then(|_| if due || (stopping && !news) { self.sync() } else { Ok(()) });
             if due {
                 synced = Mono::now();

@@ -70,6 +70,8 @@ pub struct Settings {
     pub sync_time: Duration,
     /// LOG_SIZE_LIMIT in bytes: extended.log is rotated at this size. Live.
     pub log_size_limit: u64,
+    /// LOG_SYNC in milliseconds: how often extended.log is synced. Live.
+    pub log_sync_ms: u64,
     /// KEEP_DATA in days: older rotated logs and records are deleted. Live.
     pub keep_data_days: u32,
     /// LOG_LEVEL of the daemon's own messages. Live.
@@ -152,6 +154,7 @@ impl Settings {
             "MASTER_PORT" => master(|address| address.port().to_string()),
             "SYNCTIME" => self.sync_time.as_secs().to_string(),
             "LOG_SIZE_LIMIT" => self.log_size_limit.to_string(),
+            "LOG_SYNC" => self.log_sync_ms.to_string(),
             "KEEP_DATA" => self.keep_data_days.to_string(),
             "LOG_LEVEL" => self.log_level.to_string(),
             "CORES" => self.cores.map_or("auto".to_string(), |cores| cores.to_string()),

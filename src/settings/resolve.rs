@@ -36,6 +36,7 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
     let master_port = reader.read("MASTER_PORT", |text| number(text, 1, 65_535));
     let sync_time = reader.read("SYNCTIME", |text| number(text, 1, 3_600));
     let log_size_limit = reader.read("LOG_SIZE_LIMIT", size);
+    let log_sync = reader.read("LOG_SYNC", |text| number(text, 0, 1_000));
     let keep_data = reader.read("KEEP_DATA", |text| number(text, 1, 3_650));
     let log_level = reader.read("LOG_LEVEL", log_level);
     let cores = reader.read("CORES", cores);
@@ -86,6 +87,7 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
             master: master.map(|ip| SocketAddr::new(ip, master_port.unwrap_or_default() as u16)),
             sync_time: Duration::from_secs(sync_time?),
             log_size_limit: log_size_limit?,
+            log_sync_ms: log_sync?,
             keep_data_days: keep_data? as u32,
             log_level: log_level?,
             cores: cores?,

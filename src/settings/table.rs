@@ -140,6 +140,14 @@ pub const TABLE: &[Key] = &[
         live: true,
     },
     Key {
+        name: "LOG_SYNC",
+        default: "200",
+        accepts: "milliseconds from 0 to 1000",
+        help: "How often extended.log is synced to the disk while there is news: what a power failure may cost. A crash of the process costs nothing. \
+               0: after every write, before the records count as durable; for disks that sync fast.",
+        live: true,
+    },
+    Key {
         name: "KEEP_DATA",
         default: "30",
         accepts: "days from 1 to 3650",

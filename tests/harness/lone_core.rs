@@ -43,6 +43,7 @@ impl LoneCore {
             epoch: Epoch([7; 16]),
             cores: 1,
             file_bytes_max: 1 << 30,
+            sync_ms: 200,
             keep_days: 1,
         };
         let (log, mut desks) = Log::start(config).unwrap();
