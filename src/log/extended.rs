@@ -12,6 +12,8 @@ use std::fs::OpenOptions;
 use std::io;
 use std::io::BufRead;
 use std::io::BufReader;
+use std::io::Seek;
+use std::io::SeekFrom;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -175,7 +177,10 @@ impl ExtendedLog {
         self.first = Some(first);
         let (chain, sealed) = Chain::open(&self.dir, Some(first))?;
         self.chain = chain;
-        let mut reader = BufReader::with_capacity(limits::LOG_READ_BYTES, File::open(self.dir.join(NAME))?);
+        let mut file = File::open(self.dir.join(NAME))?;
+        let from = unsealed_from(&file, self.bytes, sealed, limits::LOG_READ_BYTES as u64)?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut reader = BufReader::with_capacity(limits::LOG_READ_BYTES, file);
         let (mut text, mut late) = (Vec::new(), 0u64);
         while next_line(&mut reader, &mut text)? > 0 {
             let seq = if line::is_header(&text) { None } else { line::seq_of(text.trim_ascii_end()) };
@@ -211,6 +216,30 @@ impl ExtendedLog {
         }
         Ok(())
     }
+}
+
+/// An offset, the start of a line, before which all lines of `file` are sealed: they are up to `sealed`. Looked for from the
+/// end, in windows of `window` bytes and more, because a start must not take longer the longer the file is.
+fn unsealed_from(mut file: &File, bytes: u64, sealed: u64, mut window: u64) -> io::Result<u64> {
+    let mut text = Vec::new();
+    while sealed > 0 && window < bytes {
+        let mut at = bytes - window;
+        file.seek(SeekFrom::Start(at))?;
+        let mut reader = BufReader::new(file);
+        // The rest of the line that the window begins in.
+        at += next_line(&mut reader, &mut text)? as u64;
+        let mut seq = None;
+        while seq.is_none() && at < bytes {
+            let length = next_line(&mut reader, &mut text)? as u64;
+            seq = line::seq_of(text.trim_ascii_end());
+            if seq.is_some_and(|seq| seq <= sealed) {
+                return Ok(at);
+            }
+            at += length.max(1);
+        }
+        window = window.saturating_mul(8);
+    }
+    Ok(0)
 }
 
 /// The rotated files of `dir` with their first numbers, oldest first.
@@ -362,6 +391,24 @@ mod tests {
         let entry = Entry::from(&Draft::default());
         seqs.for_each(|seq| writer.write(&mut out, &entry, &Ended::default(), "bootbootbo", seq));
         out
+    }
+
+    #[test]
+    fn a_start_reads_no_more_of_a_long_file_than_what_no_chain_covers() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = ExtendedLog::open(dir.path(), 1 << 30).unwrap();
+        log.append(&lines(1..=500), 1).unwrap();
+        let bytes = log.bytes;
+        let file = File::open(dir.path().join(NAME)).unwrap();
+        let all = lines(1..=500);
+        let start_of = |seq: u64| bytes - all.len() as u64 + lines(1..=seq - 1).len() as u64;
+        for (window, sealed) in [(100, 500), (1_000, 499), (1_000, 400), (5_000, 2), (1_000, 1), (1_000, 0)] {
+            let from = unsealed_from(&file, bytes, sealed, window).unwrap();
+            assert!(from == 0 || from <= start_of(sealed + 1).min(bytes), "window {window}, sealed {sealed}: {from}");
+            if sealed >= 400 {
+                assert!(from > bytes / 2, "window {window}, sealed {sealed}: {from} of {bytes}");
+            }
+        }
     }
 
     #[test]
