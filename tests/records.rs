@@ -551,8 +551,8 @@ fn log_sync_chooses_how_much_is_written_between_two_syncs_and_changes_live() {
         }
         wait_durable(&log, written);
         let chain = dir.path().join(format!("log/extended.log.{:020}.chain", 1));
-        let bytes = fs::metadata(chain).unwrap().len() - 64 - written * 16;
-        bytes / 48
+        let bytes = fs::metadata(chain).unwrap().len() - 64 - written * 4;
+        bytes / 80
     };
     assert_eq!(write_twenty(), 20, "every write is synced");
     log.limits().set(1 << 30, 1_000, 30);

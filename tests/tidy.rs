@@ -51,6 +51,7 @@ const AT_HOME: &[(&str, &str, &str)] = &[
     ("rkyv", "src/base/archive.rs src/policy/", "take a Verified<T>"),
     ("argon2", "src/store/admins.rs", "ask store::admins"),
     ("flate2", "src/daemon/tarball.rs", "give the tarball a verb for it"),
+    ("crc32fast", "src/log/chain.rs", "take the chain's prints"),
     ("zstd::", "src/cluster/", "compress where things travel"),
     ("Instant::now", "src/base/clock.rs", "take `now` as an argument, or Mono::now()"),
     ("SystemTime::now", "src/base/clock.rs", "take `now` as an argument, or Wall::now()"),

@@ -108,7 +108,7 @@ impl Walk<'_> {
             Ok(seal) => {
                 self.check_seal(&seal, one, before);
                 let reader = Reader::open(self.dir, seal.first)?;
-                let mut sealed = Sealed { reader, until: seal.bytes, block: None, at: 0 };
+                let mut sealed = Sealed { reader, until: seal.bytes, block: None, at: 0, seen: Seen::default() };
                 self.compare(&file_name, one.is_last, &mut lines, &mut sealed, seal.last)?;
                 self.proof.head = format!("{} {}", seal.last, HEXLOWER.encode(&seal.digest));
             }
@@ -194,6 +194,9 @@ impl Walk<'_> {
             }
             self.proof.sealed_late += u64::from(kind == Kind::AtStart);
             self.good(seq, line.ended_us);
+            if let Some(range) = sealed.agrees(lines.text(), line.print == print) {
+                self.find(file, 0, range, "the lines are not what was written, though made to look so");
+            }
             lines.step();
             sealed.step();
         }
@@ -329,11 +332,13 @@ struct Lines {
     text: Vec<u8>,
     number: u64,
     ahead: VecDeque<Line>,
+    /// Of those ahead.
+    texts: VecDeque<Vec<u8>>,
 }
 
 impl Lines {
     fn new(reader: BufReader<File>) -> Lines {
-        Lines { reader, text: Vec::new(), number: 0, ahead: VecDeque::new() }
+        Lines { reader, text: Vec::new(), number: 0, ahead: VecDeque::new(), texts: VecDeque::new() }
     }
 
     /// The line so many behind the next; none behind the last whole one.
@@ -351,12 +356,19 @@ impl Lines {
                 Err(_) => (None, 0),
             };
             self.ahead.push_back(Line { number: self.number, seq, ended_us, print: chain::print(&self.text) });
+            self.texts.push_back(self.text.clone());
         }
         Ok(self.ahead.get(ahead).copied())
     }
 
+    /// The next line, once it was peeked at.
+    fn text(&self) -> &[u8] {
+        self.texts.front().map_or(&[], Vec::as_slice)
+    }
+
     fn step(&mut self) {
         self.ahead.pop_front();
+        self.texts.pop_front();
     }
 }
 
@@ -367,18 +379,79 @@ struct Sealed {
     until: u64,
     block: Option<Block>,
     at: usize,
+    seen: Seen,
+}
+
+/// What was seen of the block's lines.
+#[derive(Default)]
+struct Seen {
+    hasher: blake3::Hasher,
+    /// How many are what they were, by their fingerprints.
+    lines: usize,
 }
 
 impl Sealed {
     fn peek(&mut self) -> io::Result<Option<(u64, Print, Kind)>> {
         if self.block.as_ref().is_none_or(|block| self.at >= block.prints.len()) {
-            self.at = 0;
+            (self.at, self.seen) = (0, Seen::default());
             self.block = if self.reader.bytes < self.until { self.reader.next_block()? } else { None };
         }
         Ok(self.block.as_ref().map(|block| (block.first + self.at as u64, block.prints[self.at], block.kind)))
     }
 
+    /// Takes the text of the line at hand. With the block's last one: the numbers of its lines, if their fingerprints are all
+    /// right and they are wrong all the same.
+    fn agrees(&mut self, text: &[u8], print_agrees: bool) -> Option<(u64, u64)> {
+        let block = self.block.as_ref()?;
+        self.seen.hasher.update(text);
+        self.seen.lines += usize::from(print_agrees);
+        let count = block.prints.len();
+        let forged = self.seen.lines == count && self.seen.hasher.finalize() != block.lines;
+        forged.then(|| (block.first, block.first + count as u64 - 1))
+    }
+
     fn step(&mut self) {
         self.at += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::extended::ExtendedLog;
+    use crate::record::Draft;
+    use crate::record::Ended;
+    use crate::record::line::Entry;
+    use crate::record::line::LineWriter;
+
+    /// Changes five bytes so that the CRC-32 around them stays: by the generator polynomial, lowest bit of a byte first.
+    fn forge(bytes: &mut [u8]) {
+        for bit in (0..33).filter(|bit| 0x1_04c1_1db7u64 >> (32 - bit) & 1 == 1) {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_edited_so_that_its_fingerprint_stays_is_found_by_its_blocks_digest() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = ExtendedLog::open(dir.path(), 1 << 30).unwrap();
+        let mut writer = LineWriter::new("edge", jiff::tz::TimeZone::UTC);
+        let mut lines = Vec::new();
+        let entry = Entry::from(&Draft::default());
+        (1..=3).for_each(|seq| writer.write(&mut lines, &entry, &Ended::default(), "bootbootbo", seq));
+        log.append(&lines, 1).unwrap();
+        log.sync().unwrap();
+        let question = AuditQuestion::default();
+        assert!(audit(dir.path(), &question).unwrap().findings.is_empty());
+        let path = dir.path().join("extended.log");
+        let mut text = std::fs::read(&path).unwrap();
+        let at = text.len() - lines.len() + lines.len() / 3 + 100;
+        let line = chain::print(&text[at - 50..at + 50]);
+        forge(&mut text[at..at + 5]);
+        assert_eq!(chain::print(&text[at - 50..at + 50]), line, "the fingerprint stays");
+        std::fs::write(&path, &text).unwrap();
+        let found = audit(dir.path(), &question).unwrap().findings;
+        assert_eq!(found.iter().map(|one| (one.first, one.last)).collect::<Vec<_>>(), [(1, 3)]);
+        assert!(found[0].words.contains("made to look so"), "{}", found[0].words);
     }
 }

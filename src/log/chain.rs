@@ -17,19 +17,18 @@ use std::path::PathBuf;
 const MAGIC: &[u8; 8] = b"TGCHAIN1";
 const HEADER_BYTES: usize = 64;
 const BLOCK_HEAD_BYTES: usize = 16;
-const PRINT_BYTES: usize = 16;
+const PRINT_BYTES: usize = 4;
 const DIGEST_BYTES: usize = 32;
 
-/// What is kept of a line.
-pub type Print = [u8; PRINT_BYTES];
+/// What is kept of a line: enough to find which one of a block is not what it was. That one is not, the block's digest of all
+/// its lines proves; a digest of each would cost the log's writer more than all else it does.
+pub type Print = u32;
 /// What a block comes to, with all before it.
 pub type Digest = [u8; DIGEST_BYTES];
 
 /// The fingerprint of a line, LF included.
 pub fn print(line: &[u8]) -> Print {
-    let mut print = [0; PRINT_BYTES];
-    print.copy_from_slice(&blake3::hash(line).as_bytes()[..PRINT_BYTES]);
-    print
+    crc32fast::hash(line)
 }
 
 /// The chain of the file that begins with the record `first`.
@@ -81,6 +80,8 @@ struct Run {
     first: u64,
     kind: Kind,
     prints: Vec<Print>,
+    /// Over the lines.
+    lines: blake3::Hasher,
 }
 
 impl Chain {
@@ -121,13 +122,32 @@ impl Chain {
 
     /// Takes whole lines, numbered from `first` on, to be sealed by the next [`Chain::seal`].
     pub fn add(&mut self, lines: &[u8], first: u64, kind: Kind) {
-        for (seq, line) in (first..).zip(lines.split_inclusive(|byte| *byte == b'\n')) {
-            let follows = |run: &Run| run.kind == kind && run.first + run.prints.len() as u64 == seq;
-            match self.pending.last_mut() {
-                Some(run) if follows(run) => run.prints.push(print(line)),
-                _ => self.pending.push(Run { first: seq, kind, prints: vec![print(line)] }),
+        let (mut seq, mut rest) = (first, lines);
+        while !rest.is_empty() {
+            let follows = |run: &&mut Run| {
+                let count = run.prints.len();
+                run.kind == kind && run.first + count as u64 == seq && count < limits::LOG_CHAIN_BLOCK_LINES_MAX
+            };
+            if self.pending.last_mut().as_ref().is_none_or(|run| !follows(run)) {
+                self.pending.push(Run { first: seq, kind, prints: Vec::new(), lines: blake3::Hasher::new() });
             }
-            self.pending_lines += 1;
+            let Some(run) = self.pending.last_mut() else { return };
+            let before = run.prints.len();
+            let room = limits::LOG_CHAIN_BLOCK_LINES_MAX - before;
+            let bytes = rest
+                .split_inclusive(|byte| *byte == b'\n')
+                .take(room)
+                .map(|line| {
+                    run.prints.push(print(line));
+                    line.len()
+                })
+                .sum();
+            // All at once: long stretches are several times as quick as one line after the other.
+            run.lines.update(&rest[..bytes]);
+            rest = &rest[bytes..];
+            let added = run.prints.len() - before;
+            seq += added as u64;
+            self.pending_lines += added;
         }
     }
 
@@ -153,17 +173,14 @@ impl Chain {
         };
         let (mut blocks, mut digest) = (Vec::new(), open.digest);
         for run in &self.pending {
-            let mut first = run.first;
-            for prints in run.prints.chunks(limits::LOG_CHAIN_BLOCK_LINES_MAX) {
-                let start = blocks.len();
-                blocks.extend_from_slice(&first.to_le_bytes());
-                blocks.extend_from_slice(&(prints.len() as u32).to_le_bytes());
-                blocks.extend_from_slice(&u32::from(run.kind == Kind::AtStart).to_le_bytes());
-                prints.iter().for_each(|print| blocks.extend_from_slice(print));
-                digest = digest_of(&digest, &blocks[start..]);
-                blocks.extend_from_slice(&digest);
-                first += prints.len() as u64;
-            }
+            let start = blocks.len();
+            blocks.extend_from_slice(&run.first.to_le_bytes());
+            blocks.extend_from_slice(&(run.prints.len() as u32).to_le_bytes());
+            blocks.extend_from_slice(&u32::from(run.kind == Kind::AtStart).to_le_bytes());
+            run.prints.iter().for_each(|print| blocks.extend_from_slice(&print.to_le_bytes()));
+            blocks.extend_from_slice(run.lines.finalize().as_bytes());
+            digest = digest_of(&digest, &blocks[start..]);
+            blocks.extend_from_slice(&digest);
         }
         let written = open.file.write_all_at(&blocks, open.bytes);
         if written.is_ok() {
@@ -228,6 +245,8 @@ pub struct Block {
     pub kind: Kind,
     /// One for each line.
     pub prints: Vec<Print>,
+    /// BLAKE3 over all lines.
+    pub lines: Digest,
 }
 
 /// Reads a chain, block by block, as long as it holds. Reads no further than the file was long when it was opened.
@@ -281,7 +300,8 @@ impl Reader {
         if count == 0 || count > limits::LOG_CHAIN_BLOCK_LINES_MAX || first.checked_add(count as u64).is_none() {
             return Ok(None);
         }
-        block.resize(BLOCK_HEAD_BYTES + count * PRINT_BYTES, 0);
+        let prints_end = BLOCK_HEAD_BYTES + count * PRINT_BYTES;
+        block.resize(prints_end + DIGEST_BYTES, 0);
         let mut digest = [0; DIGEST_BYTES];
         if !self.fill(&mut block[BLOCK_HEAD_BYTES..])? || !self.fill(&mut digest)? {
             return Ok(None);
@@ -292,8 +312,15 @@ impl Reader {
         self.digest = digest;
         self.bytes += (block.len() + DIGEST_BYTES) as u64;
         self.last = first + count as u64 - 1;
-        let prints = block[BLOCK_HEAD_BYTES..].as_chunks::<PRINT_BYTES>().0.to_vec();
-        Ok(Some(Block { first, kind, prints }))
+        let prints = block[BLOCK_HEAD_BYTES..prints_end].as_chunks::<PRINT_BYTES>().0;
+        let mut lines = [0; DIGEST_BYTES];
+        lines.copy_from_slice(&block[prints_end..]);
+        Ok(Some(Block {
+            first,
+            kind,
+            prints: prints.iter().map(|print| Print::from_le_bytes(*print)).collect(),
+            lines,
+        }))
     }
 
     /// Whether there were as many bytes.
