@@ -8,7 +8,7 @@ use tidegate::base::clock::Wall;
 use tidegate::cluster::packer::Packer;
 use tidegate::limits;
 use tidegate::log::SpoolSize;
-use tidegate::log::slots;
+use tidegate::log::body;
 use tidegate::log::slots::Spool;
 use tidegate::log::slots::State;
 use tidegate::policy;
@@ -331,7 +331,7 @@ fn record() -> Work {
         let _ = &dir;
         for number in 0..times {
             let slot = (number % 64) as u32;
-            slots::write_body(&mut body, &Entry::from(black_box(&draft())));
+            body::write_body(&mut body, &Entry::from(black_box(&draft())));
             spool.fill(slot, &body, &ended(number));
             spool.patch(slot, &ended(number));
             spool.set_state(slot, State::Closed);
@@ -342,14 +342,14 @@ fn record() -> Work {
 fn take() -> Work {
     let (dir, spool) = spool();
     let mut body = Vec::with_capacity(32 * 1024);
-    slots::write_body(&mut body, &Entry::from(&draft()));
+    body::write_body(&mut body, &Entry::from(&draft()));
     (0..64).for_each(|slot| spool.fill(slot, &body, &ended(1)));
     Box::new(move |times| {
         let _ = &dir;
         for number in 0..times {
             let slot = (number % 64) as u32;
             spool.copy_body(slot, &mut body);
-            black_box(slots::read_body(&body).expect("a body"));
+            black_box(body::read_body(&body).expect("a body"));
             spool.set_seq(slot, number);
             black_box(spool.numbers(slot));
         }
@@ -360,9 +360,9 @@ fn line_write() -> Work {
     let mut writer = LineWriter::new("edge-1", jiff::tz::TimeZone::UTC);
     let mut out = Vec::with_capacity(1024 * 1024);
     let mut body = Vec::new();
-    slots::write_body(&mut body, &Entry::from(&draft()));
+    body::write_body(&mut body, &Entry::from(&draft()));
     Box::new(move |times| {
-        let entry = slots::read_body(&body).expect("a body");
+        let entry = body::read_body(&body).expect("a body");
         for number in 0..times {
             if out.len() > 900 * 1024 {
                 out.clear();

@@ -1,7 +1,7 @@
 //! The core's side of the record spool.
 
+use crate::log::body;
 use crate::log::ring::Ring;
-use crate::log::slots;
 use crate::log::slots::Spool;
 use crate::log::slots::State;
 use crate::record::Draft;
@@ -85,7 +85,7 @@ impl RecordDesk {
     /// first byte of an answer leaves.
     pub fn open(&mut self, draft: &Draft, ended: &Ended) -> Result<OpenRecord, SpoolFull> {
         self.take_back();
-        slots::write_body(&mut self.body, &Entry::from(draft));
+        body::write_body(&mut self.body, &Entry::from(draft));
         let small = if self.shared.spool.fits_small(&self.body) { self.small.pop() } else { None };
         let slot = small.or_else(|| self.large.pop()).ok_or(SpoolFull)?;
         self.shared.spool.fill(slot, &self.body, ended);

@@ -5,7 +5,7 @@
 
 use crate::limits::LEFT_OVER_FILE_FIRST;
 use crate::limits::LEFT_OVER_PROCESSES_MAX;
-use crate::log::slots;
+use crate::log::body;
 use crate::log::slots::Spool;
 use crate::log::slots::State;
 use crate::record::Ended;
@@ -51,7 +51,7 @@ impl LeftOver {
         if state == State::Free || (state == State::Open && !self.over) {
             return None;
         }
-        if !self.spool.recover_body(slot, body) || slots::read_body(body).is_none() {
+        if !self.spool.recover_body(slot, body) || body::read_body(body).is_none() {
             // Its core had not finished opening it, so its client had received nothing.
             self.spool.set_state(slot, State::Free);
             return None;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`desk`] | the core's side of the record spool: open, update, close |
 //! | [`slots`] | the spool's file: header and slots in mapped memory |
+//! | [`body`] | what stands in a slot, as bytes |
 //! | `ring` | slot numbers between a core and the writer |
 //! | `writer` | the thread that appends closed records, in sequence |
 //! | `extended` | extended.log as files: append, rotate, sync, repair |
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod body;
 mod chain;
 mod cursor;
 pub mod desk;

@@ -3,6 +3,7 @@
 
 use crate::limits;
 use crate::log::LogError;
+use crate::log::body;
 use crate::log::extended;
 use crate::log::extended::ExtendedLog;
 use crate::log::left_over::LeftOver;
@@ -138,7 +139,7 @@ fn survivors(spools: &[(PathBuf, Spool)], living: &[bool], last: u64) -> Vec<Sur
                 || (state == State::Open && living[index])
                 || logged
                 || !spool.recover_body(slot, &mut body)
-                || slots::read_body(&body).is_none()
+                || body::read_body(&body).is_none()
             {
                 continue;
             }
@@ -180,7 +181,7 @@ fn forget_logged(
 fn record_id(spool: &Spool, slot: u32) -> Vec<u8> {
     let (mut body, mut id) = (Vec::new(), Vec::new());
     spool.copy_body(slot, &mut body);
-    if let Some(entry) = slots::read_body(&body) {
+    if let Some(entry) = body::read_body(&body) {
         line::write_record_id(&mut id, entry.started_us, entry.client_id, entry.request_id, spool.boot());
     }
     id

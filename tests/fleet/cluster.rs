@@ -140,8 +140,8 @@ pub fn changes_policy_everywhere_at_once(site: &Site) {
     step("a policy change");
     let (master, client) = (site.machine("master"), site.machine("client"));
     let blocked = master.read(FIRST_POLICY).replace("\"doubleclick.net\"", "\"doubleclick.net\", \"web.test\"");
-    master.write("/root/policy.toml", blocked.as_bytes());
-    apply(master, "/root/policy.toml");
+    master.write("/var/tmp/policy.toml", blocked.as_bytes());
+    apply(master, "/var/tmp/policy.toml");
     // The balancers lead each request to another slave.
     let asked = || [(); 6].map(|()| fetch(client, FLOATING, PAGE));
     wait_until("both slaves enforce it", || asked() == [403; 6]);

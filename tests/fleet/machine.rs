@@ -138,8 +138,8 @@ impl Machine {
         let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let mut child = Command::new("nsenter")
             .args(["--target", &self.leader().to_string(), "--all", "--"])
-            .args(["env", "-i", path, "HOME=/root", "LANG=C.UTF-8", "TERM=dumb", "DEBIAN_FRONTEND=noninteractive"])
-            .args(["timeout", COMMAND_S_MAX, "bash", "-c", &format!("cd /root; {script}")])
+            .args(["env", "-i", path, "HOME=/var/tmp", "LANG=C.UTF-8", "TERM=dumb", "DEBIAN_FRONTEND=noninteractive"])
+            .args(["timeout", COMMAND_S_MAX, "bash", "-c", &format!("cd /var/tmp; {script}")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

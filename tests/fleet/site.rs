@@ -93,7 +93,7 @@ impl Site {
 /// The package's file comes to the machine as a download would, and is installed as the page says.
 pub fn install(machine: &Machine, package: &Package) {
     let name = package.deb.file_name().unwrap().to_str().unwrap();
-    machine.copy(&package.deb, &format!("/root/{name}"));
+    machine.copy(&package.deb, &format!("/var/tmp/{name}"));
     follow(machine, INSTALL, "dpkg -i tidegate_VERSION_amd64.deb", &[("tidegate_VERSION_amd64.deb", name)]);
 }
 
