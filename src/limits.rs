@@ -197,6 +197,8 @@ pub const DEMO_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const DEMO_SLOW_MS_MAX: u64 = 60_000;
 /// The most slaves `tidegate demo` starts.
 pub const DEMO_SLAVES_MAX: usize = 16;
+/// The lowest port a demo's node is given.
+pub const DEMO_PORT_MIN: u16 = 10_000;
 /// How long a node may take to start before the demo gives up, in seconds.
 pub const DEMO_START_S_MAX: u64 = 60;
 /// How long a core may take to prepare or commit a snapshot before the swap is called off, in milliseconds.

@@ -343,7 +343,7 @@ impl Behind {
 }
 
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    tidegate::daemon::layout::free_ports(1).unwrap()[0]
 }
 
 /// Reads one answer with a length, or what there is before the close.

@@ -11,7 +11,6 @@ use harness::wait_until;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -71,7 +70,7 @@ impl Alone {
 }
 
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    tidegate::daemon::layout::free_ports(1).unwrap()[0]
 }
 
 #[test]

@@ -72,5 +72,5 @@ fn words(words: &[&str]) -> Vec<String> {
 }
 
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    tidegate::daemon::layout::free_ports(1).unwrap()[0]
 }

@@ -473,7 +473,7 @@ fn stopping_waits_for_what_is_under_way_also_beside_the_node() {
 
 #[test]
 fn other_addresses_than_the_units_are_bound_kept_and_told() {
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = || tidegate::daemon::layout::free_ports(1).unwrap()[0];
     let unit = vec![TcpListener::bind("127.0.0.1:0").unwrap()];
     let stranger = unit[0].local_addr().unwrap();
     let systemd = Systemd::with(unit, free(), free(), &[("CORES", "2")]);
@@ -498,7 +498,7 @@ fn other_addresses_than_the_units_are_bound_kept_and_told() {
 
 #[test]
 fn a_restart_in_place_without_a_keeper_refuses_nobody() {
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = || tidegate::daemon::layout::free_ports(1).unwrap()[0];
     let systemd = Systemd::with(Vec::new(), free(), free(), &[("CORES", "2")]);
     systemd.spawn(&["run"]);
     systemd.wait_for("READY=1");

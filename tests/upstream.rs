@@ -605,7 +605,7 @@ fn explain(gateway: &Gateway, url: &str) -> String {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    tidegate::daemon::layout::free_ports(1).unwrap()[0]
 }
 
 /// A stand-alone node.

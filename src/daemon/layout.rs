@@ -1,6 +1,7 @@
 //! A whole cluster in one folder: where each node of a demo (or of a test) keeps its things, and the files it starts from.
 
 use crate::base::durable;
+use crate::limits::DEMO_PORT_MIN;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -10,6 +11,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 
 /// The folder and addresses of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,12 +123,35 @@ fn private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// `count` loopback ports nobody uses now. They are held together until all are known, so that none is given twice.
-fn free_ports(count: usize) -> io::Result<Vec<SocketAddr>> {
-    let held: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<_>>()?;
+/// `count` loopback ports nobody uses now. They are held together until all are known, so that none is given twice; and they
+/// lie below those that the kernel gives to outgoing connections, one of which could otherwise take a port before its node does.
+pub fn free_ports(count: usize) -> io::Result<Vec<SocketAddr>> {
+    let outgoing = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let outgoing_min = outgoing.split_whitespace().next().and_then(|port| port.parse::<u16>().ok()).unwrap_or(0);
+    let span = outgoing_min.saturating_sub(DEMO_PORT_MIN);
+    let mut held = Vec::new();
+    for _ in 0..span {
+        if held.len() == count {
+            break;
+        }
+        // One after the other within a process, and apart between processes.
+        let next = NEXT_PORT.fetch_add(1, Ordering::Relaxed).wrapping_add(std::process::id().wrapping_mul(PORT_STRIDE));
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, DEMO_PORT_MIN + (next % u32::from(span)) as u16)) {
+            Ok(listener) => held.push(listener),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // A host whose outgoing connections may have nearly all ports.
+    while held.len() < count {
+        held.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
+    }
     held.iter().map(TcpListener::local_addr).collect()
 }
+
+static NEXT_PORT: AtomicU32 = AtomicU32::new(0);
+/// So far apart do two processes that follow each other begin to look.
+const PORT_STRIDE: u32 = 97;
 
 #[cfg(test)]
 mod tests {
@@ -140,6 +166,9 @@ mod tests {
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 6);
+        let outgoing = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+        let outgoing_min: u16 = outgoing.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(ports[5] < outgoing_min || outgoing_min < DEMO_PORT_MIN + 100, "{ports:?}");
         let slave = fs::read_to_string(&layout.slaves[1].config).unwrap();
         assert!(slave.contains("NODE_NAME=\"slave-2\"\n"), "{slave}");
         assert!(slave.contains(&format!("MASTER_PORT=\"{}\"\n", layout.master.portal.port())), "{slave}");

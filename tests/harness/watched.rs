@@ -130,7 +130,7 @@ impl Watched {
 }
 
 pub fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    tidegate::daemon::layout::free_ports(1).unwrap()[0]
 }
 
 /// An origin whose answers never end, with a pause between two pieces; tells how much it got rid of.
