@@ -1,5 +1,9 @@
 //! What must hold for every input, whoever makes it up: the fuzz targets run it on libFuzzer's inputs, and
-//! `cargo test --test framing` on the corpus and on mutations of it.
+//! `cargo test --test framing` on the corpus and on mutations of it. Here what clients, origins and balancers send; in
+//! `formats.rs` what nodes and administrators write, and what name servers answer.
+
+#[path = "formats.rs"]
+pub mod formats;
 
 use tidegate::wire::client_hello::FirstFlight;
 use tidegate::wire::client_hello::parse_client_hello;
@@ -27,13 +31,19 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets by name: each has a folder of inputs in `corpus/`.
 #[allow(dead_code)] // a target runs one
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 12] = [
     ("request", request),
     ("reply", reply),
     ("chunked", chunked),
     ("proxy_header", proxy_header),
     ("forwarded", forwarded),
     ("client_hello", client_hello),
+    ("dns_answer", formats::dns_answer),
+    ("record_line", formats::record_line),
+    ("record_batch", formats::record_batch),
+    ("policy_document", formats::policy_document),
+    ("cluster_message", formats::cluster_message),
+    ("startup_ini", formats::startup_ini),
 ];
 
 /// What is passed on of a request is understood as what came, and a head that came in two parts as one in one.

@@ -42,3 +42,4 @@ pub use balancer::Balancers;
 pub use balancer::ProxyProtocol;
 pub use counters::CoreCounters;
 pub use counters::CoreTotals;
+pub use upstream::addresses_in;

@@ -16,6 +16,7 @@ pub(super) use bound::Bound;
 pub(super) use bound::authenticates_connection;
 pub(super) use parent::Parent;
 pub(super) use parent::Ways;
+pub use resolve::addresses_in;
 
 use super::core::Timeouts;
 use super::counters::CoreCounters;

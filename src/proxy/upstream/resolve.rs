@@ -17,8 +17,10 @@ use crate::limits::RESOLVER_WORDS_CHARS_MAX;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::net::DnsError;
 use hickory_resolver::net::NetError;
+use hickory_resolver::proto::op::Message;
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::Record;
 use hickory_resolver::proto::rr::RecordType;
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -307,30 +309,43 @@ async fn ask(lookup: Rc<Lookup>, family: Family, question: Question, counters: A
             Half::Absent { name: none.response_code == ResponseCode::NXDomain, until: later(now, seconds) }
         }
         Ok(Err(error)) => failed(Why::Words(error.to_string().chars().take(RESOLVER_WORDS_CHARS_MAX).collect())),
-        Ok(Ok(found)) => {
-            let addresses: Vec<IpAddr> = found
-                .answers()
-                .iter()
-                .filter_map(|record| match &record.data {
-                    RData::A(address) => Some(IpAddr::V4(address.0)),
-                    RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-                    _ => None,
-                })
-                // Nobody asked for others.
-                .filter(|address| Family::of(*address) == family)
-                .take(DIAL_ADDRESSES_MAX)
-                .collect();
-            let until = Mono(found.valid_until()).min(later(now, RESOLVER_FOUND_S_MAX));
-            match addresses.is_empty() {
-                true => Half::Absent { name: false, until: now },
-                false => Half::Found { addresses, until },
-            }
-        }
+        Ok(Ok(found)) => half_of(found.answers(), family, Mono(found.valid_until()), now),
     };
     if matches!(half, Half::Failed { .. }) {
         counters.dns_failures.add(1);
     }
     lookup.learn(family, half);
+}
+
+/// What a name server's answer says of the family that was asked for: few addresses, and not for long.
+fn half_of(answers: &[Record], family: Family, valid_until: Mono, now: Mono) -> Half {
+    let addresses: Vec<IpAddr> = answers
+        .iter()
+        .filter_map(|record| match &record.data {
+            RData::A(address) => Some(IpAddr::V4(address.0)),
+            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+            _ => None,
+        })
+        // Nobody asked for others.
+        .filter(|address| Family::of(*address) == family)
+        .take(DIAL_ADDRESSES_MAX)
+        .collect();
+    match addresses.is_empty() {
+        true => Half::Absent { name: false, until: now },
+        false => Half::Found { addresses, until: valid_until.min(later(now, RESOLVER_FOUND_S_MAX)) },
+    }
+}
+
+/// What is taken from the bytes of an answer, and for how many seconds it is believed; `None` if they are no message. For fuzzing.
+pub fn addresses_in(answer: &[u8], v6: bool) -> Option<(Vec<IpAddr>, u64)> {
+    let message = Message::from_vec(answer).ok()?;
+    let now = Mono::now();
+    let ttl = message.answers.iter().map(|record| record.ttl).min().unwrap_or(0);
+    let family = if v6 { Family::V6 } else { Family::V4 };
+    match half_of(&message.answers, family, later(now, ttl.into()), now) {
+        Half::Found { addresses, until } => Some((addresses, until.0.duration_since(now.0).as_secs())),
+        _ => Some((Vec::new(), 0)),
+    }
 }
 
 fn later(now: Mono, seconds: u64) -> Mono {

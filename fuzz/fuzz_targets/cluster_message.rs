@@ -1,0 +1,8 @@
+//! See `formats::cluster_message`.
+#![no_main]
+
+#[path = "../properties.rs"]
+#[allow(dead_code)]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::formats::cluster_message(bytes));
