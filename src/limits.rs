@@ -61,6 +61,13 @@ pub const RECORD_URL_BYTES_MAX: usize = 8 * 1024;
 
 /// The longest activation key file, in bytes: the key has 70 characters.
 pub const ACTIVATION_KEY_FILE_BYTES_MAX: usize = 4 * 1024;
+/// How long a former activation key may count after a change, in seconds: a month, so that no cluster forgets it open.
+pub const ACTIVATION_KEY_WINDOW_S_MAX: i64 = 31 * 86_400;
+/// The longest file of a node's own key, in bytes: its PEM has about 250.
+pub const NODE_KEY_FILE_BYTES_MAX: u64 = 4 * 1024;
+/// How long a resumption ticket of the cluster's port is good, in seconds; twice that at most. A slave that was away for longer
+/// shows its certificate again. Far from the certificate's own end.
+pub const CLUSTER_TICKET_LIFE_S: i64 = 6 * 3_600;
 /// A node's cluster certificate lives this long, so that a node whose clock or minting fails still works over a weekend.
 pub const CLUSTER_LEAF_LIFE_S: i64 = 7 * 86_400;
 /// It is valid from this long before it was minted: clocks of two nodes may be that far apart.
@@ -185,7 +192,7 @@ pub const BATCH_BYTES_MAX: usize = 128 * 1024 * 1024;
 pub const SHIP_EVERY_MS: u64 = 200;
 
 const _: () = assert!(2 * BATCH_LINE_BYTES_MAX <= BATCH_WIRE_BYTES_MAX, "incompressible records still fit");
-const _: () = assert!(CLUSTER_LEAF_RENEWED_AFTER_S < CLUSTER_LEAF_LIFE_S);
+const _: () = assert!(CLUSTER_LEAF_RENEWED_AFTER_S + 2 * CLUSTER_TICKET_LIFE_S < CLUSTER_LEAF_LIFE_S);
 const _: () = assert!(CLUSTER_SYNCTIME_MS_MIN < CLUSTER_SYNCTIME_MS_MAX);
 const _: () = assert!(CLUSTER_BACKOFF_MS_MIN < CLUSTER_BACKOFF_MS_MAX);
 const _: () = assert!(CLUSTER_TEXT_BYTES_MAX < CLUSTER_MESSAGE_BYTES_MAX);

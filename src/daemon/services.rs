@@ -40,10 +40,11 @@ use crate::settings::Settings;
 use crate::store::records::RecordStore;
 use crate::sys::netif;
 use crate::sys::watch as file_watch;
-use crate::tls::activation::ActivationKey;
 use crate::tls::front::Accepted;
 use crate::tls::front::Front;
 use crate::tls::identity::NodeIdentity;
+use crate::tls::keyring::KeyRing;
+use crate::tls::node_key::NodeKey;
 use crate::tls::portal as portal_tls;
 use crate::tls::serve::Patience;
 use crate::tls::serve::Plain;
@@ -159,7 +160,7 @@ impl Cluster {
         self.tasks.clone()
     }
 
-    fn start_sidecar(&mut self, key: &ActivationKey, needs: &Needs) -> Result<(SlaveHandle, MasterAddress), String> {
+    fn start_sidecar(&mut self, ring: &KeyRing, needs: &Needs) -> Result<(SlaveHandle, MasterAddress), String> {
         let (Some(identity), Some(master)) = (self.identity.clone(), needs.settings.master) else {
             return Err("a slave without master; this is a bug of Tidegate's".to_string());
         };
@@ -170,7 +171,7 @@ impl Cluster {
             epoch: needs.epoch,
             state_dir: needs.settings.state_dir.clone(),
             synctime_ms: follow_sync_time(&needs.params),
-            signer: Arc::new(key.signer().map_err(|fault| fault.to_string())?),
+            signer: Arc::new(ring.signer().map_err(|fault| fault.to_string())?),
         };
         let (publisher, progress, gauges) = (needs.publisher.clone(), needs.log.progress(), self.gauges.clone());
         let (facts, settings, drain) = (needs.facts.clone(), needs.params.watch(), needs.drain.clone());
@@ -306,10 +307,10 @@ impl Cluster {
     }
 }
 
-fn load_key(settings: &Settings) -> Result<ActivationKey, String> {
+fn load_key(settings: &Settings) -> Result<KeyRing, String> {
     let handed = key_from_service_manager(settings);
     let path = handed.as_ref().unwrap_or(&settings.activation_key_file);
-    ActivationKey::load(path).map_err(|fault| {
+    KeyRing::load(path).map_err(|fault| {
         format!(
             "{fault}\n  A {} needs the cluster's activation key: make one on the first node with \
              `tidegate activation-key new -o {}`, and copy that file to the others",
@@ -333,22 +334,19 @@ fn key_from_service_manager(settings: &Settings) -> Option<PathBuf> {
 /// What tidegate.service sets as credential where there is no key (SetCredential=activation.key:none).
 const NO_KEY: &str = "none";
 
-fn identity(key: &ActivationKey, settings: &Settings) -> Result<Arc<NodeIdentity>, String> {
-    NodeIdentity::new(key, &settings.node_name, &settings.role.to_string(), Wall::now())
+fn identity(ring: &KeyRing, settings: &Settings) -> Result<Arc<NodeIdentity>, String> {
+    let key = NodeKey::load_or_make(&settings.state_dir)?;
+    NodeIdentity::new(ring, key, &settings.node_name, &settings.role.to_string(), Wall::now())
         .map_err(|fault| fault.to_string())
 }
 
-fn master_service(
-    key: &ActivationKey,
-    needs: &Needs,
-    records: Arc<dyn RecordStore>,
-) -> Result<Arc<MasterService>, String> {
+fn master_service(ring: &KeyRing, needs: &Needs, records: Arc<dyn RecordStore>) -> Result<Arc<MasterService>, String> {
     Ok(MasterService::new(MasterConfig {
         node: needs.facts.name.clone(),
         build: Build::this(),
         current: needs.publisher.watch(),
         records,
-        signer: key.signer().map_err(|fault| fault.to_string())?,
+        signer: ring.signer().map_err(|fault| fault.to_string())?,
     }))
 }
 

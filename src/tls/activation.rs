@@ -9,13 +9,7 @@ use aws_lc_rs::signature::KeyPair as _;
 use aws_lc_rs::signature::UnparsedPublicKey;
 use data_encoding::BASE32_NOPAD;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::path::PathBuf;
-
-use crate::limits::ACTIVATION_KEY_FILE_BYTES_MAX;
 
 /// What every activation key starts with; the digit is the format's version.
 pub const PREFIX: &str = "tgak1-";
@@ -29,6 +23,7 @@ const GROUP_CHARS: usize = 8;
 const CHECK_CONTEXT: &str = "tidegate 2026 activation key checksum";
 const CA_LABEL: &[u8] = b"tidegate cluster ca v1";
 const SIGNING_LABEL: &[u8] = b"tidegate snapshot signing v1";
+const TICKETS_LABEL: &[u8] = b"tidegate cluster tickets v1";
 const SALT: &[u8] = b"tidegate activation key v1";
 const SNAPSHOT_CONTEXT: &[u8] = b"tidegate snapshot signature v1\0";
 
@@ -77,23 +72,6 @@ impl ActivationKey {
         format!("{PREFIX}{}", groups.join("-"))
     }
 
-    /// Reads the key from its file, which nobody but its owner may read.
-    pub fn load(path: &Path) -> Result<Self, LoadFault> {
-        let fault = |fault| LoadFault { path: path.to_path_buf(), fault };
-        let mut file = File::open(path).map_err(|e| fault(KeyFault::File(e.to_string())))?;
-        let meta = file.metadata().map_err(|e| fault(KeyFault::File(e.to_string())))?;
-        if meta.mode() & 0o077 != 0 {
-            return Err(fault(KeyFault::Mode { mode: meta.mode() & 0o7777 }));
-        }
-        let mut text = String::new();
-        let read = file.by_ref().take(ACTIVATION_KEY_FILE_BYTES_MAX as u64 + 1).read_to_string(&mut text);
-        read.map_err(|e| fault(KeyFault::File(e.to_string())))?;
-        if text.len() > ACTIVATION_KEY_FILE_BYTES_MAX {
-            return Err(fault(KeyFault::Length { chars: text.len() }));
-        }
-        ActivationKey::parse(&text).map_err(fault)
-    }
-
     /// Eight hex digits that two people can compare without showing the key.
     pub fn fingerprint(&self) -> String {
         let hash = blake3::derive_key("tidegate 2026 activation key fingerprint", &self.secret);
@@ -102,7 +80,7 @@ impl ActivationKey {
 
     /// The pair that signs snapshots: the master's half signs, every node of the cluster can check.
     pub fn signer(&self) -> Result<SnapshotSigner, KeyFault> {
-        Ok(SnapshotSigner { pair: self.pair(SIGNING_LABEL)? })
+        Ok(SnapshotSigner { pair: self.pair(SIGNING_LABEL)?, former: None })
     }
 
     /// The cluster authority's key as PKCS#8.
@@ -111,15 +89,24 @@ impl ActivationKey {
         Ok(document.as_ref().to_vec())
     }
 
+    /// The key that seals resumption tickets in one period of time.
+    pub(super) fn ticket_seed(&self, period: i64) -> Result<[u8; KEY_BYTES], KeyFault> {
+        self.seed(&[TICKETS_LABEL, &period.to_be_bytes()])
+    }
+
     fn pair(&self, label: &[u8]) -> Result<Ed25519KeyPair, KeyFault> {
-        let mut seed = [0; KEY_BYTES];
-        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(&self.secret);
-        let info = [label];
-        let okm = prk.expand(&info, hkdf::HKDF_SHA256).map_err(|_| KeyFault::Crypto)?;
-        okm.fill(&mut seed).map_err(|_| KeyFault::Crypto)?;
+        let mut seed = self.seed(&[label])?;
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| KeyFault::Crypto);
         seed.fill(0);
         pair
+    }
+
+    fn seed(&self, info: &[&[u8]]) -> Result<[u8; KEY_BYTES], KeyFault> {
+        let mut seed = [0; KEY_BYTES];
+        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(&self.secret);
+        let okm = prk.expand(info, hkdf::HKDF_SHA256).map_err(|_| KeyFault::Crypto)?;
+        okm.fill(&mut seed).map_err(|_| KeyFault::Crypto)?;
+        Ok(seed)
     }
 }
 
@@ -141,21 +128,41 @@ impl Drop for ActivationKey {
 /// so that a snapshot of a gigabyte is read once and no other message of the cluster can pass for one.
 pub struct SnapshotSigner {
     pair: Ed25519KeyPair,
+    /// Of the key of before, and until when it counts.
+    former: Option<(Ed25519KeyPair, Wall)>,
 }
 
-/// Length of a snapshot signature, in bytes.
+/// Length of one key's signature, in bytes. While the cluster changes its key there are two, one after the other.
 pub const SIGNATURE_BYTES: usize = 64;
 
 impl SnapshotSigner {
-    /// The signature over `snapshot`.
-    pub fn sign_snapshot(&self, snapshot: &[u8]) -> Vec<u8> {
-        self.pair.sign(&signed_message(snapshot)).as_ref().to_vec()
+    /// The same, and until then `key` signs and counts as well.
+    pub(super) fn beside(self, key: &ActivationKey, until: Wall) -> Result<SnapshotSigner, KeyFault> {
+        Ok(SnapshotSigner { former: Some((key.pair(SIGNING_LABEL)?, until)), ..self })
     }
 
-    /// Whether `signature` was made over exactly `snapshot` by a holder of this cluster's key.
+    /// The signature over `snapshot`, by each key that counts now.
+    pub fn sign_snapshot(&self, snapshot: &[u8]) -> Vec<u8> {
+        let message = signed_message(snapshot);
+        self.pairs().flat_map(|pair| pair.sign(&message).as_ref().to_vec()).collect()
+    }
+
+    /// Whether `signature` was made over exactly `snapshot` by a holder of a key of this cluster that counts now.
     pub fn verify(&self, snapshot: &[u8], signature: &[u8]) -> bool {
-        let key = UnparsedPublicKey::new(&ED25519, self.pair.public_key());
-        key.verify(&signed_message(snapshot), signature).is_ok()
+        let (signatures, rest) = signature.as_chunks::<SIGNATURE_BYTES>();
+        if !rest.is_empty() || signatures.len() > 2 {
+            return false;
+        }
+        let message = signed_message(snapshot);
+        let holds = |pair: &Ed25519KeyPair, signature: &[u8]| {
+            UnparsedPublicKey::new(&ED25519, pair.public_key()).verify(&message, signature).is_ok()
+        };
+        self.pairs().any(|pair| signatures.iter().any(|signature| holds(pair, signature)))
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = &Ed25519KeyPair> {
+        let former = self.former.as_ref().filter(|(_, until)| Wall::now() < *until).map(|(pair, _)| pair);
+        std::iter::once(&self.pair).chain(former)
     }
 }
 
@@ -184,6 +191,8 @@ pub enum KeyFault {
     },
     /// All characters are possible, but they do not belong together.
     Checksum,
+    /// The line with the former key is none.
+    Former(&'static str),
     /// Others than the owner may read the file.
     Mode {
         /// Its mode.
@@ -216,6 +225,10 @@ impl fmt::Display for KeyFault {
             ),
             KeyFault::Checksum => f.write_str(
                 "the checksum does not match: some character is wrong. Copy the key again from another node",
+            ),
+            KeyFault::Former(what) => write!(
+                f,
+                "the line of the former key: {what}. Take the line out, or make both anew with `tidegate activation-key rotate`"
             ),
             KeyFault::Mode { mode } => {
                 write!(f, "mode {mode:04o} lets others read the cluster's secret: chmod 600 it")
@@ -270,7 +283,6 @@ pub(super) fn epoch_seconds(now: Wall, offset_s: i64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::durable;
 
     #[test]
     fn a_key_survives_its_text_form_whatever_case_and_spacing_it_is_typed_in() {
@@ -313,26 +325,6 @@ mod tests {
             }
             bytes[at] = if bytes[at] == b'Q' { b'R' } else { b'Q' };
             assert_eq!(ActivationKey::parse(std::str::from_utf8(&bytes).unwrap()), Err(KeyFault::Checksum));
-        }
-    }
-
-    #[test]
-    fn a_file_that_others_may_read_is_refused_with_the_remedy() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("activation.key");
-        let key = ActivationKey::generate().unwrap();
-        assert!(matches!(ActivationKey::load(&path).unwrap_err().fault, KeyFault::File(_)));
-        for (mode, accepted) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)] {
-            durable::replace(&path, format!("{}\n", key.to_text()).as_bytes(), mode).unwrap();
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
-            match ActivationKey::load(&path) {
-                Ok(read) => assert!(accepted && read == key, "{mode:o}"),
-                Err(fault) => {
-                    assert!(!accepted, "{mode:o}");
-                    assert!(fault.to_string().contains("chmod 600"), "{fault}");
-                    assert!(fault.to_string().contains("activation.key"), "{fault}");
-                }
-            }
         }
     }
 

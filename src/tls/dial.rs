@@ -1,7 +1,6 @@
 //! The slave's side of port 8888: one connection to the master, both ends proven.
 
 use crate::base::clock::Wall;
-use crate::tls::identity::CLUSTER_NAME;
 use crate::tls::identity::HandshakeFault;
 use crate::tls::identity::NodeIdentity;
 use rustls::pki_types::ServerName;
@@ -14,15 +13,22 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Connects to `master` (`HOST:PORT`) and shows it this node's leaf. The caller bounds the time.
+/// Connects to `master` (`HOST:PORT`) and shows it this node's leaf; while the cluster changes its activation key, first under
+/// the new one and then, if the master does not hold that yet, under the former. The caller bounds the time.
 pub async fn dial(master: &str, identity: &NodeIdentity) -> Result<DialStream, DialFault> {
-    let stream = TcpStream::connect(master).await.map_err(DialFault::Unreachable)?;
-    stream.set_nodelay(true).map_err(DialFault::Unreachable)?;
-    let name =
-        ServerName::try_from(CLUSTER_NAME).map_err(|e| DialFault::Handshake(HandshakeFault::Other(e.to_string())))?;
-    let connector = TlsConnector::from(identity.client_config(Wall::now()));
-    let tls = connector.connect(name, stream).await.map_err(|e| DialFault::Handshake(HandshakeFault::of(&e)))?;
-    Ok(DialStream { tls })
+    let mut refused = HandshakeFault::KeyMismatch;
+    for (name, config) in identity.ways(Wall::now()) {
+        let stream = TcpStream::connect(master).await.map_err(DialFault::Unreachable)?;
+        stream.set_nodelay(true).map_err(DialFault::Unreachable)?;
+        let name =
+            ServerName::try_from(name).map_err(|e| DialFault::Handshake(HandshakeFault::Other(e.to_string())))?;
+        match TlsConnector::from(config).connect(name, stream).await.map_err(|e| HandshakeFault::of(&e)) {
+            Ok(tls) => return Ok(DialStream { tls }),
+            Err(HandshakeFault::KeyMismatch) => refused = HandshakeFault::KeyMismatch,
+            Err(fault) => return Err(DialFault::Handshake(fault)),
+        }
+    }
+    Err(DialFault::Handshake(refused))
 }
 
 /// An open connection to the master.

@@ -17,10 +17,10 @@ use crate::limits::FRONT_HANDSHAKES_MAX;
 use crate::limits::FRONT_PORTAL_CONNECTIONS_MAX;
 use crate::limits::PEER_LINES_TOLD_MAX;
 use crate::limits::REFUSALS_TOLD_MS;
-use crate::tls::identity::CLUSTER_NAME;
 use crate::tls::identity::HandshakeFault;
 use crate::tls::identity::NodeIdentity;
 use crate::tls::identity::PeerIdentity;
+use crate::tls::identity::asks_for_cluster;
 use crate::tls::serve::Plain;
 use crate::tls::serve::serve_plain;
 use rustls::ServerConfig;
@@ -168,10 +168,11 @@ impl Front {
             return Ok(None);
         }
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let name = start.client_hello().server_name().unwrap_or_default().to_string();
         match &self.cluster {
-            Some(identity) if start.client_hello().server_name() == Some(CLUSTER_NAME) => {
-                let accept = start.into_stream(identity.server_config(Wall::now())).await;
-                Ok(self.meet_slave(accept, from))
+            Some(identity) if asks_for_cluster(&name) => {
+                let (config, until) = identity.server_config(&name, Wall::now());
+                Ok(self.meet_slave(start.into_stream(config).await, until, from))
             }
             _ => {
                 let stream = start.into_stream(self.portal.clone()).await?;
@@ -181,12 +182,17 @@ impl Front {
         }
     }
 
-    fn meet_slave(&self, accept: io::Result<TlsStream<TcpStream>>, from: SocketAddr) -> Option<Accepted> {
+    fn meet_slave(
+        &self,
+        accept: io::Result<TlsStream<TcpStream>>,
+        until: Option<Wall>,
+        from: SocketAddr,
+    ) -> Option<Accepted> {
         let stream = match accept {
             Ok(stream) => stream,
             Err(error) => return Some(Accepted::Fault { fault: HandshakeFault::of(&error), from }),
         };
-        let Some(peer) = PeerIdentity::of(stream.get_ref().1.peer_certificates()) else {
+        let Some(peer) = PeerIdentity::of(stream.get_ref().1.peer_certificates(), until) else {
             return Some(Accepted::Fault { fault: HandshakeFault::KeyMismatch, from });
         };
         let stream = self.hold(stream, &self.open_cluster, from)?;

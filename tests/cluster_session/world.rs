@@ -31,6 +31,8 @@ use tidegate::store::records::{RecordStore, StoreError};
 use tidegate::tls::activation::ActivationKey;
 use tidegate::tls::front::{Accepted, Front};
 use tidegate::tls::identity::NodeIdentity;
+use tidegate::tls::keyring::KeyRing;
+use tidegate::tls::node_key::NodeKey;
 use tidegate::tls::portal::{PortalNames, load_or_make};
 use tidegate::tls::serve::{Patience, Plain, serve};
 use tokio::runtime::Runtime;
@@ -120,7 +122,8 @@ pub fn front<F: Future<Output = ()> + Send + 'static>(
     let address = listener.local_addr().unwrap();
     let dir = TempDir::new().unwrap();
     let portal = load_or_make(dir.path(), &PortalNames::default(), Wall::now()).unwrap();
-    let identity = NodeIdentity::new(key, "m", "master", Wall::now()).unwrap();
+    let identity =
+        NodeIdentity::new(&KeyRing::of(key.clone()), NodeKey::generate().unwrap(), "m", "master", Wall::now()).unwrap();
     let front = Front::new(Some(identity), portal, REFUSAL_TO_PROXY, Plain::nothing());
     let (out, mut accepted) = mpsc::channel(8);
     runtime.spawn(async move { front.run(listener, out).await.unwrap() });
@@ -170,7 +173,14 @@ impl Drop for RunningRuntime {
 impl Slave {
     pub fn start(spec: SlaveSpec, master: SocketAddr) -> Self {
         let runtime = runtime();
-        let identity = NodeIdentity::new(spec.key, spec.node, "slave", Wall::now()).unwrap();
+        let identity = NodeIdentity::new(
+            &KeyRing::of(spec.key.clone()),
+            NodeKey::load_or_make(spec.state_dir).unwrap(),
+            spec.node,
+            "slave",
+            Wall::now(),
+        )
+        .unwrap();
         let master = MasterAddress { address: master.to_string(), identity };
         let held = held::load(spec.state_dir);
         let synced = held.as_ref().map(|held| held.synced);
