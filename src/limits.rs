@@ -124,6 +124,10 @@ pub const CLUSTER_ANSWER_MS: u64 = 2 * CLUSTER_SYNCTIME_MS_MAX;
 
 /// Nodes a master keeps in mind, refused ones included.
 pub const CLUSTER_NODES_MAX: usize = 1_024;
+/// Names of nodes that are bound to a key, also of nodes that are away. More are refused in words.
+pub const CLUSTER_MEMBERS_MAX: usize = 4 * CLUSTER_NODES_MAX;
+/// Removed nodes whose keys are barred; beyond that the ones longest removed are forgotten.
+pub const CLUSTER_BARRED_MAX: usize = 4 * CLUSTER_NODES_MAX;
 /// Refused addresses a master remembers to show them.
 pub const CLUSTER_REFUSED_MAX: usize = 256;
 /// How long a refused address is shown after its last attempt; slaves try every few seconds.

@@ -132,6 +132,8 @@ fn addresses_of_every_kind_are_written_as_the_programs_read_them() {
         name: name.into(),
         role: role.into(),
         address: address.into(),
+        fingerprint: String::new(),
+        former_key_until_us: 0,
         version: String::new(),
         snapshot: String::new(),
         current: true,

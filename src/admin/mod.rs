@@ -9,6 +9,7 @@ pub use crate::sys::kernel_checks::Verdict;
 use crate::cluster::Counters;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
+use crate::cluster::membership::MembershipChange;
 use crate::figures::Point;
 use crate::report::Answer;
 use crate::report::AuditQuestion;
@@ -124,6 +125,13 @@ pub enum Action {
         #[serde(default)]
         node: Option<String>,
     },
+    /// On a master: who belongs to the cluster.
+    Membership {
+        /// What changes.
+        change: MembershipChange,
+        /// The node's name.
+        node: String,
+    },
     /// Make an administrator, or give an existing one a new password. From the control socket only.
     AdminAdd {
         /// The administrator's name.
@@ -146,7 +154,7 @@ impl Action {
         match self {
             Action::PolicyApply { .. } | Action::PolicyRollback { .. } | Action::ParamsSubmit { .. } => true,
             Action::Restart { .. } | Action::Reload | Action::AdminAdd { .. } => true,
-            Action::Drain { .. } | Action::Undrain { .. } => true,
+            Action::Drain { .. } | Action::Undrain { .. } | Action::Membership { .. } => true,
             Action::Health { .. } | Action::ProxyScript { .. } | Action::Metrics => false,
             Action::FiguresOfDay { .. } => false,
             Action::Status | Action::Nodes | Action::Verify | Action::PolicyShow { .. } => false,

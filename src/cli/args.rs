@@ -165,6 +165,9 @@ pub enum Command {
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
     },
+    /// Say who belongs to the cluster; asked of the master
+    #[command(subcommand, arg_required_else_help = true)]
+    Node(Node),
     /// Make the configuration of the balancer in front of the slaves
     ///
     /// Asked of the master, which knows its slaves: their addresses, ports, weights (LB_WEIGHT), whether they take the PROXY
@@ -174,7 +177,7 @@ pub enum Command {
     /// Show or change startup params
     #[command(subcommand, arg_required_else_help = true)]
     Params(Params),
-    /// Make the key that admits nodes to a cluster
+    /// Make or change the key that admits nodes to a cluster
     #[command(subcommand, name = "activation-key", arg_required_else_help = true)]
     ActivationKey(ActivationKey),
     /// Make administrators of the portal
@@ -457,6 +460,56 @@ pub enum ActivationKey {
         /// Write it to this file (mode 0600), which must not exist yet
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+    },
+    /// Put a new key into the file; the one of before counts for a while yet
+    ///
+    /// Master and slaves may get the new file in any order within that time; each uses it after a restart, which fails no request.
+    /// The portal's Nodes page says which slaves still hold the former key. When its time is over, nodes that have only that are refused.
+    #[command(after_long_help = "Example, on the master, then copy the file to each slave and restart that, too:
+  tidegate activation-key rotate --days 7 && tidegate restart")]
+    Rotate {
+        /// The key file
+        #[arg(short, long, value_name = "FILE", default_value = DEFAULT_KEY_FILE)]
+        file: PathBuf,
+        /// How long the key of before counts
+        #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u8).range(1..=30))]
+        days: u8,
+    },
+    /// Take the former key out of the file at once
+    Retire {
+        /// The key file
+        #[arg(short, long, value_name = "FILE", default_value = DEFAULT_KEY_FILE)]
+        file: PathBuf,
+    },
+    /// Tell the fingerprints of the keys in the file, which may be compared and shown
+    Show {
+        /// The key file
+        #[arg(short, long, value_name = "FILE", default_value = DEFAULT_KEY_FILE)]
+        file: PathBuf,
+    },
+}
+
+/// ACTIVATION_KEY_FILE as installed.
+const DEFAULT_KEY_FILE: &str = "/etc/tidegate/activation.key";
+
+#[derive(Debug, Subcommand)]
+pub enum Node {
+    /// Take a node out of the cluster and bar its key
+    ///
+    /// It gets no policy and brings no records any more. Until it is stopped it serves clients by its last policy. Its name is free.
+    Remove {
+        /// The node's name
+        name: String,
+    },
+    /// Free the name of a node for a machine that was installed anew or takes its place
+    Release {
+        /// The node's name
+        name: String,
+    },
+    /// Let a removed node come back
+    Readmit {
+        /// The name under which it was removed
+        name: String,
     },
 }
 

@@ -11,6 +11,7 @@ use crate::base::durable;
 use crate::cli::args::Admin;
 use crate::cli::args::Ask;
 use crate::cli::args::Command;
+use crate::cli::args::Node;
 use crate::cli::args::Params;
 use crate::cli::args::Policy;
 use crate::cli::args::Report;
@@ -26,6 +27,7 @@ use crate::cli::paper::Paper;
 use crate::cli::put;
 use crate::cli::show;
 use crate::cli::times;
+use crate::cluster::membership::MembershipChange;
 use crate::report::AuditQuestion;
 use crate::report::Question;
 use crate::settings;
@@ -84,6 +86,10 @@ fn socket(ask: &Ask) -> PathBuf {
 }
 
 /// The action a command stands for.
+fn membership(change: MembershipChange, node: String) -> Action {
+    Action::Membership { change, node }
+}
+
 fn action(command: Command) -> Result<Action, String> {
     Ok(match command {
         Command::Verify => Action::Verify,
@@ -91,6 +97,9 @@ fn action(command: Command) -> Result<Action, String> {
         Command::Reload => Action::Reload,
         Command::Restart { backup } => Action::Restart { backup },
         Command::Undrain { node } => Action::Undrain { node },
+        Command::Node(Node::Remove { name }) => membership(MembershipChange::Remove, name),
+        Command::Node(Node::Release { name }) => membership(MembershipChange::Release, name),
+        Command::Node(Node::Readmit { name }) => membership(MembershipChange::Readmit, name),
         Command::Report(Report { what: Some(ReportOf::Audit(range)), .. }) => Action::Audit(range_of(range)?),
         Command::Report(report) => Action::Report(question(report)?),
         Command::Params(Params::Show) => Action::ParamsShow,

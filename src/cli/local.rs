@@ -12,7 +12,6 @@ use crate::sys::kernel::Host;
 use crate::sys::kernel_checks;
 use crate::sys::kernel_checks::Needs;
 use crate::sys::terminal;
-use crate::tls::activation::ActivationKey;
 use std::fs;
 use std::io;
 use std::io::BufRead;
@@ -87,36 +86,6 @@ pub fn keep_diagnostics(diagnostics: &Diagnostics, output: Option<PathBuf>) -> R
     }
 }
 
-/// A new activation key, to a file that only its owner can read or to standard output.
-pub fn new_activation_key(output: Option<&Path>) -> Result<Vec<u8>, String> {
-    let key = ActivationKey::generate().map_err(|fault| format!("making an activation key failed: {fault}"))?;
-    let text = format!("{}\n", key.to_text().trim_end());
-    let Some(path) = output else { return Ok(text.into_bytes()) };
-    // Never over an existing key: every node of the cluster would have to get the new one.
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
-    match written {
-        Ok(()) => {
-            let words = format!(
-                "Wrote a new activation key ({}) to {}. Copy the file to every node of the cluster, owner the daemon's user, mode 0600.\n",
-                key.fingerprint(),
-                path.display()
-            );
-            Ok(tame_lines(&words))
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(format!(
-            "{} exists already and is left as it is: nodes that hold its key would no longer know each other. Move it away first if you \
-             mean it.",
-            path.display()
-        )),
-        Err(error) => Err(format!("writing {} failed: {error}", path.display())),
-    }
-}
-
 /// A password: asked twice on a terminal, otherwise the first line of standard input.
 pub fn password(name: &str) -> Result<String, String> {
     if io::stdin().is_terminal() {
@@ -146,8 +115,4 @@ fn typed_password(name: &str) -> io::Result<String> {
         return Err(io::Error::other("the two are not the same; run the command again"));
     }
     Ok(first)
-}
-
-fn tame_lines(words: &str) -> Vec<u8> {
-    format!("{}\n", tame(words.trim_end())).into_bytes()
 }

@@ -5,6 +5,7 @@ mod args;
 mod asking;
 pub mod control;
 mod draining;
+mod keys;
 mod lb;
 mod local;
 mod manual;
@@ -59,7 +60,10 @@ pub fn main(modes: Modes) -> ExitCode {
         // What needs no node.
         Command::Completions { shell } => end(Ok(manual::completions(shell))),
         Command::Man { output } => end(manual::pages(output.as_deref())),
-        Command::ActivationKey(ActivationKey::New { output }) => end(local::new_activation_key(output.as_deref())),
+        Command::ActivationKey(ActivationKey::New { output }) => end(keys::new(output.as_deref())),
+        Command::ActivationKey(ActivationKey::Rotate { file, days }) => end(keys::rotate(&file, days)),
+        Command::ActivationKey(ActivationKey::Retire { file }) => end(keys::retire(&file)),
+        Command::ActivationKey(ActivationKey::Show { file }) => end(keys::show(&file)),
         Command::Params(Params::Default) => {
             end(Ok(crate::settings::render(&crate::settings::Said::default()).into_bytes()))
         }

@@ -18,6 +18,7 @@ use crate::cluster::protocol::Stored;
 use crate::cluster::protocol::Welcome;
 use crate::cluster::protocol::hash_text;
 use crate::cluster::roster::Caller;
+use crate::cluster::roster::Newcomer;
 use crate::cluster::roster::Roster;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::limits::BATCH_WIRE_BYTES_MAX;
@@ -31,6 +32,7 @@ use crate::limits::SNAPSHOT_ZSTD_LEVEL;
 use crate::policy::Rights;
 use crate::policy::Snapshot;
 use crate::record::batch;
+use crate::store::members::Members;
 use crate::store::records::RecordStore;
 use crate::tls::activation::SnapshotSigner;
 use crate::tls::front::FrontStream;
@@ -64,11 +66,13 @@ pub struct MasterConfig {
     pub records: Arc<dyn RecordStore>,
     /// Signs snapshots.
     pub signer: SnapshotSigner,
+    /// Whose which name is.
+    pub members: Arc<Members>,
 }
 
 /// The master's side of the cluster. Cheap to clone in its `Arc`; lives as long as the daemon.
 pub struct MasterService {
-    config: MasterConfig,
+    pub(super) config: MasterConfig,
     roster: Mutex<Roster>,
     packed: tokio::sync::Mutex<Option<Arc<Packed>>>,
     ingests: Arc<Semaphore>,
@@ -131,7 +135,7 @@ impl MasterService {
             .with_state(self)
     }
 
-    fn roster(&self) -> MutexGuard<'_, Roster> {
+    pub(super) fn roster(&self) -> MutexGuard<'_, Roster> {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -161,7 +165,9 @@ impl MasterService {
     fn admit(&self, fields: &HeaderMap, visitor: &Visitor) -> Result<(Caller, String), Fault> {
         let session = fields.get(protocol::SESSION_FIELD).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let caller = self.roster().caller(session, Wall::now()).ok_or(Fault::NoSession)?;
-        if !visitor.peer.is(&caller.node) {
+        // A connection may outlive the time of the key it was opened with.
+        let counts = visitor.peer.former_until().is_none_or(|until| Wall::now() < until);
+        if !counts || !visitor.peer.is(&caller.node) || visitor.peer.fingerprint() != caller.fingerprint {
             return Err(Fault::NoSession);
         }
         if !self.may_join(visitor.address) {
@@ -225,9 +231,7 @@ async fn hello(State(master): Service, Extension(visitor): Who, body: Body) -> R
         Err(fault) => return Err(foreign_version(&master, &visitor, &bytes).unwrap_or(Fault::Bad(fault.to_string()))),
     };
     let session = data_encoding::HEXLOWER.encode(&random::bytes::<16>());
-    let (proven, allowed) = (visitor.peer.is(&hello.node), master.may_join(visitor.address));
-    let now = Wall::now();
-    let said = master.roster().hello(&hello, visitor.address, proven, allowed, session.clone(), now);
+    let said = let_in(&master, &hello, &visitor, &session).await?;
     if let Err(why) = said {
         master.remember_refused(visitor.address, &hello.node, &hello.build.version, why.clone());
         return Err(Fault::Refused(why));
@@ -249,6 +253,32 @@ async fn hello(State(master): Service, Extension(visitor): Who, body: Body) -> R
         synctime_ms: protocol::synctime(hello.synctime_ms),
         snapshot: master.config.current.borrow().name().to_string(),
     })))
+}
+
+/// Looks at everything that speaks against a node; if nothing does, its requests come under `session` from now on.
+async fn let_in(
+    master: &Arc<MasterService>,
+    hello: &Hello,
+    visitor: &Visitor,
+    session: &str,
+) -> Result<Result<(), Refusal>, Fault> {
+    let newcomer = Newcomer {
+        hello,
+        address: visitor.address,
+        proven: visitor.peer.is(&hello.node),
+        allowed: master.may_join(visitor.address),
+        fingerprint: visitor.peer.fingerprint().to_string(),
+        former_until: visitor.peer.former_until(),
+    };
+    let refusal = master.roster().refusal(&newcomer, Wall::now());
+    if let Some(why) = refusal {
+        return Ok(Err(why));
+    }
+    // Last, since a name that is new is bound by it.
+    if let Some(why) = master.stranger(&hello.node, &newcomer.fingerprint).await.map_err(Fault::Failed)? {
+        return Ok(Err(why));
+    }
+    Ok(master.roster().hello(&newcomer, session.to_string(), Wall::now()))
 }
 
 /// A hello that this version cannot read may be one of another version: that is what must be said then.

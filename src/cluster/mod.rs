@@ -20,6 +20,7 @@ pub mod balancer;
 pub mod client;
 pub mod held;
 pub mod master;
+pub mod membership;
 pub mod packer;
 pub mod protocol;
 pub mod roster;
@@ -54,6 +55,20 @@ pub enum Refusal {
         /// The address of the node that has it.
         holder: String,
     },
+    /// The name belongs to another node, by that one's key.
+    NameBound {
+        /// The name.
+        name: String,
+        /// When the node that has it came first, RFC 3339.
+        since: String,
+    },
+    /// The node was removed from the cluster.
+    Removed {
+        /// Under which name.
+        name: String,
+    },
+    /// The cluster has as many names as it may.
+    NoRoom,
     /// The clocks are so far apart that a certificate of the other end is not valid (seen as a failed TLS handshake).
     ClocksApart,
 }
@@ -73,6 +88,18 @@ impl Refusal {
             Refusal::NotOnAllowList { address } => format!(
                 "NotOnAllowList: authentication is on at the master and {address} is not on its allow list. On the master, add an \
                  Access Restriction -> Allow list entry for {address} with the right CLUSTER and apply."
+            ),
+            Refusal::NameBound { name, since } => format!(
+                "NameBound: the name {name} belongs to another node of this cluster, which came first at {since}. Set another NODE_NAME in \
+                 this node's startup.ini; or, if this machine was installed anew or takes that one's place: `tidegate node release {name}` \
+                 on the master."
+            ),
+            Refusal::Removed { name } => format!(
+                "Removed: this node was removed from the cluster as {name}. To let it back: `tidegate node readmit {name}` on the master."
+            ),
+            Refusal::NoRoom => format!(
+                "NoRoom: the cluster has {} names already. On the master, `tidegate node remove NAME` for those that are gone.",
+                crate::limits::CLUSTER_MEMBERS_MAX
             ),
             Refusal::ClocksApart => {
                 "ClocksApart: the clocks of master and slave are a day or more apart, so their certificates are not valid \
@@ -133,6 +160,12 @@ pub struct NodeRow {
     pub address: String,
     /// Version of Tidegate.
     pub version: String,
+    /// The fingerprint of its own key; empty for a caller that was refused.
+    #[serde(default)]
+    pub fingerprint: String,
+    /// Until when the activation key counts that it holds, microseconds since the epoch; 0: it holds the current one.
+    #[serde(default)]
+    pub former_key_until_us: i64,
     /// The snapshot the node says it enforces, such as `12-3fa9c1d2e0b4`; empty before its first.
     pub snapshot: String,
     /// Whether that is the master's current one.

@@ -36,6 +36,8 @@ pub struct Roster {
 
 struct Node {
     hello: Hello,
+    fingerprint: String,
+    former_until: Option<Wall>,
     epoch: Epoch,
     session: String,
     address: IpAddr,
@@ -66,8 +68,26 @@ pub struct Caller {
     pub node: String,
     /// Its epoch.
     pub epoch: Epoch,
+    /// The fingerprint of its own key.
+    pub fingerprint: String,
     /// How long its polls are held.
     pub synctime_ms: u64,
+}
+
+/// A node that introduces itself.
+pub struct Newcomer<'a> {
+    /// What it says.
+    pub hello: &'a Hello,
+    /// Where it comes from.
+    pub address: IpAddr,
+    /// Whether its certificate bears the name it gives.
+    pub proven: bool,
+    /// Whether policy lets its address join.
+    pub allowed: bool,
+    /// The fingerprint of its own key, by its certificate.
+    pub fingerprint: String,
+    /// The end of the activation key it holds, if that is the former one.
+    pub former_until: Option<Wall>,
 }
 
 impl Roster {
@@ -76,33 +96,26 @@ impl Roster {
         Roster { build, master: master.to_string(), nodes: BTreeMap::new(), refused: VecDeque::new() }
     }
 
-    /// A node introduces itself. `proven` says whether its certificate bears the name it gives, `allowed` whether policy
-    /// lets its address join. On success its requests come under `session`; an older session of its ends.
-    pub fn hello(
-        &mut self,
-        hello: &Hello,
-        from: IpAddr,
-        proven: bool,
-        allowed: bool,
-        session: String,
-        now: Wall,
-    ) -> Result<(), Refusal> {
-        match self.refusal(hello, from, proven, allowed, now) {
+    /// A node introduces itself. If nothing speaks against it, its requests come under `session`; an older session of its ends.
+    pub fn hello(&mut self, newcomer: &Newcomer, session: String, now: Wall) -> Result<(), Refusal> {
+        match self.refusal(newcomer, now) {
             Some(why) => Err(why),
             None => {
-                self.let_in(hello, from, session, now);
+                self.let_in(newcomer, session, now);
                 Ok(())
             }
         }
     }
 
-    fn refusal(&self, hello: &Hello, from: IpAddr, proven: bool, allowed: bool, now: Wall) -> Option<Refusal> {
+    /// What speaks against a node, but for what `store::members` knows of its name and key.
+    pub fn refusal(&self, newcomer: &Newcomer, now: Wall) -> Option<Refusal> {
+        let Newcomer { hello, address, proven, allowed, .. } = newcomer;
         let taken = |holder: String| Some(Refusal::NameTaken { name: hello.node.clone(), holder });
         let holder = self.nodes.get(&key(&hello.node));
         match holder {
             _ if !proven => Some(Refusal::KeyMismatch),
             _ if self.build != hello.build => Build::refusal(&self.build, &hello.build),
-            _ if !allowed => Some(Refusal::NotOnAllowList { address: from.to_string() }),
+            _ if !allowed => Some(Refusal::NotOnAllowList { address: address.to_string() }),
             _ if key(&hello.node) == key(&self.master) => taken("the master itself".to_string()),
             Some(node) if node.hello.epoch != hello.epoch && node.holds_its_name(now) => {
                 taken(node.address.to_string())
@@ -111,7 +124,8 @@ impl Roster {
         }
     }
 
-    fn let_in(&mut self, hello: &Hello, from: IpAddr, session: String, now: Wall) {
+    fn let_in(&mut self, newcomer: &Newcomer, session: String, now: Wall) {
+        let (hello, from) = (newcomer.hello, newcomer.address);
         self.refused.retain(|refused| key(&refused.node) != key(&hello.node) || refused.address != from);
         let known = self.nodes.remove(&key(&hello.node)).filter(|node| node.hello.epoch == hello.epoch);
         if self.nodes.len() >= CLUSTER_NODES_MAX {
@@ -121,6 +135,8 @@ impl Roster {
         let node = Node {
             epoch: Epoch::parse(&hello.epoch).unwrap_or(Epoch([0; 16])),
             hello: hello.clone(),
+            fingerprint: newcomer.fingerprint.clone(),
+            former_until: newcomer.former_until,
             session,
             address: from,
             last_contact: now,
@@ -141,7 +157,12 @@ impl Roster {
     pub fn caller(&mut self, session: &str, now: Wall) -> Option<Caller> {
         let node = self.node_of(session)?;
         node.last_contact = now;
-        Some(Caller { node: node.hello.node.clone(), epoch: node.epoch, synctime_ms: synctime(node.hello.synctime_ms) })
+        Some(Caller {
+            node: node.hello.node.clone(),
+            epoch: node.epoch,
+            fingerprint: node.fingerprint.clone(),
+            synctime_ms: synctime(node.hello.synctime_ms),
+        })
     }
 
     /// A poll begins: the node says how it is.
@@ -193,6 +214,11 @@ impl Roster {
         }
     }
 
+    /// Forgets a node: its session ends, and it is not shown any more.
+    pub fn forget(&mut self, name: &str) {
+        self.nodes.remove(&key(name));
+    }
+
     /// All slaves, then all refused callers of the last minute.
     pub fn rows(&mut self, current: &str, now: Wall) -> Vec<NodeRow> {
         self.forget_old(now);
@@ -234,6 +260,8 @@ impl Node {
             name: self.hello.node.clone(),
             role: self.hello.role.clone(),
             address: self.address.to_string(),
+            fingerprint: self.fingerprint.clone(),
+            former_key_until_us: self.former_until.map_or(0, |until| until.0),
             version: self.hello.build.version.clone(),
             snapshot: self.snapshot.clone(),
             current: self.snapshot == current,
@@ -242,20 +270,18 @@ impl Node {
             record_lag: self.written.saturating_sub(self.stored),
             clock_skew_ms: self.skew_us / 1_000,
             refusal: String::new(),
-            error: self.error_and_skew(),
+            error: self.error_and_more(now),
             counters: self.counters.clone(),
             offer: self.offer.clone(),
             figures: self.figures.clone(),
         }
     }
 
-    fn error_and_skew(&self) -> String {
-        let skew = skew_words(self.skew_us / 1_000);
-        match (self.error.is_empty(), skew.is_empty()) {
-            (_, true) => self.error.clone(),
-            (true, false) => skew,
-            (false, false) => format!("{} {skew}", self.error),
-        }
+    /// What the node said is wrong with it, and what its master sees.
+    fn error_and_more(&self, now: Wall) -> String {
+        let former = self.former_until.map(|until| former_key_words(until, now)).unwrap_or_default();
+        let words = [self.error.clone(), skew_words(self.skew_us / 1_000), former];
+        words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -265,6 +291,8 @@ impl Refused {
             name: self.node.clone(),
             role: "slave".to_string(),
             address: self.address.to_string(),
+            fingerprint: String::new(),
+            former_key_until_us: 0,
             version: self.version.clone(),
             snapshot: String::new(),
             current: false,
@@ -288,6 +316,15 @@ pub fn skew_words(skew_ms: i64) -> String {
     }
     let (by, way) = (skew_ms.unsigned_abs(), if skew_ms > 0 { "ahead of" } else { "behind" });
     format!("ClockSkew: the slave's clock is {by} ms {way} the master's. Let NTP set the clocks of both nodes.")
+}
+
+/// What a master says of a slave that holds the former activation key.
+fn former_key_words(until: Wall, now: Wall) -> String {
+    let hours = (until.seconds() - now.seconds()).max(0) / 3_600;
+    format!(
+        "FormerKey: it still holds the former activation key, which counts for {hours} h more. Copy the key file from the master to this \
+         slave (mode 0600) and restart it."
+    )
 }
 
 /// Node names are compared as host names are: without regard to case.
@@ -324,6 +361,10 @@ mod tests {
         }
     }
 
+    fn comes(hello: &Hello, address: IpAddr) -> Newcomer<'_> {
+        Newcomer { hello, address, proven: true, allowed: true, fingerprint: "aa".into(), former_until: None }
+    }
+
     fn roster() -> Roster {
         Roster::new("m", Build::this())
     }
@@ -343,7 +384,7 @@ mod tests {
         ] {
             let hello = Hello { build, ..hello(name, 1) };
             let mut roster = roster();
-            let said = roster.hello(&hello, A, proven, allowed, "x".into(), T0).err();
+            let said = roster.hello(&Newcomer { proven, allowed, ..comes(&hello, A) }, "x".into(), T0).err();
             assert_eq!(said, expected, "{name}");
             if let Some(why) = said {
                 assert!(roster.remember_refused(A, name, "", why.clone(), T0));
@@ -358,27 +399,27 @@ mod tests {
     #[test]
     fn a_name_is_held_while_its_node_lives_and_free_soon_after() {
         let mut roster = roster();
-        roster.hello(&hello("s1", 1), A, true, true, "one".into(), T0).unwrap();
+        roster.hello(&comes(&hello("s1", 1), A), "one".into(), T0).unwrap();
         let taken = Refusal::NameTaken { name: "S1".into(), holder: A.to_string() };
-        assert_eq!(roster.hello(&hello("S1", 2), B, true, true, "two".into(), T0), Err(taken));
-        roster.hello(&hello("s1", 1), B, true, true, "moved".into(), T0).unwrap();
+        assert_eq!(roster.hello(&comes(&hello("S1", 2), B), "two".into(), T0), Err(taken));
+        roster.hello(&comes(&hello("s1", 1), B), "moved".into(), T0).unwrap();
         assert_eq!(roster.caller("one", T0), None, "the node's newer session ends the older");
 
         roster.poll_begins("moved", &Poll::default());
         let in_poll = later(CLUSTER_NAME_HELD_MS);
-        assert!(roster.hello(&hello("s1", 2), A, true, true, "two".into(), in_poll).is_err(), "a poll is open");
+        assert!(roster.hello(&comes(&hello("s1", 2), A), "two".into(), in_poll).is_err(), "a poll is open");
         roster.poll_ends("moved", false, in_poll);
-        roster.hello(&hello("s1", 2), A, true, true, "two".into(), in_poll).unwrap();
+        roster.hello(&comes(&hello("s1", 2), A), "two".into(), in_poll).unwrap();
     }
 
     #[test]
     fn a_refused_caller_is_shown_for_a_while_and_forgotten_when_it_gets_in() {
         let mut roster = roster();
         roster.remember_refused(A, "", "", Refusal::KeyMismatch, T0);
-        let why = roster.hello(&hello("s1", 1), A, true, false, "x".into(), T0).unwrap_err();
+        let why = roster.hello(&Newcomer { allowed: false, ..comes(&hello("s1", 1), A) }, "x".into(), T0).unwrap_err();
         roster.remember_refused(A, "s1", "", why, T0);
         assert_eq!(roster.rows("", T0).len(), 2);
-        roster.hello(&hello("s1", 1), A, true, true, "x".into(), T0).unwrap();
+        roster.hello(&comes(&hello("s1", 1), A), "x".into(), T0).unwrap();
         let rows = roster.rows("", T0);
         assert_eq!(rows.iter().map(|row| row.refusal.is_empty()).collect::<Vec<_>>(), [true, false]);
         assert_eq!(roster.rows("", later(CLUSTER_REFUSED_SHOWN_MS)).len(), 1);
@@ -387,7 +428,7 @@ mod tests {
     #[test]
     fn a_row_tells_lag_skew_error_and_whether_the_node_is_up() {
         let mut roster = roster();
-        roster.hello(&hello("s1", 1), A, true, true, "x".into(), T0).unwrap();
+        roster.hello(&comes(&hello("s1", 1), A), "x".into(), T0).unwrap();
         let said = Poll {
             skew_us: 3_000_000,
             written: 10,
@@ -408,7 +449,7 @@ mod tests {
     fn the_roster_stays_within_its_bounds() {
         let mut roster = roster();
         for i in 0..CLUSTER_NODES_MAX + 10 {
-            roster.hello(&hello(&format!("s{i}"), 1), A, true, true, format!("{i}"), later(i as u64)).unwrap();
+            roster.hello(&comes(&hello(&format!("s{i}"), 1), A), format!("{i}"), later(i as u64)).unwrap();
         }
         for i in 0..CLUSTER_REFUSED_MAX as u32 + 10 {
             roster.remember_refused(IpAddr::V4(i.into()), "", "", Refusal::KeyMismatch, T0);

@@ -27,6 +27,8 @@ use crate::cluster::Counters;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
 use crate::cluster::Offer;
+use crate::cluster::master::MasterService;
+use crate::cluster::membership::MembershipChange;
 use crate::cluster::protocol::Proxy;
 use crate::figures;
 use crate::log::Progress;
@@ -89,6 +91,8 @@ pub struct Views {
     pub proxies: Box<dyn Fn() -> Vec<Proxy> + Send + Sync>,
     /// On a master, its slaves.
     pub nodes: Box<dyn Fn() -> Vec<NodeRow> + Send + Sync>,
+    /// On a master, the service of the cluster.
+    pub cluster: Option<Arc<MasterService>>,
 }
 
 /// Performs actions on this node.
@@ -222,6 +226,7 @@ impl NodeDesk {
             Action::Metrics => self.metrics(actor),
             Action::FiguresOfDay { node } => self.figures_of_day(node.clone()).await,
             Action::ProxyScript { client, host } => self.proxy_script(client, host),
+            Action::Membership { change, node } => self.membership(*change, node.clone()).await,
             Action::Drain { node } => {
                 self.here(node.as_deref(), "drain")?;
                 self.drain.begin(&audit::who(actor)).await
@@ -299,6 +304,8 @@ impl NodeDesk {
             name: status.node,
             role: status.role,
             address: status.portal,
+            fingerprint: String::new(),
+            former_key_until_us: 0,
             version: status.version,
             snapshot: status.snapshot,
             current: true,
@@ -398,6 +405,23 @@ impl NodeDesk {
             line = format!("{line}; {trouble}");
         }
         line
+    }
+
+    /// Changes who belongs to the cluster, where that is known: on its master.
+    async fn membership(&self, change: MembershipChange, node: String) -> Result<Outcome, Refused> {
+        let Some(master) = self.views.cluster.clone() else {
+            return Err(Refused::wrong_role("only the master of a cluster knows its nodes: ask there"));
+        };
+        let name = node.clone();
+        let changed = tokio::task::spawn_blocking(move || master.change_membership(change, &name)).await;
+        match changed.map_err(|error| Refused::failed(error.to_string()))? {
+            Ok(Some(words)) => Ok(Outcome::Done { words }),
+            Ok(None) if change == MembershipChange::Readmit => {
+                Err(Refused::new(RefusedKind::NotFound, format!("no node was removed as {node}")))
+            }
+            Ok(None) => Err(Refused::new(RefusedKind::NotFound, format!("no node of the cluster is called {node}"))),
+            Err(error) => Err(Refused::failed(error.to_string())),
+        }
     }
 
     async fn reload(&self) -> Result<Outcome, Refused> {

@@ -596,6 +596,7 @@ fn views(log: &Log, cluster: &Cluster) -> Views {
         link: cluster.link(),
         nodes: cluster.nodes(),
         proxies: cluster.proxies(),
+        cluster: cluster.master(),
     }
 }
 

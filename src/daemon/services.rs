@@ -37,6 +37,7 @@ use crate::record::Epoch;
 use crate::settings;
 use crate::settings::Role;
 use crate::settings::Settings;
+use crate::store::members::Members;
 use crate::store::records::RecordStore;
 use crate::sys::netif;
 use crate::sys::watch as file_watch;
@@ -271,6 +272,11 @@ impl Cluster {
         Box::new(move || master.as_ref().map(|master| master.nodes()).unwrap_or_default())
     }
 
+    /// On a master, the service of the cluster.
+    pub fn master(&self) -> Option<Arc<MasterService>> {
+        self.master.clone()
+    }
+
     /// The nodes that browsers may use; none on a stand-alone node, and on a slave before its first contact.
     pub fn proxies(&self) -> Box<dyn Fn() -> Vec<Proxy> + Send + Sync> {
         let (master, slave) = (self.master.clone(), self.slave.as_ref().map(|slave| slave.proxies.clone()));
@@ -347,6 +353,7 @@ fn master_service(ring: &KeyRing, needs: &Needs, records: Arc<dyn RecordStore>) 
         current: needs.publisher.watch(),
         records,
         signer: ring.signer().map_err(|fault| fault.to_string())?,
+        members: Arc::new(Members::open(&needs.settings.state_dir).map_err(|error| error.to_string())?),
     }))
 }
 

@@ -30,6 +30,8 @@ struct NodePage {
     name: String,
     role: String,
     up: bool,
+    /// What the master knows its key by; empty for this node itself.
+    fingerprint: String,
     day: String,
     /// What each figure is called, says and is now; none if the node has not said any.
     figures: Vec<Row>,
@@ -90,6 +92,7 @@ pub async fn page(Extension(cx): Extension<Cx>, query: Query<BTreeMap<String, St
         name: node.name,
         role: node.role,
         up: node.up,
+        fingerprint: node.fingerprint,
     };
     web::render(StatusCode::OK, &page)
 }

@@ -27,6 +27,7 @@ mod guard;
 mod kernel;
 mod lines;
 mod login;
+mod membership;
 mod nodes;
 mod open;
 mod policy;
@@ -112,6 +113,7 @@ fn pages() -> Router<Arc<web::Portal>> {
         .route("/nodes", get(nodes::page))
         .route("/nodes/rows", get(nodes::fragment))
         .route("/nodes/node", get(figures::page))
+        .route("/nodes/membership", get(membership::form).post(membership::submit))
         .route("/policy", get(policy::page))
         .route("/policy/history", get(policy::history))
         .route("/policy/rollback", get(policy::confirm_rollback).post(policy::rollback))

@@ -4,6 +4,7 @@
 pub mod admins;
 mod database;
 pub mod figures;
+pub mod members;
 pub mod policies;
 pub mod records;
 

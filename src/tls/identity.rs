@@ -145,13 +145,17 @@ pub(super) fn asks_for_cluster(name: &str) -> bool {
 #[derive(Clone, Debug)]
 pub struct PeerIdentity {
     leaf: CertificateDer<'static>,
+    /// Of the node's own key. Told once: it is asked for at each request.
+    fingerprint: Arc<str>,
     until: Option<Wall>,
 }
 
 impl PeerIdentity {
     /// From the first certificate of a finished handshake, under an activation key that counts until then.
     pub(super) fn of(certificates: Option<&[CertificateDer<'_>]>, until: Option<Wall>) -> Option<Self> {
-        certificates?.first().map(|leaf| PeerIdentity { leaf: leaf.clone().into_owned(), until })
+        let leaf = certificates?.first()?.clone().into_owned();
+        let key = ParsedCertificate::try_from(&leaf).ok()?.subject_public_key_info();
+        Some(PeerIdentity { fingerprint: node_key::fingerprint(&key).into(), leaf, until })
     }
 
     /// Whether the leaf was minted for `node`. The handshake has proven that it is this cluster's.
@@ -161,10 +165,9 @@ impl PeerIdentity {
             && ServerName::try_from(node_dns_name(node)).is_ok_and(|name| verify_server_name(&leaf, &name).is_ok())
     }
 
-    /// What the node's own key is known by; empty if the leaf cannot be read, which its handshake has ruled out.
-    pub fn fingerprint(&self) -> String {
-        let leaf = ParsedCertificate::try_from(&self.leaf);
-        leaf.map(|leaf| node_key::fingerprint(&leaf.subject_public_key_info())).unwrap_or_default()
+    /// What the node's own key is known by.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The end of the activation key it showed, if that is the former one.
@@ -438,11 +441,12 @@ mod tests {
     async fn a_node_is_known_by_its_key_and_keeps_it_from_leaf_to_leaf() {
         let key = KeyRing::of(ActivationKey::generate().unwrap());
         let (slave, master) = (identity(&key, "s1", Wall::now()), identity(&key, "m", Wall::now()));
+        let own = slave.fingerprint();
         let seen = meet(&master, &slave, Wall::now()).await.0.unwrap();
         let tomorrow = meet(&master, &slave, Wall(Wall::now().0 + DAY_US)).await.0.unwrap();
-        assert_eq!((seen.fingerprint(), tomorrow.fingerprint()), (slave.fingerprint(), slave.fingerprint()));
+        assert_eq!([seen.fingerprint(), tomorrow.fingerprint()], [&own; 2]);
         let other = meet(&master, &identity(&key, "s1", Wall::now()), Wall::now()).await.0.unwrap();
-        assert!(other.is("s1") && other.fingerprint() != slave.fingerprint());
+        assert!(other.is("s1") && other.fingerprint() != own);
     }
 
     #[tokio::test]

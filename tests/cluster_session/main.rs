@@ -2,6 +2,7 @@
 //! through the absence and the lies of a master.
 
 mod lies;
+mod membership;
 mod world;
 
 use std::io::{Read, Write};
@@ -13,7 +14,6 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tidegate::cluster::protocol::Build;
 use tidegate::policy::Snapshot;
-use tidegate::record::Epoch;
 use tidegate::tls::activation::ActivationKey;
 use world::*;
 
@@ -107,22 +107,6 @@ fn with_authentication_on_a_slave_needs_its_address_on_the_allow_list() {
     // And taken back: the policy that refuses it does not reach it, but the reason does.
     master.policy.send_replace(policy(3, strict));
     until("the slave's words again", || slave.trouble().starts_with("NotOnAllowList:"));
-}
-
-#[test]
-fn a_second_node_of_the_same_name_is_refused_until_the_first_is_gone() {
-    let (key, dirs) = (key(), [TempDir::new().unwrap(), TempDir::new().unwrap()]);
-    let master = Master::start(&key, open_policy(1), store());
-    let first = Slave::start(SlaveSpec::new("s1", &key, dirs[0].path()), master.address);
-    until("the first to be in", || first.up());
-    let spec = SlaveSpec { epoch: Epoch([99; 16]), ..SlaveSpec::new("s1", &key, dirs[1].path()) };
-    let second = Slave::start(spec, master.address);
-    until("the second's words", || second.trouble().starts_with("NameTaken:"));
-    let refusal = second.trouble();
-    until("the master's words", || master.service.nodes().iter().any(|row| row.refusal == refusal));
-    assert!(first.up());
-    drop(first);
-    until("the second to be in", || second.up());
 }
 
 #[test]

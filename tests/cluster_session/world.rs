@@ -27,6 +27,7 @@ use tidegate::record::audit::{AuditQuestion, Proof};
 use tidegate::record::lines::Lines;
 use tidegate::record::question::{Answer, Question};
 use tidegate::record::{Epoch, Record};
+use tidegate::store::members::Members;
 use tidegate::store::records::{RecordStore, StoreError};
 use tidegate::tls::activation::ActivationKey;
 use tidegate::tls::front::{Accepted, Front};
@@ -63,6 +64,7 @@ pub struct Master {
     pub policy: watch::Sender<Arc<Snapshot>>,
     pub address: SocketAddr,
     runtime: Option<Runtime>,
+    pub dir: Arc<TempDir>,
 }
 
 impl Master {
@@ -77,9 +79,32 @@ impl Master {
         policy: Arc<Snapshot>,
         records: Arc<dyn RecordStore>,
     ) -> Self {
+        Master::start_with(Arc::new(TempDir::new().unwrap()), address, key, build, policy, records)
+    }
+
+    /// One whose state is in `dir`: the next process of a master that was there before.
+    pub fn start_in(
+        dir: Arc<TempDir>,
+        address: SocketAddr,
+        key: &ActivationKey,
+        policy: Arc<Snapshot>,
+        records: Arc<dyn RecordStore>,
+    ) -> Self {
+        Master::start_with(dir, address, key, Build::this(), policy, records)
+    }
+
+    fn start_with(
+        dir: Arc<TempDir>,
+        address: SocketAddr,
+        key: &ActivationKey,
+        build: Build,
+        policy: Arc<Snapshot>,
+        records: Arc<dyn RecordStore>,
+    ) -> Self {
         let (policy, current) = watch::channel(policy);
         let signer = key.signer().unwrap();
-        let service = MasterService::new(MasterConfig { node: "m".into(), build, current, records, signer });
+        let members = Arc::new(Members::open(dir.path()).unwrap());
+        let service = MasterService::new(MasterConfig { node: "m".into(), build, current, records, signer, members });
         let serving = service.clone();
         let (runtime, address) = front(address, key, move |accepted| {
             let service = serving.clone();
@@ -96,7 +121,7 @@ impl Master {
                 }
             }
         });
-        Master { service, policy, address, runtime: Some(runtime) }
+        Master { service, policy, address, runtime: Some(runtime), dir }
     }
 
     pub fn row(&self, node: &str) -> Option<NodeRow> {

@@ -55,6 +55,7 @@ impl FakeDesk {
             }
             Action::Explain(question) => explain(&question),
             Action::Report(question) => Outcome::Report(Box::new(report(&question))),
+            Action::Membership { change, node } => Outcome::Done { words: format!("{change} {node}") },
             Action::Audit(_) => Outcome::Audit(Box::default()),
             Action::ParamsShow => Outcome::Params { file: "/etc/tidegate/startup.ini".into(), params: params() },
             Action::ParamsSubmit { .. } => {
@@ -114,6 +115,8 @@ impl FakeDesk {
             name: name.into(),
             role: role.into(),
             address: address.into(),
+            fingerprint: if role == "slave" { "0f1e2d3c4b5a69788796a5b4c3d2e1f0".into() } else { String::new() },
+            former_key_until_us: 0,
             version: "0.1.0".into(),
             snapshot: snapshot.into(),
             current: snapshot.starts_with("12-"),

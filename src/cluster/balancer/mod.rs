@@ -149,6 +149,8 @@ pub(crate) mod tests {
             name: name.into(),
             role: role.into(),
             address: address.into(),
+            fingerprint: String::new(),
+            former_key_until_us: 0,
             version: "1".into(),
             snapshot: "1-a".into(),
             current: true,
