@@ -156,6 +156,8 @@ pub const CLUSTER_BACKOFF_MS_MIN: u64 = 200;
 pub const CLUSTER_BACKOFF_MS_MAX: u64 = 5_000;
 /// Proxies that a reply to a poll names, for browsers that ask a node for the way: more than a browser would ever try.
 pub const CLUSTER_PROXIES_MAX: usize = 64;
+/// How old what slaves are told of the others may be, in milliseconds.
+pub const CLUSTER_PROXIES_LOOK_MS: u64 = 1_000;
 /// Snapshots a slave keeps on disk: the current one and those it could fall back to.
 pub const HELD_SNAPSHOTS: usize = 3;
 /// Clock skew that both sides warn of, milliseconds.

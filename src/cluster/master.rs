@@ -25,6 +25,7 @@ use crate::limits::BATCH_WIRE_BYTES_MAX;
 use crate::limits::CLUSTER_BATCH_MS;
 use crate::limits::CLUSTER_INGESTS_MAX;
 use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
+use crate::limits::CLUSTER_PROXIES_LOOK_MS;
 use crate::limits::CLUSTER_REQUEST_MS;
 use crate::limits::PEER_LINES_TOLD_MAX;
 use crate::limits::REFUSALS_TOLD_MS;
@@ -75,6 +76,8 @@ pub struct MasterService {
     pub(super) config: MasterConfig,
     roster: Mutex<Roster>,
     packed: tokio::sync::Mutex<Option<Arc<Packed>>>,
+    /// What polls are told of the others, and when it was looked up.
+    told: Mutex<Option<(Mono, Vec<Proxy>)>>,
     ingests: Arc<Semaphore>,
     /// Refusals that callers can make it tell.
     lines: Seldom,
@@ -86,6 +89,7 @@ impl MasterService {
         Arc::new(MasterService {
             roster: Mutex::new(Roster::new(&config.node, config.build.clone())),
             packed: tokio::sync::Mutex::new(None),
+            told: Mutex::default(),
             ingests: Arc::new(Semaphore::new(CLUSTER_INGESTS_MAX)),
             lines: Seldom::new(PEER_LINES_TOLD_MAX, REFUSALS_TOLD_MS),
             config,
@@ -101,6 +105,17 @@ impl MasterService {
     /// The slaves that take clients now.
     pub fn proxies(&self) -> Vec<Proxy> {
         balancer::proxies(&balancer::backends(&self.nodes()))
+    }
+
+    /// The same as of a moment ago: with a thousand slaves, each of which asks every few seconds and more often after an Apply,
+    /// looking at all of them for each was most of the master's work.
+    fn proxies_lately(&self) -> Vec<Proxy> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Mono::now();
+        match &*told {
+            Some((looked, proxies)) if now.micros_since(*looked) < CLUSTER_PROXIES_LOOK_MS * 1_000 => proxies.clone(),
+            _ => told.insert((now, self.proxies())).1.clone(),
+        }
     }
 
     /// A caller asked for the cluster and failed the handshake: shown on the Nodes page with the remedy.
@@ -313,7 +328,7 @@ async fn poll(
         snapshot: snapshot.name().to_string(),
         version: snapshot.version(),
         clock_us: Wall::now().0,
-        proxies: master.proxies(),
+        proxies: master.proxies_lately(),
     }))
 }
 

@@ -23,7 +23,7 @@ use crate::limits::CLUSTER_NODES_MAX;
 use crate::limits::CLUSTER_REFUSED_MAX;
 use crate::limits::CLUSTER_REFUSED_SHOWN_MS;
 use crate::record::Epoch;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 
 /// The slaves of one master. Bounded: see `limits`.
@@ -31,6 +31,8 @@ pub struct Roster {
     build: Build,
     master: String,
     nodes: BTreeMap<String, Node>,
+    /// Which node a session is: asked with every request.
+    sessions: HashMap<String, String>,
     refused: VecDeque<Refused>,
 }
 
@@ -93,7 +95,13 @@ pub struct Newcomer<'a> {
 impl Roster {
     /// An empty one for the master of this name and build.
     pub fn new(master: &str, build: Build) -> Self {
-        Roster { build, master: master.to_string(), nodes: BTreeMap::new(), refused: VecDeque::new() }
+        Roster {
+            build,
+            master: master.to_string(),
+            nodes: BTreeMap::new(),
+            sessions: HashMap::new(),
+            refused: VecDeque::new(),
+        }
     }
 
     /// A node introduces itself. If nothing speaks against it, its requests come under `session`; an older session of its ends.
@@ -127,11 +135,13 @@ impl Roster {
     fn let_in(&mut self, newcomer: &Newcomer, session: String, now: Wall) {
         let (hello, from) = (newcomer.hello, newcomer.address);
         self.refused.retain(|refused| key(&refused.node) != key(&hello.node) || refused.address != from);
-        let known = self.nodes.remove(&key(&hello.node)).filter(|node| node.hello.epoch == hello.epoch);
+        let before = self.take(&hello.node);
+        let known = before.filter(|node| node.hello.epoch == hello.epoch);
         if self.nodes.len() >= CLUSTER_NODES_MAX {
             let oldest = self.nodes.iter().min_by_key(|(_, node)| node.last_contact).map(|(name, _)| name.clone());
-            oldest.map(|name| self.nodes.remove(&name));
+            oldest.and_then(|name| self.take(&name));
         }
+        self.sessions.insert(session.clone(), key(&hello.node));
         let node = Node {
             epoch: Epoch::parse(&hello.epoch).unwrap_or(Epoch([0; 16])),
             hello: hello.clone(),
@@ -209,14 +219,16 @@ impl Roster {
 
     /// Ends a session; its node must say hello again.
     pub fn end(&mut self, session: &str) {
-        if let Some(node) = self.node_of(session) {
+        if let Some(name) = self.sessions.remove(session)
+            && let Some(node) = self.nodes.get_mut(&name).filter(|node| node.session == session)
+        {
             node.session.clear();
         }
     }
 
     /// Forgets a node: its session ends, and it is not shown any more.
     pub fn forget(&mut self, name: &str) {
-        self.nodes.remove(&key(name));
+        self.take(name);
     }
 
     /// All slaves, then all refused callers of the last minute.
@@ -237,8 +249,15 @@ impl Roster {
         rows
     }
 
+    fn take(&mut self, name: &str) -> Option<Node> {
+        let node = self.nodes.remove(&key(name))?;
+        self.sessions.remove(&node.session);
+        Some(node)
+    }
+
     fn node_of(&mut self, session: &str) -> Option<&mut Node> {
-        self.nodes.values_mut().find(|node| !session.is_empty() && node.session == session)
+        // A session that a newer one of its node has replaced is none.
+        self.nodes.get_mut(self.sessions.get(session)?).filter(|node| node.session == session)
     }
 
     fn forget_old(&mut self, now: Wall) {
