@@ -7,6 +7,7 @@
 //! cargo bench --bench cluster -- storm 1000            kill -9 of the master and its restart: until the last slave is back
 //! cargo bench --bench cluster -- apply 100 1000000 10  slaves, hosts in a category, applies that change one rule
 //! cargo bench --bench cluster -- ingest 4 100000       slaves, records each: durable records a second, bytes of each
+//! cargo bench --bench cluster -- log 2000000           records of one core to extended.log, and read back for shipping, as after an absence
 //! ```
 
 use std::fs;
@@ -36,6 +37,12 @@ use tidegate::cluster::protocol::Poll;
 use tidegate::cluster::protocol::PollReply;
 use tidegate::daemon::layout::ClusterLayout;
 use tidegate::figures::Figures;
+use tidegate::log::Log;
+use tidegate::log::LogConfig;
+use tidegate::log::RecordDesk;
+use tidegate::record::Draft;
+use tidegate::record::Ended;
+use tidegate::record::Ending;
 use tidegate::record::Epoch;
 use tidegate::record::Record;
 use tidegate::record::lines::Lines;
@@ -62,8 +69,11 @@ fn main() {
         (Some("storm"), Some(slaves), _, _) => storm(slaves),
         (Some("apply"), Some(slaves), Some(hosts), Some(applies)) => apply(slaves, hosts, applies),
         (Some("ingest"), Some(slaves), Some(records), _) => ingest(slaves, records),
+        (Some("log"), Some(records), _, _) => log(records),
         _ => {
-            println!("cluster idle SLAVES SECONDS | storm SLAVES | apply SLAVES HOSTS APPLIES | ingest SLAVES RECORDS")
+            println!(
+                "cluster idle SLAVES SECONDS | storm SLAVES | apply SLAVES HOSTS APPLIES | ingest SLAVES RECORDS | log RECORDS"
+            )
         }
     }
 }
@@ -119,8 +129,7 @@ impl Master {
     /// CPU time of all its threads, in seconds.
     fn cpu_s(&self) -> f64 {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("the master's threads");
-        let of = |path: &Path| fs::read_to_string(path.join("schedstat")).ok()?.split(' ').next()?.parse::<f64>().ok();
-        tasks.filter_map(|task| of(&task.ok()?.path())).sum::<f64>() / 1e9
+        tasks.filter_map(|task| Some(schedstat_s(&task.ok()?.path().join("schedstat")))).sum()
     }
 
     fn resident_mib(&self) -> u64 {
@@ -451,4 +460,108 @@ fn batches(slave: usize, records: usize) -> Vec<Vec<u8>> {
                 .expect("a batch")
         })
         .collect()
+}
+
+/// One core's records to the log and back, with everything a node does with them: chain, syncs, rotation.
+fn log(records: usize) {
+    let dir = tempfile::Builder::new().prefix("tidegate-bench-").tempdir().expect("a folder");
+    let config = LogConfig {
+        state_dir: dir.path().join("state"),
+        log_dir: dir.path().join("log"),
+        node: "edge-1".to_string(),
+        epoch: Epoch([7; 16]),
+        cores: 1,
+        file_bytes_max: 1 << 28,
+        sync_ms: 200,
+        keep_days: 30,
+    };
+    let (log, mut desks) = Log::start(config).expect("a log");
+    let mut desk = desks.remove(0);
+    let (others, began) = (cpu_of_others_s(), Instant::now());
+    let own = thread_cpu_s();
+    for number in 0..records {
+        record(&mut desk, number as u64);
+    }
+    let (own, offered) = (thread_cpu_s() - own, began.elapsed());
+    let progress = log.progress();
+    wait_for("all records durable", || progress.borrow().durable >= records as u64);
+    let took = began.elapsed().as_secs_f64();
+    println!(
+        "log: {records} records of one core durable in {took:.2} s (offered in {:.2}): {:.0} records/s, {:.2} us of the core (waiting for room included) and {:.2} us of the log writer for each",
+        offered.as_secs_f64(),
+        records as f64 / took,
+        1e6 * own / records as f64,
+        1e6 * (cpu_of_others_s() - others) / records as f64
+    );
+    let (mut packer, mut reader) = (Packer::new().expect("a packer"), log.reader().expect("a reader"));
+    reader.resume_after(0).expect("the beginning");
+    let (mut read, mut bytes, own, began) = (0, 0, thread_cpu_s(), Instant::now());
+    loop {
+        let lines = reader.next_batch(BATCH_RECORDS, tidegate::limits::BATCH_BYTES_MAX / 2).expect("a batch");
+        if lines.is_empty() {
+            break;
+        }
+        read += lines.len();
+        bytes += packer.pack("edge-1", Epoch([7; 16]), &lines).expect("a batch").len();
+    }
+    let (took, own) = (began.elapsed().as_secs_f64(), thread_cpu_s() - own);
+    println!(
+        "log: {read} read back and packed in {took:.2} s: {:.0} records/s, {:.2} us of CPU and {:.0} bytes on the wire for each",
+        read as f64 / took,
+        1e6 * own / read as f64,
+        bytes as f64 / read as f64
+    );
+    log.stop();
+}
+
+fn record(desk: &mut RecordDesk, number: u64) {
+    let dice = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+    let (host, url) = (
+        format!("www.host-{}.test", dice % 500),
+        format!("http://www.host-{}.test/path/{}.html", dice % 500, dice % 10_007),
+    );
+    let draft = Draft {
+        client_id: dice % 9_000,
+        request_id: (number % 50) as u32 + 1,
+        started_us: Wall::now().0,
+        method: b"GET",
+        url: url.as_bytes(),
+        useragent: b"Mozilla/5.0 (X11; Linux x86_64) bench/1.0",
+        mime: b"text/html",
+        request_host: &host,
+        peer: &host,
+        snapshot: "1-0123456789ab",
+        rule: "access_profiles/1",
+        ..Draft::default()
+    };
+    let ended = Ended {
+        status: 200,
+        download: dice % 60_000,
+        ended_us: Wall::now().0,
+        ending: Ending::COMPLETE,
+        ..Ended::default()
+    };
+    let open = loop {
+        match desk.open(&draft, &ended) {
+            Ok(open) => break open,
+            // All slots hold records that the log writer has yet to carry away.
+            Err(_) => std::thread::sleep(Duration::from_micros(200)),
+        }
+    };
+    open.close(&ended);
+}
+
+fn thread_cpu_s() -> f64 {
+    schedstat_s(Path::new("/proc/thread-self/schedstat"))
+}
+
+/// CPU time of this process's threads but the one that asks.
+fn cpu_of_others_s() -> f64 {
+    let tasks = fs::read_dir("/proc/self/task").expect("threads");
+    tasks.filter_map(|task| Some(schedstat_s(&task.ok()?.path().join("schedstat")))).sum::<f64>() - thread_cpu_s()
+}
+
+fn schedstat_s(path: &Path) -> f64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.split(' ').next().and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
 }

@@ -3,6 +3,7 @@
 mod harness;
 
 use harness::Cluster;
+use harness::account::ids_in_report;
 use harness::client::Answer;
 use harness::client::Client;
 use harness::client::host;
@@ -372,7 +373,7 @@ fn a_full_disk_stops_service_and_loses_nothing() {
             .is_ok_and(|answer| answer.status == 200)
     });
     cluster.wait_for_records();
-    let found = ids_in_report(&cluster);
+    let found = ids_in_report(&cluster.master);
     let lost: Vec<_> = whole.iter().filter(|id| !found.contains_key(*id)).take(5).collect();
     assert!(lost.is_empty(), "served and not recorded: {lost:?} of {}", whole.len());
 }
@@ -453,7 +454,7 @@ fn load_worker(at: usize, proxy: SocketAddr, base: &str, whole: &Mutex<BTreeSet<
 }
 
 fn assert_each_once(cluster: &Cluster, whole: &BTreeSet<String>) {
-    let found = ids_in_report(cluster);
+    let found = ids_in_report(&cluster.master);
     let lost: Vec<_> = whole.iter().filter(|id| !found.contains_key(*id)).collect();
     let twice: Vec<_> = found.iter().filter(|(_, count)| **count != 1).collect();
     println!("{} answers received whole, {} records", whole.len(), found.len());
@@ -465,35 +466,4 @@ fn assert_each_once(cluster: &Cluster, whole: &BTreeSet<String>) {
     );
     assert!(twice.is_empty(), "in the report more than once: {:?}", &twice[..twice.len().min(5)]);
     assert_eq!(cluster.report(&Question::default()).gaps, []);
-}
-
-/// How often each `id=` of a URL stands in the master's report.
-fn ids_in_report(cluster: &Cluster) -> BTreeMap<String, usize> {
-    let mut found = BTreeMap::new();
-    for record in all_records(cluster) {
-        if let Some((_, id)) = record.url.split_once("id=") {
-            *found.entry(id.to_string()).or_default() += 1;
-        }
-    }
-    found
-}
-
-/// Every record of the master's report, page by page; the same record on two pages counts once, two records twice.
-fn all_records(cluster: &Cluster) -> Vec<RecordRow> {
-    let mut records: BTreeMap<(String, u64), RecordRow> = BTreeMap::new();
-    let mut to_us = None;
-    loop {
-        let question = Question { to_us, newest: Some(tidegate::limits::REPORT_ROWS_MAX), ..Question::default() };
-        let page = cluster.report(&question).newest;
-        let before = records.len();
-        let oldest = page.last().map(|record| record.ended_us);
-        records.extend(page.into_iter().map(|record| ((record.node.clone(), record.seq), record)));
-        if records.len() == before {
-            break;
-        }
-        // `to_us` is exclusive: records of the same microsecond as the oldest must not be skipped.
-        to_us = oldest.map(|oldest| oldest + 1);
-    }
-    assert_eq!(records.len() as u64, cluster.report(&Question::default()).requests, "the pages and the total differ");
-    records.into_values().collect()
 }

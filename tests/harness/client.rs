@@ -36,9 +36,14 @@ impl Answer {
 
 impl Client {
     pub fn connect(proxy: SocketAddr) -> io::Result<Client> {
-        let stream = TcpStream::connect(proxy)?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        stream.set_write_timeout(Some(Duration::from_secs(30)))?;
+        Client::connect_within(proxy, Duration::from_secs(30))
+    }
+
+    /// One that waits no longer than this for anything.
+    pub fn connect_within(proxy: SocketAddr, patience: Duration) -> io::Result<Client> {
+        let stream = TcpStream::connect_timeout(&proxy, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         stream.set_nodelay(true)?;
         Ok(Client { stream: BufReader::new(stream) })
     }

@@ -1,6 +1,7 @@
 //! Real nodes as real processes on loopback, an origin, and clients that know whether they received an answer whole.
 #![allow(dead_code)] // each test binary uses its part of this
 
+pub mod account;
 pub mod client;
 pub mod watched;
 
@@ -43,6 +44,10 @@ pub struct Cluster {
 /// One node's process.
 pub struct Node {
     pub layout: NodeLayout,
+    /// What its command line begins with, such as the way into a network namespace.
+    pub through: Vec<String>,
+    /// Variables of its environment.
+    pub variables: Vec<(String, String)>,
     child: Mutex<Option<Child>>,
 }
 
@@ -81,11 +86,7 @@ impl Cluster {
 
     /// Applies `document` on the master; answers the new snapshot's name.
     pub fn apply(&self, document: &str) -> String {
-        let action = Action::PolicyApply { document: document.into(), comment: "a test".into(), base: None };
-        match self.master.ask(action) {
-            Ok(Outcome::Applied { snapshot, .. }) => snapshot,
-            other => panic!("apply: {other:?}"),
-        }
+        self.master.apply(document)
     }
 
     /// Until every running slave enforces what the master does.
@@ -100,26 +101,12 @@ impl Cluster {
 
     /// The master's report.
     pub fn report(&self, question: &Question) -> Answer {
-        match self.master.ask(Action::Report(question.clone())) {
-            Ok(Outcome::Report(answer)) => *answer,
-            other => panic!("report: {other:?}"),
-        }
+        self.master.report(question)
     }
 
     /// Until the master has every record that every slave wrote.
     pub fn wait_for_records(&self) {
-        for slave in &self.slaves {
-            let mut seen = None;
-            let what = format!("all records of {} at the master", slave.layout.name);
-            wait_until(&what, || {
-                std::thread::sleep(Duration::from_millis(100));
-                let Some(status) = slave.status() else { return false };
-                // Twice the same number, with a pause: nothing is still on its way from a core to the log.
-                let settled = seen == Some(status.records_written);
-                seen = Some(status.records_written);
-                settled && status.records_acknowledged == status.records_written
-            });
-        }
+        wait_for_records(&self.slaves);
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -131,6 +118,22 @@ impl Cluster {
     }
 }
 
+/// Until the master of these slaves has every record that they wrote.
+pub fn wait_for_records(slaves: &[Node]) {
+    for slave in slaves {
+        let mut seen = None;
+        let what = format!("all records of {} at the master", slave.layout.name);
+        wait_until(&what, || {
+            std::thread::sleep(Duration::from_millis(100));
+            let Some(status) = slave.status() else { return false };
+            // Twice the same number, with a pause: nothing is still on its way from a core to the log.
+            let settled = seen == Some(status.records_written);
+            seen = Some(status.records_written);
+            settled && status.records_acknowledged == status.records_written
+        });
+    }
+}
+
 /// See [`Cluster::policy`].
 pub fn test_policy(origin: SocketAddr, more: &str) -> String {
     include_str!("policy.toml").replace("ORIGIN_PORT", &origin.port().to_string()) + more
@@ -138,7 +141,24 @@ pub fn test_policy(origin: SocketAddr, more: &str) -> String {
 
 impl Node {
     pub fn of(layout: &NodeLayout) -> Node {
-        Node { layout: layout.clone(), child: Mutex::new(None) }
+        Node { layout: layout.clone(), through: Vec::new(), variables: Vec::new(), child: Mutex::new(None) }
+    }
+
+    /// The node's report.
+    pub fn report(&self, question: &Question) -> Answer {
+        match self.ask(Action::Report(question.clone())) {
+            Ok(Outcome::Report(answer)) => *answer,
+            other => panic!("report: {other:?}"),
+        }
+    }
+
+    /// Applies `document` here; answers the new snapshot's name.
+    pub fn apply(&self, document: &str) -> String {
+        let action = Action::PolicyApply { document: document.into(), comment: "a test".into(), base: None };
+        match self.ask(action) {
+            Ok(Outcome::Applied { snapshot, .. }) => snapshot,
+            other => panic!("apply: {other:?}"),
+        }
     }
 
     /// Starts the process and waits until its control socket answers.
@@ -153,9 +173,12 @@ impl Node {
     /// Starts the process.
     pub fn spawn(&self) {
         let journal = OpenOptions::new().create(true).append(true).open(self.layout.dir.join("journal.log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-            .args(["run", "--config"])
+        let words = self.through.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_tidegate"), "run", "--config"]);
+        let words: Vec<&str> = words.collect();
+        let child = Command::new(words[0])
+            .args(&words[1..])
             .arg(&self.layout.config)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .env_remove("JOURNAL_STREAM")
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
@@ -223,8 +246,13 @@ impl Drop for Node {
 
 impl Origin {
     pub fn start() -> Origin {
+        Origin::at("127.0.0.1:0".parse().unwrap())
+    }
+
+    /// One at this address, in the network namespace of the thread that asks.
+    pub fn at(address: SocketAddr) -> Origin {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).unwrap();
         let address = listener.local_addr().unwrap();
         runtime.spawn(async move { axum::serve(listener, origin::router()).await });
         Origin { address, _runtime: runtime }

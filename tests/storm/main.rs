@@ -1,0 +1,83 @@
+//! Storms: a master, three slaves, an origin and clients on hosts of their own (network namespaces with real addresses), and all that
+//! happens to such hosts: links that are cut, lose packets or reset connections, a slow line, a clock that is wrong, a full disk, damage on
+//! disk, processes that are paused, killed and restarted. After each storm all nodes enforce the same policy, and every answer that a
+//! client received whole stands exactly once in the master's report.
+//!
+//! 16 faults by default; `TIDEGATE_STORM_FAULTS=300 cargo test --test storm -- --nocapture` for long. The seed is printed;
+//! `TIDEGATE_STORM_SEED` repeats the order of faults (not how the machine interleaves them).
+
+mod field;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod relay;
+#[path = "../fleet/switch.rs"]
+mod switch;
+
+use field::Field;
+use harness::account::ids_in_report;
+use harness::wait_for_records;
+use harness::wait_until;
+use std::time::Duration;
+use std::time::SystemTime;
+use tidegate::report::Question;
+
+/// Faults of a storm, one after the other; what each breaks may overlap with the next.
+const FAULTS: u64 = 16;
+
+/// Numbers from a seed (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % below
+    }
+}
+
+fn number_in(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: a number")))
+}
+
+#[test]
+fn after_every_storm_all_nodes_enforce_one_policy_and_each_answer_is_recorded_once() {
+    let Some(mut field) = Field::new() else {
+        return eprintln!("skipped: network namespaces and mounts need root");
+    };
+    let by_time =
+        || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |now| u64::from(now.subsec_nanos()));
+    let seed = number_in("TIDEGATE_STORM_SEED").unwrap_or_else(by_time);
+    let faults = number_in("TIDEGATE_STORM_FAULTS").unwrap_or(FAULTS);
+    println!("TIDEGATE_STORM_SEED={seed} TIDEGATE_STORM_FAULTS={faults}");
+    let mut dice = Dice(seed);
+    let load = field.load();
+    // The first faults are each kind once, so that no run is without one.
+    for number in 0..faults {
+        let kind = if number < field::KINDS { number } else { dice.roll(field::KINDS) };
+        let told = field.strike(kind, &mut dice);
+        println!("fault {number}: {told}; {} answers so far", load.answers());
+        std::thread::sleep(Duration::from_millis(200 + dice.roll(1_500)));
+        if dice.roll(3) == 0 {
+            field.heal();
+        }
+    }
+    field.heal();
+    load.wait_for_more(200);
+    let whole = load.stop();
+
+    let snapshot = field.master.status().expect("the master runs").snapshot;
+    for slave in &field.slaves {
+        wait_until(&format!("{} enforces {snapshot}", slave.layout.name), || {
+            slave.status().is_some_and(|status| status.snapshot == snapshot)
+        });
+    }
+    wait_for_records(&field.slaves);
+    let found = ids_in_report(&field.master);
+    let lost: Vec<_> = whole.iter().filter(|id| !found.contains_key(*id)).take(5).collect();
+    let twice: Vec<_> = found.iter().filter(|(_, count)| **count != 1).take(5).collect();
+    println!("{} answers received whole, {} records", whole.len(), found.len());
+    assert!(lost.is_empty() && twice.is_empty(), "seed {seed}: lost {lost:?}, twice {twice:?}");
+    assert_eq!(field.master.report(&Question::default()).gaps, [], "seed {seed}");
+}
