@@ -188,7 +188,7 @@ impl Slave {
         let key = NodeKey::generate().expect("a key");
         let identity = NodeIdentity::new(ring, key, &name, "slave", Wall::now()).expect("an identity");
         let epoch = Epoch(std::array::from_fn(|at| (number >> (8 * (at % 4))) as u8));
-        let master = MasterAddress { address: address.to_string(), identity };
+        let master = MasterAddress::new(address.to_string(), identity);
         Slave { name, master, epoch, seen: seen.clone(), have: watch::channel(NOTHING.to_string()).0, connection: None }
     }
 

@@ -3,6 +3,7 @@
 mod harness;
 
 use harness::Cluster;
+use harness::account::all_records;
 use harness::account::ids_in_report;
 use harness::client::Answer;
 use harness::client::Client;
@@ -27,7 +28,6 @@ use tidegate::admin::Outcome;
 use tidegate::cluster::NodeRow;
 use tidegate::daemon::origin::pattern;
 use tidegate::report::Question;
-use tidegate::report::RecordRow;
 
 /// Requests through each slave in the test of the main job.
 const MIXED_REQUESTS: usize = 10_000;
@@ -148,7 +148,7 @@ fn fifty_applies_under_traffic_are_enforced_on_both_slaves_within_a_second() {
     );
     assert!(at(100) < 1_000, "an apply took {} ms to be enforced", at(100));
     cluster.wait_for_records();
-    for record in all_records(&cluster) {
+    for record in all_records(&cluster.master) {
         assert!(snapshots.contains(&record.snapshot), "a record names {:?}, which was never applied", record.snapshot);
     }
 }

@@ -16,17 +16,52 @@ use hyper_util::rt::TokioIo;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
 use tokio::task::JoinHandle;
 
-/// Where the master is and who we are.
-#[derive(Clone, Debug)]
+/// Where the master is, who we are, and how to get there.
+#[derive(Clone)]
 pub struct MasterAddress {
     /// `MASTER_IP:MASTER_PORT`; an IPv6 address in brackets.
     pub address: String,
     /// This node's identity.
     pub identity: Arc<NodeIdentity>,
+    way: Way,
+}
+
+/// Opens lines to the master.
+pub type Way = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Box<dyn Line>, DialFault>> + Send>> + Send + Sync>;
+
+/// A line to the master: bytes both ways, with both ends proven.
+pub trait Line: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Line for T {}
+
+impl MasterAddress {
+    /// A master over TCP and mutual TLS.
+    pub fn new(address: String, identity: Arc<NodeIdentity>) -> Self {
+        let (to, who) = (address.clone(), identity.clone());
+        let way: Way = Arc::new(move || {
+            let (to, who) = (to.clone(), who.clone());
+            Box::pin(async move { dial(&to, &who).await.map(|line| Box::new(line) as Box<dyn Line>) })
+        });
+        MasterAddress { address, identity, way }
+    }
+
+    /// One over another way: a network of a test's own, which loses what it likes.
+    pub fn over(way: Way, address: String, identity: Arc<NodeIdentity>) -> Self {
+        MasterAddress { address, identity, way }
+    }
+}
+
+impl fmt::Debug for MasterAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MasterAddress({}, {:?})", self.address, self.identity)
+    }
 }
 
 /// An open connection. Dropping it closes it.
@@ -81,7 +116,7 @@ impl Connection {
                 master.address
             ))
         };
-        let dialled = tokio::time::timeout(deadline, dial(&master.address, &master.identity)).await;
+        let dialled = tokio::time::timeout(deadline, (master.way)()).await;
         let stream = match dialled {
             Ok(Ok(stream)) => stream,
             Ok(Err(DialFault::Handshake(fault))) => return Err(trouble_of(fault, &master.address)),

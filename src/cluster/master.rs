@@ -6,6 +6,7 @@ use crate::base::seldom::Seldom;
 use crate::cluster::NodeRow;
 use crate::cluster::Refusal;
 use crate::cluster::balancer;
+use crate::cluster::client::Line;
 use crate::cluster::protocol;
 use crate::cluster::protocol::Build;
 use crate::cluster::protocol::Hello;
@@ -36,7 +37,6 @@ use crate::record::batch;
 use crate::store::members::Members;
 use crate::store::records::RecordStore;
 use crate::tls::activation::SnapshotSigner;
-use crate::tls::front::FrontStream;
 use crate::tls::identity::HandshakeFault;
 use crate::tls::identity::PeerIdentity;
 use crate::tls::random;
@@ -131,8 +131,8 @@ impl MasterService {
         self.remember_refused(from.ip(), "", "", refusal);
     }
 
-    /// Serves one connection of a slave, until it closes.
-    pub async fn serve(self: Arc<Self>, stream: FrontStream, peer: PeerIdentity, from: SocketAddr) {
+    /// Serves one connection of a slave, whose other end is proven to be `peer`, until it closes.
+    pub async fn serve(self: Arc<Self>, stream: impl Line + 'static, peer: PeerIdentity, from: SocketAddr) {
         let not_a_proxy = Arc::from("This is the cluster's port of a Tidegate master. It carries no client traffic.\n");
         let visitor = Visitor { peer, address: unmapped(from.ip()) };
         let decorate = move |request: &mut hyper::Request<hyper::body::Incoming>| {

@@ -165,7 +165,7 @@ impl Cluster {
         let (Some(identity), Some(master)) = (self.identity.clone(), needs.settings.master) else {
             return Err("a slave without master; this is a bug of Tidegate's".to_string());
         };
-        let address = MasterAddress { address: master.to_string(), identity };
+        let address = MasterAddress::new(master.to_string(), identity);
         let config = SlaveConfig {
             master: address.clone(),
             build: Build::this(),

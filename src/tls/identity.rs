@@ -54,6 +54,7 @@ struct Membership {
 
 struct Minted {
     at: Wall,
+    leaf: CertificateDer<'static>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -79,6 +80,12 @@ impl NodeIdentity {
     /// What masters know this node's key by.
     pub fn fingerprint(&self) -> String {
         self.key.fingerprint()
+    }
+
+    /// This node as the other end of a handshake sees it; nothing if its leaf cannot be read, which would be a bug.
+    pub fn as_seen(&self) -> Option<PeerIdentity> {
+        let leaf = self.memberships[0].minted.lock().unwrap_or_else(PoisonError::into_inner).leaf.clone();
+        PeerIdentity::of(Some(&[leaf]), None)
     }
 
     /// For the accepting side: demands a leaf of this cluster from a client that asked for `name`; and the time until which
@@ -336,7 +343,7 @@ impl Authority {
         let mut client = client.with_root_certificates(roots).with_client_auth_cert(chain, key()).map_err(minting)?;
         client.alpn_protocols = vec![b"http/1.1".to_vec()];
         client.resumption = rustls::client::Resumption::in_memory_sessions(CLIENT_SESSIONS);
-        Ok(Minted { at: now, server: Arc::new(server), client: Arc::new(client) })
+        Ok(Minted { at: now, leaf: leaf.der().clone(), server: Arc::new(server), client: Arc::new(client) })
     }
 
     fn leaf_params(&self, node: &str, role: &str, now: Wall) -> Result<CertificateParams, IdentityFault> {

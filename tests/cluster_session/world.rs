@@ -206,7 +206,7 @@ impl Slave {
             Wall::now(),
         )
         .unwrap();
-        let master = MasterAddress { address: master.to_string(), identity };
+        let master = MasterAddress::new(master.to_string(), identity);
         let held = held::load(spec.state_dir);
         let synced = held.as_ref().map(|held| held.synced);
         let current = Arc::new(held.map_or_else(Snapshot::builtin, |held| held.snapshot));
