@@ -3,6 +3,7 @@
 
 mod lies;
 mod membership;
+mod simulation;
 mod world;
 
 use std::io::{Read, Write};

@@ -1,0 +1,519 @@
+//! The sessions of sidecar, shipper and master over a network that exists in memory and in a time of its own: lines are slow, end in the
+//! middle of a message, or are not to be had; slaves and master die at any moment and come back with what was on disk. Thousands of seeds,
+//! each an hour of trouble in some milliseconds.
+//!
+//! What must hold in every moment: no slave enforces what was not applied on the master, nor an older policy after a newer one; nothing is
+//! acknowledged that is not stored; nothing is stored twice or out of its order. And when the trouble is over: every slave enforces the
+//! newest policy, and every record is stored.
+//!
+//! `TIDEGATE_SIMULATION_SEEDS=20000 cargo test --test cluster_session simulation`; `TIDEGATE_SIMULATION_SEED=7` repeats one.
+
+use crate::world::FakeLog;
+use crate::world::open_policy;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tempfile::TempDir;
+use tidegate::base::clock::Wall;
+use tidegate::cluster::client::Line;
+use tidegate::cluster::client::MasterAddress;
+use tidegate::cluster::client::Way;
+use tidegate::cluster::held;
+use tidegate::cluster::master::MasterConfig;
+use tidegate::cluster::master::MasterService;
+use tidegate::cluster::protocol::Build;
+use tidegate::cluster::shipper::RemoteSink;
+use tidegate::cluster::shipper::ShipStatus;
+use tidegate::cluster::shipper::Source;
+use tidegate::cluster::shipper::ship;
+use tidegate::cluster::sidecar::Sidecar;
+use tidegate::cluster::sidecar::SlaveConfig;
+use tidegate::cluster::sidecar::Vitals;
+use tidegate::log::Progress;
+use tidegate::policy::Publish;
+use tidegate::policy::Snapshot;
+use tidegate::record::Epoch;
+use tidegate::record::Record;
+use tidegate::record::audit::AuditQuestion;
+use tidegate::record::audit::Proof;
+use tidegate::record::lines::Lines;
+use tidegate::record::question::Answer;
+use tidegate::record::question::Question;
+use tidegate::store::members::Members;
+use tidegate::store::records::RecordStore;
+use tidegate::store::records::StoreError;
+use tidegate::tls::activation::ActivationKey;
+use tidegate::tls::dial::DialFault;
+use tidegate::tls::identity::NodeIdentity;
+use tidegate::tls::identity::PeerIdentity;
+use tidegate::tls::keyring::KeyRing;
+use tidegate::tls::node_key::NodeKey;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::io::DuplexStream;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio::time::sleep;
+
+/// Seeds of a run in `tests/run`.
+const SEEDS: u64 = 300;
+/// What befalls the cluster under one seed.
+const STEPS: u64 = 25;
+const SLAVES: usize = 2;
+/// Policies there are to apply: compiled once for all seeds.
+const POLICIES: u64 = 1 + STEPS;
+/// How long it may take after the last trouble until all is well, in the simulation's time.
+const SETTLED_WITHIN: Duration = Duration::from_secs(300);
+
+/// Numbers from a seed (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % below
+    }
+}
+
+fn number_in(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: a number")))
+}
+
+#[test]
+fn whatever_network_and_crashes_do_no_foreign_policy_is_enforced_and_no_record_is_lost_or_doubled() {
+    let seeds = match number_in("TIDEGATE_SIMULATION_SEED") {
+        Some(one) => one..one + 1,
+        None => 0..number_in("TIDEGATE_SIMULATION_SEEDS").unwrap_or(SEEDS),
+    };
+    let mut account = (0, 0, 0);
+    for seed in seeds {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            // One after the other, as a seed must play out the same way again.
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let (applied, stored, lines) = runtime.block_on(play(seed));
+        account = (account.0 + applied, account.1 + stored, account.2 + lines);
+    }
+    println!("{} policies applied, {} records stored, {} lines opened", account.0, account.1, account.2);
+}
+
+/// Plays one seed; answers how much came of it.
+async fn play(seed: u64) -> (u64, u64, u64) {
+    let mut world = World::new(seed);
+    for _ in 0..STEPS {
+        world.step().await;
+        world.law.check(seed);
+    }
+    world.settle().await;
+    world.law.check(seed);
+    let lines = world.net.lock().unwrap().opened;
+    (world.applied, world.law.store.count(), lines)
+}
+
+/// What must hold, and what was seen to break it.
+#[derive(Default)]
+struct Law {
+    applied: Mutex<BTreeSet<String>>,
+    store: Arc<SimStore>,
+    broken: Mutex<Vec<String>>,
+}
+
+impl Law {
+    fn break_with(&self, words: String) {
+        self.broken.lock().unwrap().push(words);
+    }
+
+    fn check(&self, seed: u64) {
+        let broken: Vec<_> =
+            self.broken.lock().unwrap().iter().chain(&*self.store.broken.lock().unwrap()).cloned().collect();
+        assert!(broken.is_empty(), "TIDEGATE_SIMULATION_SEED={seed}: {broken:?}");
+    }
+}
+
+/// The network: who can reach the master, and the lines there are.
+struct Net {
+    dice: Dice,
+    master: Option<Arc<MasterService>>,
+    /// Slaves whose cable is out.
+    cut: [bool; SLAVES],
+    /// Tells the lines of a slave that its cable, or its master, went.
+    ends: [watch::Sender<u64>; SLAVES],
+    /// What serves at the master's end.
+    serving: Vec<AbortHandle>,
+    opened: u64,
+}
+
+struct World {
+    seed: u64,
+    dice: Dice,
+    law: Arc<Law>,
+    net: Arc<Mutex<Net>>,
+    ring: KeyRing,
+    policy: watch::Sender<Arc<Snapshot>>,
+    applied: u64,
+    members: TempDir,
+    slaves: Vec<SimSlave>,
+}
+
+/// A slave: what is on its disk, and what runs.
+struct SimSlave {
+    name: String,
+    identity: Arc<NodeIdentity>,
+    peer: PeerIdentity,
+    epoch: Epoch,
+    disk: TempDir,
+    log: SimLog,
+    enforced: Arc<Mutex<String>>,
+    running: Vec<AbortHandle>,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let (ring, identities) = keys();
+        let law = Arc::new(Law::default());
+        let net = Net {
+            dice: Dice(!seed),
+            master: None,
+            cut: [false; SLAVES],
+            ends: std::array::from_fn(|_| watch::channel(0).0),
+            serving: Vec::new(),
+            opened: 0,
+        };
+        let slaves = (0..SLAVES).map(|number| {
+            let name = format!("s{number}");
+            SimSlave {
+                identity: identities[number].clone(),
+                peer: identities[number].as_seen().unwrap(),
+                epoch: Epoch([number as u8 + 1; 16]),
+                disk: in_memory(),
+                log: SimLog { log: FakeLog::new(&name), number, law: law.clone() },
+                enforced: Arc::default(),
+                running: Vec::new(),
+                name,
+            }
+        });
+        let mut world = World {
+            seed,
+            dice: Dice(seed),
+            net: Arc::new(Mutex::new(net)),
+            ring: ring.clone(),
+            policy: watch::channel(policies()[0].clone()).0,
+            applied: 0,
+            members: in_memory(),
+            slaves: slaves.collect(),
+            law,
+        };
+        world.law.applied.lock().unwrap().insert(policies()[0].name().to_string());
+        world.start_master();
+        (0..SLAVES).for_each(|number| world.start_slave(number));
+        world
+    }
+
+    async fn step(&mut self) {
+        let slave = self.dice.roll(SLAVES as u64) as usize;
+        match self.dice.roll(10) {
+            0..=2 => self.apply(),
+            3..=5 => self.slaves[slave].log.log.append(1 + self.dice.roll(40) as usize),
+            6 => self.cut(slave, true),
+            7 => (0..SLAVES).for_each(|slave| self.cut(slave, false)),
+            8 => {
+                self.stop_master();
+                // Its death shows at once or after a while.
+                sleep(Duration::from_millis(self.dice.roll(4_000))).await;
+                self.start_master();
+            }
+            _ => {
+                self.stop_slave(slave).await;
+                self.start_slave(slave);
+            }
+        }
+        sleep(Duration::from_millis(self.dice.roll(3_000))).await;
+    }
+
+    /// No trouble any more; comes back when all is as it must be.
+    async fn settle(&mut self) {
+        (0..SLAVES).for_each(|slave| self.cut(slave, false));
+        let newest = self.policy.borrow().name().to_string();
+        let until = Instant::now() + SETTLED_WITHIN;
+        loop {
+            let enforced = self.slaves.iter().all(|slave| *slave.enforced.lock().unwrap() == newest);
+            let stored = self.slaves.iter().all(|slave| {
+                let written = slave.log.log.progress().borrow().written;
+                self.law.store.highest_of(&slave.name) == written
+                    && slave.log.log.cursor.load(Ordering::SeqCst) == written
+            });
+            if enforced && stored {
+                return;
+            }
+            assert!(
+                Instant::now() < until,
+                "TIDEGATE_SIMULATION_SEED={}: not settled: policies {enforced}, records {stored}",
+                self.seed
+            );
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn apply(&mut self) {
+        self.applied += 1;
+        let next = policies()[self.applied as usize].clone();
+        self.law.applied.lock().unwrap().insert(next.name().to_string());
+        self.policy.send_replace(next);
+    }
+
+    fn cut(&mut self, slave: usize, cut: bool) {
+        let mut net = self.net.lock().unwrap();
+        net.cut[slave] = cut;
+        if cut {
+            net.ends[slave].send_modify(|end| *end += 1);
+        }
+    }
+
+    fn start_master(&mut self) {
+        let config = MasterConfig {
+            node: "m".into(),
+            build: Build::this(),
+            current: self.policy.subscribe(),
+            records: self.law.store.clone(),
+            signer: self.ring.signer().unwrap(),
+            members: Arc::new(Members::open(self.members.path()).unwrap()),
+        };
+        self.net.lock().unwrap().master = Some(MasterService::new(config));
+    }
+
+    fn stop_master(&mut self) {
+        let mut net = self.net.lock().unwrap();
+        net.master = None;
+        net.serving.drain(..).for_each(|serving| serving.abort());
+        net.ends.iter().for_each(|end| end.send_modify(|end| *end += 1));
+    }
+
+    fn start_slave(&mut self, number: usize) {
+        let slave = &mut self.slaves[number];
+        let held = held::load(slave.disk.path());
+        let synced = held.as_ref().map(|held| held.synced);
+        let current = Arc::new(held.map_or_else(Snapshot::builtin, |held| held.snapshot));
+        *slave.enforced.lock().unwrap() = current.name().to_string();
+        let way = way(self.net.clone(), number, slave.peer.clone());
+        let master = MasterAddress::over(way, "the master".into(), slave.identity.clone());
+        let config = SlaveConfig {
+            master: master.clone(),
+            build: Build::this(),
+            epoch: slave.epoch,
+            state_dir: slave.disk.path().to_path_buf(),
+            synctime_ms: Arc::new(60_000.into()),
+            signer: Arc::new(self.ring.signer().unwrap()),
+        };
+        let publish = publish(self.law.clone(), self.net.clone(), slave.enforced.clone());
+        let (sidecar, handle) = Sidecar::new(config, current, synced, publish, Arc::new(Vitals::default));
+        let sink = RemoteSink::new(master, slave.epoch, handle.session.clone());
+        let (status, _) = watch::channel(ShipStatus::default());
+        slave.running = vec![
+            tokio::spawn(sidecar.run()).abort_handle(),
+            tokio::spawn(ship(slave.log.clone(), sink, status)).abort_handle(),
+        ];
+    }
+
+    async fn stop_slave(&mut self, number: usize) {
+        self.slaves[number].running.drain(..).for_each(|running| running.abort());
+        self.net.lock().unwrap().ends[number].send_modify(|end| *end += 1);
+        // What it had begun to write is written or not; nobody writes on after its death.
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+    }
+}
+
+/// The cores of a slave: they take what they are given, or now and then cannot.
+fn publish(law: Arc<Law>, net: Arc<Mutex<Net>>, enforced: Arc<Mutex<String>>) -> Publish {
+    Arc::new(move |snapshot| {
+        let (law, net, enforced) = (law.clone(), net.clone(), enforced.clone());
+        Box::pin(async move {
+            if net.lock().unwrap().dice.roll(20) == 0 {
+                return Err("a core did not answer (a simulation)".to_string());
+            }
+            let mut enforced = enforced.lock().unwrap();
+            let version =
+                |name: &str| name.split('-').next().and_then(|version| version.parse::<u64>().ok()).unwrap_or(0);
+            if !law.applied.lock().unwrap().contains(snapshot.name()) {
+                law.break_with(format!("{} was never applied", snapshot.name()));
+            }
+            if version(snapshot.name()) < version(&enforced) {
+                law.break_with(format!("{} after {enforced}", snapshot.name()));
+            }
+            *enforced = snapshot.name().to_string();
+            Ok(())
+        })
+    })
+}
+
+/// A slave's way to the master.
+fn way(net: Arc<Mutex<Net>>, slave: usize, peer: PeerIdentity) -> Way {
+    Arc::new(move || {
+        let (net, peer) = (net.clone(), peer.clone());
+        Box::pin(async move {
+            let wait = net.lock().unwrap().dice.roll(300);
+            sleep(Duration::from_millis(wait)).await;
+            open(&net, slave, peer).map(|line| Box::new(line) as Box<dyn Line>).map_err(DialFault::Unreachable)
+        }) as Pin<Box<dyn Future<Output = _> + Send>>
+    })
+}
+
+fn open(net: &Arc<Mutex<Net>>, slave: usize, peer: PeerIdentity) -> io::Result<DuplexStream> {
+    let mut held = net.lock().unwrap();
+    let refused = held.cut[slave] || held.dice.roll(10) == 0;
+    let Some(master) = held.master.clone().filter(|_| !refused) else {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    };
+    held.opened += 1;
+    let (near, near_end) = tokio::io::duplex(16 * 1024);
+    let (far_end, far) = tokio::io::duplex(16 * 1024);
+    let from = SocketAddr::from(([192, 0, 2, slave as u8 + 1], 40_000));
+    let serving = tokio::spawn(master.serve(far, peer, from)).abort_handle();
+    held.serving.push(serving);
+    // One line in three ends in the middle of something.
+    let bytes = if held.dice.roll(3) == 0 { held.dice.roll(30_000) } else { u64::MAX };
+    let (one, other) = (held.dice.roll(1 << 40), held.dice.roll(1 << 40));
+    let ends = held.ends[slave].subscribe();
+    tokio::spawn(async move {
+        let (near_read, near_write) = tokio::io::split(near_end);
+        let (far_read, far_write) = tokio::io::split(far_end);
+        let mut ends = ends;
+        // The first that ends takes the line with it: both ends are dropped.
+        tokio::select! {
+            () = carry(near_read, far_write, Dice(one), bytes) => {}
+            () = carry(far_read, near_write, Dice(other), bytes) => {}
+            _ = ends.changed() => {}
+        }
+    });
+    Ok(near)
+}
+
+async fn carry(
+    mut from: tokio::io::ReadHalf<DuplexStream>,
+    mut to: tokio::io::WriteHalf<DuplexStream>,
+    mut dice: Dice,
+    mut bytes: u64,
+) {
+    let mut buffer = [0; 4_096];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        sleep(Duration::from_millis(dice.roll(100))).await;
+        let carried = count.min(usize::try_from(bytes).unwrap_or(usize::MAX));
+        if to.write_all(&buffer[..carried]).await.is_err() || carried < count {
+            return;
+        }
+        bytes -= carried as u64;
+    }
+}
+
+/// extended.log in memory; it knows what may be acknowledged.
+#[derive(Clone)]
+struct SimLog {
+    log: FakeLog,
+    number: usize,
+    law: Arc<Law>,
+}
+
+impl Source for SimLog {
+    fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Arc<Lines>, String> {
+        self.log.next_batch(records_max.min(25), bytes_max)
+    }
+    fn resume_after(&mut self, seq: u64) -> Result<(), String> {
+        self.log.resume_after(seq)
+    }
+    fn acknowledge(&mut self, seq: u64) -> Result<(), String> {
+        let stored = self.law.store.highest_of(&format!("s{}", self.number));
+        if stored < seq {
+            self.law.break_with(format!("{seq} acknowledged, {stored} stored"));
+        }
+        self.log.acknowledge(seq)
+    }
+    fn progress(&self) -> watch::Receiver<Progress> {
+        self.log.progress()
+    }
+}
+
+/// The master's store, which outlives the master's process.
+#[derive(Default)]
+struct SimStore {
+    rows: Mutex<BTreeMap<String, Vec<u64>>>,
+    broken: Mutex<Vec<String>>,
+}
+
+impl SimStore {
+    fn highest_of(&self, node: &str) -> u64 {
+        self.rows.lock().unwrap().get(node).and_then(|rows| rows.last().copied()).unwrap_or(0)
+    }
+
+    fn count(&self) -> u64 {
+        self.rows.lock().unwrap().values().map(|rows| rows.len() as u64).sum()
+    }
+}
+
+impl RecordStore for SimStore {
+    fn ingest(&self, node: &str, _: Epoch, batch: &[Record<&str>]) -> Result<u64, StoreError> {
+        let mut rows = self.rows.lock().unwrap();
+        let rows = rows.entry(node.to_string()).or_default();
+        for record in batch.iter() {
+            let highest = rows.last().copied().unwrap_or(0);
+            // What is stored already is known again, as the real store does; what would leave a gap must not come.
+            if record.seq > highest + 1 {
+                self.broken.lock().unwrap().push(format!("{node}: {} came after {highest}", record.seq));
+            }
+            if record.seq > highest {
+                rows.push(record.seq);
+            }
+        }
+        Ok(rows.last().copied().unwrap_or(0))
+    }
+    fn highest(&self, node: &str, _: Epoch) -> Result<u64, StoreError> {
+        Ok(self.highest_of(node))
+    }
+    fn answer(&self, _: &Question) -> Result<Answer, StoreError> {
+        Err(StoreError("not asked in a simulation".into()))
+    }
+    fn audit(&self, _: &AuditQuestion) -> Result<Proof, StoreError> {
+        Err(StoreError("not asked in a simulation".into()))
+    }
+    fn prune(&self, _: Wall) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
+
+/// The cluster's key and the slaves' identities: the same under every seed, since making them is what takes time.
+fn keys() -> &'static (KeyRing, Vec<Arc<NodeIdentity>>) {
+    static KEYS: OnceLock<(KeyRing, Vec<Arc<NodeIdentity>>)> = OnceLock::new();
+    KEYS.get_or_init(|| {
+        let ring = KeyRing::of(ActivationKey::generate().unwrap());
+        let identity = |number| {
+            NodeIdentity::new(&ring, NodeKey::generate().unwrap(), &format!("s{number}"), "slave", Wall::now()).unwrap()
+        };
+        let identities = (0..SLAVES).map(identity).collect();
+        (ring, identities)
+    })
+}
+
+fn policies() -> &'static [Arc<Snapshot>] {
+    static POLICIES_MADE: OnceLock<Vec<Arc<Snapshot>>> = OnceLock::new();
+    POLICIES_MADE.get_or_init(|| (1..=POLICIES).map(open_policy).collect())
+}
+
+/// A folder whose files are in memory, where the machine has such: thousands of seeds write little files.
+fn in_memory() -> TempDir {
+    let shared = Path::new("/dev/shm");
+    let dir = tempfile::Builder::new().prefix("tidegate-simulation-").tempdir_in(shared);
+    dir.or_else(|_| TempDir::new()).unwrap()
+}
