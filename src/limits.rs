@@ -182,6 +182,8 @@ pub const CLUSTER_RETRY_MS_MAX: u64 = 60_000;
 pub const CLUSTER_BATCH_MS: u64 = 60_000;
 /// Batches that a master unpacks and stores at the same time.
 pub const CLUSTER_INGESTS_MAX: usize = 4;
+/// Batches on their way into a master's memory, in KiB on the wire, all together: sixteen of the largest, hundreds of usual ones.
+pub const CLUSTER_INTAKE_KIB: u32 = 256 * 1024;
 /// Compression of snapshots: they are packed once and must be there within a second.
 pub const SNAPSHOT_ZSTD_LEVEL: i32 = 1;
 /// Compression of batches: log text shrinks tenfold at the lowest price.
@@ -197,6 +199,7 @@ pub const BATCH_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// How often the shipper looks for new records: with the time of a batch this stays under a second.
 pub const SHIP_EVERY_MS: u64 = 200;
 
+const _: () = assert!(BATCH_WIRE_BYTES_MAX / 1024 <= CLUSTER_INTAKE_KIB as usize);
 const _: () = assert!(2 * BATCH_LINE_BYTES_MAX <= BATCH_WIRE_BYTES_MAX, "incompressible records still fit");
 const _: () = assert!(CLUSTER_LEAF_RENEWED_AFTER_S + 2 * CLUSTER_TICKET_LIFE_S < CLUSTER_LEAF_LIFE_S);
 const _: () = assert!(CLUSTER_SYNCTIME_MS_MIN < CLUSTER_SYNCTIME_MS_MAX);

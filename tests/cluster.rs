@@ -166,12 +166,17 @@ fn steady_traffic(cluster: &Cluster, proxy: SocketAddr, stop: &AtomicBool, serve
     }
 }
 
+/// How often a process is killed: `TIDEGATE_KILLS=500 cargo test --test cluster killed_twenty -- --nocapture` for long.
+fn kills() -> usize {
+    std::env::var("TIDEGATE_KILLS").map_or(20, |text| text.parse().expect("TIDEGATE_KILLS: a number"))
+}
+
 #[test]
 fn a_slave_killed_twenty_times_under_load_loses_and_repeats_no_record() {
     let cluster = Cluster::start(1);
     let slave = &cluster.slaves[0];
     let load = Load::start(&cluster, &[slave.layout.proxy]);
-    for _ in 0..20 {
+    for _ in 0..kills() {
         load.wait_for_more(200);
         slave.kill();
         slave.start();
@@ -186,7 +191,7 @@ fn a_slave_killed_twenty_times_under_load_loses_and_repeats_no_record() {
 fn a_master_killed_twenty_times_under_load_loses_and_repeats_no_record() {
     let cluster = Cluster::start(2);
     let load = Load::start(&cluster, &cluster.slaves.iter().map(|slave| slave.layout.proxy).collect::<Vec<_>>());
-    for round in 0..20 {
+    for round in 0..kills() {
         load.wait_for_more(100);
         cluster.master.kill();
         load.wait_for_more(20 + 20 * (round % 5));

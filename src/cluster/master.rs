@@ -7,6 +7,8 @@ use crate::cluster::NodeRow;
 use crate::cluster::Refusal;
 use crate::cluster::balancer;
 use crate::cluster::client::Line;
+use crate::cluster::intake::Intake;
+use crate::cluster::intake::Overtaken;
 use crate::cluster::protocol;
 use crate::cluster::protocol::Build;
 use crate::cluster::protocol::Hello;
@@ -24,7 +26,6 @@ use crate::cluster::roster::Roster;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::limits::BATCH_WIRE_BYTES_MAX;
 use crate::limits::CLUSTER_BATCH_MS;
-use crate::limits::CLUSTER_INGESTS_MAX;
 use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
 use crate::limits::CLUSTER_PROXIES_LOOK_MS;
 use crate::limits::CLUSTER_REQUEST_MS;
@@ -44,6 +45,7 @@ use crate::tls::serve::Patience;
 use crate::tls::serve::serve;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, Path, State};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -53,7 +55,7 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// What the cluster service works with.
 pub struct MasterConfig {
@@ -78,7 +80,7 @@ pub struct MasterService {
     packed: tokio::sync::Mutex<Option<Arc<Packed>>>,
     /// What polls are told of the others, and when it was looked up.
     told: Mutex<Option<(Mono, Vec<Proxy>)>>,
-    ingests: Arc<Semaphore>,
+    intake: Intake,
     /// Refusals that callers can make it tell.
     lines: Seldom,
 }
@@ -90,7 +92,7 @@ impl MasterService {
             roster: Mutex::new(Roster::new(&config.node, config.build.clone())),
             packed: tokio::sync::Mutex::new(None),
             told: Mutex::default(),
-            ingests: Arc::new(Semaphore::new(CLUSTER_INGESTS_MAX)),
+            intake: Intake::new(),
             lines: Seldom::new(PEER_LINES_TOLD_MAX, REFUSALS_TOLD_MS),
             config,
         })
@@ -382,12 +384,15 @@ async fn records(
 ) -> Result<Response, Fault> {
     let (caller, session) = master.admit(&fields, &visitor)?;
     let written = fields.get(protocol::WRITTEN_FIELD).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
-    let wire = read_body(body, BATCH_WIRE_BYTES_MAX, CLUSTER_BATCH_MS).await?;
-    // Unpacking and storing block; the permit bounds the memory that batches of all slaves take together.
-    let permit = master.ingests.clone().acquire_owned().await.map_err(Fault::failed)?;
+    // Without a length it may be as long as any.
+    let length = fields.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(usize::MAX);
+    let coming = master.intake.enter(&caller.node, length.min(BATCH_WIRE_BYTES_MAX)).await?;
+    let wire = coming.meanwhile(read_body(body, BATCH_WIRE_BYTES_MAX, CLUSTER_BATCH_MS)).await??;
+    let turn = coming.turn().await?;
     let store = master.config.records.clone();
     let ingested = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
+        // Unpacking and storing block, also when whoever asked has gone.
+        let _turn = turn;
         ingest(&*store, &caller, &wire)
     });
     let seq = ingested.await.map_err(Fault::failed)??;
@@ -435,8 +440,15 @@ enum Fault {
     Refused(Refusal),
     NoSession,
     NotFound,
+    Overtaken,
     Bad(String),
     Failed(String),
+}
+
+impl From<Overtaken> for Fault {
+    fn from(_: Overtaken) -> Self {
+        Fault::Overtaken
+    }
 }
 
 impl Fault {
@@ -453,6 +465,7 @@ impl IntoResponse for Fault {
             }
             Fault::NoSession => (StatusCode::UNAUTHORIZED, "no such session: say hello again").into_response(),
             Fault::NotFound => (StatusCode::NOT_FOUND, "not the current snapshot: poll again").into_response(),
+            Fault::Overtaken => (StatusCode::CONFLICT, "a newer batch of this node has come").into_response(),
             Fault::Bad(words) => (StatusCode::BAD_REQUEST, protocol::fitting(&words)).into_response(),
             Fault::Failed(words) => {
                 // Of the process, not of one service: an answer knows no service.

@@ -19,6 +19,7 @@ pub mod backoff;
 pub mod balancer;
 pub mod client;
 pub mod held;
+mod intake;
 pub mod master;
 pub mod membership;
 pub mod packer;

@@ -309,10 +309,16 @@ pub struct FakeStore {
     pub given: AtomicU64,
     pub calls: AtomicU64,
     pub lose_every: AtomicU64,
+    /// A node whose batches take so long.
+    pub slow: Option<(String, Duration)>,
 }
 
 impl RecordStore for FakeStore {
     fn ingest(&self, node: &str, epoch: Epoch, batch: &[Record<&str>]) -> Result<u64, StoreError> {
+        if let Some((_, takes)) = self.slow.as_ref().filter(|(slow, _)| slow == node) {
+            self.calls.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(*takes);
+        }
         let mut rows = self.rows.lock().unwrap();
         let rows = rows.entry((node.to_string(), epoch)).or_default();
         for record in batch {
