@@ -25,7 +25,7 @@ use tidegate::tls::node_key::NodeKey;
 /// Connections over which the flood comes, each with a batch at all times.
 const CONNECTIONS: usize = 64;
 /// How long the store takes for each.
-const STORING_MS: u64 = 200;
+const STORING_MS: u64 = 2_000;
 const FLOOD: Epoch = Epoch([3; 16]);
 
 async fn hello(master: &MasterAddress) -> (Connection, String) {
@@ -76,14 +76,14 @@ fn a_node_that_floods_the_master_with_records_does_not_starve_the_others() {
     for _ in 0..CONNECTIONS {
         runtime.spawn(send(address.clone(), session.clone(), batch.clone(), stop.clone()));
     }
-    until("the flood to be stored", || store.calls.load(Ordering::SeqCst) > 3);
+    until("the flood to be stored", || store.calls.load(Ordering::SeqCst) > 1);
 
     let modest = Slave::start(SlaveSpec::new("modest", &key, dir.path()), master.address);
     until("the modest one to be in", || modest.up());
     let log = FakeLog::new("modest");
     let (_, shipped) = modest.ship(log.clone());
-    // One after the other. Behind all of the flood each would wait for sixteen turns of four.
-    for record in 1..=20 {
+    // One after the other. Behind all of the flood each would wait for sixteen turns of four, longer than this test does.
+    for record in 1..=5 {
         log.append(1);
         until("a record of the modest one at the master", || shipped.borrow().acknowledged == record);
     }
