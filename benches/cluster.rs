@@ -10,6 +10,7 @@
 //! cargo bench --bench cluster -- log 2000000           records of one core to extended.log, and read back for shipping, as after an absence
 //! ```
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,6 +18,7 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,6 +28,7 @@ use tidegate::admin::Outcome;
 use tidegate::base::clock::Wall;
 use tidegate::cli::control;
 use tidegate::cluster::Offer;
+use tidegate::cluster::assembly::{fitting, split};
 use tidegate::cluster::client::Connection;
 use tidegate::cluster::client::MasterAddress;
 use tidegate::cluster::client::Trouble;
@@ -40,6 +43,7 @@ use tidegate::figures::Figures;
 use tidegate::log::Log;
 use tidegate::log::LogConfig;
 use tidegate::log::RecordDesk;
+use tidegate::policy::pieces::{Entry, Manifest};
 use tidegate::record::Draft;
 use tidegate::record::Ended;
 use tidegate::record::Ending;
@@ -169,6 +173,8 @@ struct Seen {
     fetched: AtomicU64,
     /// Handshakes.
     connected: AtomicU64,
+    /// What slaves with the policy of this hash know.
+    known: Mutex<Option<(String, Arc<Known>)>>,
 }
 
 /// One of them.
@@ -180,6 +186,15 @@ struct Slave {
     /// The policy it reports as enforced, for whoever waits.
     have: watch::Sender<String>,
     connection: Option<(Connection, String)>,
+    /// The pieces of the policy it has.
+    known: Arc<Known>,
+}
+
+/// Of a policy: its pieces, and the nodes of their tree.
+#[derive(Default)]
+struct Known {
+    pieces: HashSet<Entry>,
+    nodes: HashMap<Entry, Vec<u8>>,
 }
 
 impl Slave {
@@ -189,7 +204,15 @@ impl Slave {
         let identity = NodeIdentity::new(ring, key, &name, "slave", Wall::now()).expect("an identity");
         let epoch = Epoch(std::array::from_fn(|at| (number >> (8 * (at % 4))) as u8));
         let master = MasterAddress::new(address.to_string(), identity);
-        Slave { name, master, epoch, seen: seen.clone(), have: watch::channel(NOTHING.to_string()).0, connection: None }
+        Slave {
+            name,
+            master,
+            epoch,
+            seen: seen.clone(),
+            have: watch::channel(NOTHING.to_string()).0,
+            connection: None,
+            known: Arc::default(),
+        }
     }
 
     /// Polls until the program ends; comes back when the connection breaks.
@@ -218,12 +241,61 @@ impl Slave {
         let reply: PollReply = self.ask("POST", protocol::POLL_PATH, protocol::encode(&poll)).await?;
         self.seen.polls.fetch_add(1, Ordering::Relaxed);
         if reply.hash != *self.have.borrow() {
-            let path = format!("{}{}", protocol::SNAPSHOT_PATH, reply.hash);
-            let bytes = self.bytes("GET", &path, Vec::new()).await?;
-            self.seen.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.fetch(&reply.hash).await?;
             self.have.send_replace(reply.hash);
         }
         Ok(())
+    }
+
+    /// Fetches of a snapshot what the one before did not have, as a slave does, and keeps none of it but hashes.
+    async fn fetch(&mut self, hash: &str) -> Result<(), Trouble> {
+        let manifest = self.counted("GET", &format!("{}{hash}", protocol::MANIFEST_PATH), Vec::new()).await?;
+        let manifest = Manifest::decode(&manifest).expect("a manifest");
+        let (known, mut now) = (self.known.clone(), Known::default());
+        let mut missing = Vec::new();
+        for section in &manifest.sections {
+            let mut entries = section.top.clone();
+            for level in (0..section.depth).rev() {
+                let unknown: Vec<Entry> = entries.iter().filter(|e| !known.nodes.contains_key(*e)).copied().collect();
+                let mut come = self.pieces(hash, &unknown, true).await?.into_iter();
+                let nodes: Vec<Vec<u8>> = entries
+                    .iter()
+                    .map(|entry| known.nodes.get(entry).cloned().unwrap_or_else(|| come.next().expect("a node")))
+                    .collect();
+                now.nodes.extend(entries.iter().copied().zip(nodes.iter().cloned()));
+                entries = section.descend(&nodes, level == 0).expect("nodes");
+            }
+            missing.extend(entries.iter().filter(|entry| !known.pieces.contains(*entry)));
+            now.pieces.extend(entries);
+        }
+        self.pieces(hash, &missing, false).await?;
+        // Slaves with one policy know the same: kept once for all of them.
+        let mut shared = self.seen.known.lock().expect("no panic");
+        let kept = shared.as_ref().filter(|(of, _)| of == hash).map(|(_, known)| known.clone());
+        self.known = kept.unwrap_or_else(|| Arc::new(now));
+        *shared = Some((hash.to_string(), self.known.clone()));
+        Ok(())
+    }
+
+    async fn pieces(&mut self, hash: &str, wanted: &[Entry], keep: bool) -> Result<Vec<Vec<u8>>, Trouble> {
+        let (path, mut come, mut done) = (format!("{}{hash}", protocol::PIECES_PATH), Vec::new(), 0);
+        while done < wanted.len() {
+            let batch = fitting(&wanted[done..]);
+            let packed = self.counted("POST", &path, batch.iter().flat_map(|entry| entry.hash).collect()).await?;
+            if keep {
+                let length = batch.iter().map(|entry| entry.length as usize).sum();
+                let bytes = zstd::bulk::decompress(&packed, length).expect("pieces");
+                come.extend(split(batch, &bytes).expect("pieces").into_iter().map(<[u8]>::to_vec));
+            }
+            done += batch.len();
+        }
+        Ok(come)
+    }
+
+    async fn counted(&mut self, method: &str, path: &str, body: Vec<u8>) -> Result<Vec<u8>, Trouble> {
+        let bytes = self.bytes(method, path, body).await?;
+        self.seen.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(bytes)
     }
 
     async fn hello(&mut self) -> Result<String, Trouble> {

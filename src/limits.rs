@@ -53,6 +53,15 @@ pub const PROXY_UNIQUE_ID_BYTES_MAX: usize = 128;
 pub const POLICY_DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The largest compiled snapshot a node accepts, in bytes.
 pub const SNAPSHOT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// The longest piece of a snapshot file, in bytes: the names of a group of slots (2,048, half of them used) are 40 KiB, so only a table
+/// of very long names meets it. Small against an answer with pieces, so that answers are filled well.
+pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 256 * 1024;
+/// What pieces of rules and documents have on average, in bytes: a rule is less than that, a piece costs 36 bytes to name.
+pub const SNAPSHOT_REST_PIECE_BYTES: usize = 2 * 1024;
+/// Pieces of a section: 1 GiB of slots is cut into 65,536.
+pub const SNAPSHOT_PIECES_MAX: usize = 128 * 1024;
+/// A manifest, in bytes: eight sections of 128 entries of 36 bytes are less.
+pub const SNAPSHOT_MANIFEST_BYTES_MAX: usize = 64 * 1024;
 
 /// The longest URL a record keeps, in bytes; what is longer is cut and ends in `...`.
 pub const RECORD_URL_BYTES_MAX: usize = 8 * 1024;
@@ -146,14 +155,26 @@ pub const CLUSTER_TEXT_BYTES_MAX: usize = 4 * 1024;
 pub const CLUSTER_CONNECT_MS: u64 = 5_000;
 /// A short request to the master must be answered after this.
 pub const CLUSTER_REQUEST_MS: u64 = 10_000;
-/// A snapshot must arrive within this: 1 GiB at 30 Mbit/s.
-pub const CLUSTER_SNAPSHOT_MS: u64 = 300_000;
+/// One answer with pieces of a snapshot must arrive within this: 1 MiB at 150 kbit/s.
+pub const CLUSTER_PIECES_MS: u64 = 60_000;
+/// Pieces that one request may ask for: 32 KiB of hashes.
+pub const CLUSTER_PIECES_MAX: usize = 1_024;
+/// Bytes of pieces in one answer, unpacked. What a slave or master holds of a snapshot on its way is a few times this, however
+/// large the snapshot is; and what a link that breaks now and then loses of it is at most this.
+pub const CLUSTER_PIECES_BYTES_MAX: usize = 1024 * 1024;
+/// Packed answers that a master keeps, in bytes: slaves that had the same snapshot ask for the same pieces, and a hundred of them ask within a
+/// second.
+pub const CLUSTER_ANSWERS_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Snapshots that a master holds ready in pieces: the current one, and one that slaves are still fetching.
+pub const CLUSTER_OFFERED_MAX: usize = 2;
 /// All cores must have swapped after this.
 pub const CLUSTER_PUBLISH_MS: u64 = 30_000;
 /// Waits between attempts to reach the master: the first, and the longest, so that a master that is back is noticed.
 pub const CLUSTER_BACKOFF_MS_MIN: u64 = 200;
 /// See above.
 pub const CLUSTER_BACKOFF_MS_MAX: u64 = 5_000;
+/// Sections of its own that a node may report: more than a policy has.
+pub const LOCAL_SECTIONS_MAX: usize = 16;
 /// Proxies that a reply to a poll names, for browsers that ask a node for the way: more than a browser would ever try.
 pub const CLUSTER_PROXIES_MAX: usize = 64;
 /// How old what slaves are told of the others may be, in milliseconds.
@@ -184,8 +205,8 @@ pub const CLUSTER_BATCH_MS: u64 = 60_000;
 pub const CLUSTER_INGESTS_MAX: usize = 4;
 /// Batches on their way into a master's memory, in KiB on the wire, all together: sixteen of the largest, hundreds of usual ones.
 pub const CLUSTER_INTAKE_KIB: u32 = 256 * 1024;
-/// Compression of snapshots: they are packed once and must be there within a second.
-pub const SNAPSHOT_ZSTD_LEVEL: i32 = 1;
+/// Compression of pieces of snapshots: they must be there within a second.
+pub const SNAPSHOT_ZSTD_LEVEL: i32 = 3;
 /// Compression of batches: log text shrinks tenfold at the lowest price.
 pub const BATCH_ZSTD_LEVEL: i32 = 1;
 /// Records in one batch to the master.
@@ -205,6 +226,8 @@ const _: () = assert!(CLUSTER_LEAF_RENEWED_AFTER_S + 2 * CLUSTER_TICKET_LIFE_S <
 const _: () = assert!(CLUSTER_SYNCTIME_MS_MIN < CLUSTER_SYNCTIME_MS_MAX);
 const _: () = assert!(CLUSTER_BACKOFF_MS_MIN < CLUSTER_BACKOFF_MS_MAX);
 const _: () = assert!(CLUSTER_TEXT_BYTES_MAX < CLUSTER_MESSAGE_BYTES_MAX);
+const _: () = assert!(4 * SNAPSHOT_PIECE_BYTES_MAX <= CLUSTER_PIECES_BYTES_MAX, "an answer holds several pieces");
+const _: () = assert!(32 * CLUSTER_PIECES_MAX <= CLUSTER_MESSAGE_BYTES_MAX, "a request for pieces is a message");
 // --- daemon and demo ---------------------------------------------------------------------------------------------
 
 /// The largest body the demo's origin sends or takes, in bytes.

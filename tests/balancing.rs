@@ -145,6 +145,7 @@ fn addresses_of_every_kind_are_written_as_the_programs_read_them() {
         error: String::new(),
         counters: Counters::default(),
         figures: Default::default(),
+        drift: String::new(),
         offer: Offer {
             listen: vec![listen.into()],
             portal: portal.into(),

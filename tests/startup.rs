@@ -72,7 +72,17 @@ fn each_bad_file_has_exactly_its_fault() {
         (b"listen_port=\"8080\"", "did you mean LISTEN_PORT?"),
         (
             b"NEVER_SYNC=\"cache\"",
-            "1: NEVER_SYNC: read \"NEVER_SYNC=\\\"cache\\\"\"; accepted: a key of this version of Tidegate: ROLE",
+            "1: NEVER_SYNC: read \"cache\"; accepted: network, client_address, pac with commas between them, or nothing; there is no section cache",
+        ),
+        (
+            b"MASTER_IP=\"192.0.2.1\"\nNEVER_SYNC=\"pac,access_profiles\"",
+            "access_profiles is taken from the master, because it decides",
+        ),
+        (b"MASTER_IP=\"192.0.2.1\"\nNEVER_SYNC=\"pac,pac\"", "pac stands twice"),
+        (b"NEVER_SYNC=\"pac\"", "accepted: nothing, because this node takes no policy from a master"),
+        (
+            b"ALWAYS_SYNC=\"pac\"",
+            "1: ALWAYS_SYNC: read \"ALWAYS_SYNC=\\\"pac\\\"\"; accepted: nothing of this name: a slave always takes",
         ),
         (b"\n\xff\xfe\n", "2: read \"\u{fffd}\u{fffd}\"; accepted: text in UTF-8"),
         (b"NODE_NAME=\"$(reboot)\"", "accepted: a value without \"$\""),
@@ -173,14 +183,15 @@ fn values_mean_what_they_say() {
 
 #[test]
 fn every_key_is_resolved_and_has_a_text_and_help() {
-    let settings = settings_of("MASTER_IP=\"192.0.2.1\"\nTRUSTED_PROXIES=\"10.0.0.0/8\"");
+    let settings = settings_of("MASTER_IP=\"192.0.2.1\"\nTRUSTED_PROXIES=\"10.0.0.0/8\"\nNEVER_SYNC=\"pac, network\"");
     let names: Vec<&str> = TABLE.iter().map(|key| key.name).collect();
     assert_eq!(names.len(), names.iter().collect::<std::collections::BTreeSet<_>>().len());
     for key in TABLE {
         assert!(settings.text(key.name).is_some_and(|text| !text.is_empty()), "{}", key.name);
         assert!(key.help.ends_with('.') && !key.accepts.ends_with('.'), "{}", key.name);
     }
-    assert_eq!(settings.text("NEVER_SYNC"), None);
+    assert_eq!(settings.text("NEVER_SYNC").as_deref(), Some("network,pac"));
+    assert_eq!(settings.text("ALWAYS_SYNC"), None);
 }
 
 #[test]

@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("settings", "base limits"),
     ("sys", "base limits"),
     ("io", "base limits sys"),
-    ("policy", "base limits wire record sys"),
+    ("policy", "base limits wire record sys settings"),
     ("tls", "base limits wire sys io"),
     ("log", "base limits record sys"),
     ("proxy", "base limits wire record figures sys io policy tls log"),

@@ -86,6 +86,8 @@ pub enum Command {
     },
     /// Show how the node is: role, policy in force, records, and on a master its slaves
     Status,
+    /// Show the nodes of the cluster, and in what each enforces something else than its policy (on a master: all of them)
+    Nodes,
     /// Look at, check, apply and roll back policy
     #[command(subcommand, arg_required_else_help = true)]
     Policy(Policy),

@@ -93,6 +93,7 @@ fn membership(change: MembershipChange, node: String) -> Action {
 fn action(command: Command) -> Result<Action, String> {
     Ok(match command {
         Command::Verify => Action::Verify,
+        Command::Nodes => Action::Nodes,
         Command::Metrics { .. } => Action::Metrics,
         Command::Reload => Action::Reload,
         Command::Restart { backup } => Action::Restart { backup },

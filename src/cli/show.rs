@@ -180,7 +180,7 @@ pub fn nodes(paper: &mut Paper, rows: &[NodeRow]) {
     }
     paper.table(&table);
     for row in rows {
-        for words in [&row.refusal, &row.error].into_iter().filter(|words| !words.is_empty()) {
+        for words in [&row.refusal, &row.error, &row.drift].into_iter().filter(|words| !words.is_empty()) {
             paper.inked(&format!("! {}: {words}", row.name), Ink::Red);
         }
     }

@@ -79,6 +79,33 @@ pub fn store(state_dir: &Path, snapshot: &Snapshot) -> io::Result<()> {
     durable::replace(&path_of(&dir, &hash_text(snapshot.hash())), &snapshot.bytes(), 0o600)
 }
 
+/// The snapshot file `hash`, if it is here and whole: it was stored, and then something kept it from being put in force.
+pub fn proven(state_dir: &Path, hash: [u8; 32]) -> Option<Snapshot> {
+    let snapshot = Snapshot::open_held(&path_of(&dir(state_dir), &hash_text(hash))).ok()?;
+    (snapshot.hash() == hash && snapshot.prove().is_ok()).then_some(snapshot)
+}
+
+/// Where something that belongs to `hash` stands while it is not a snapshot file yet. Makes the folder.
+pub fn path_beside(state_dir: &Path, hash: [u8; 32], extension: &str) -> io::Result<PathBuf> {
+    let dir = dir(state_dir);
+    fs::create_dir_all(&dir)?;
+    Ok(dir.join(format!("{}.{extension}", hash_text(hash))))
+}
+
+/// The files that stand there.
+pub fn files(state_dir: &Path, extension: &str) -> Vec<PathBuf> {
+    let Ok(files) = fs::read_dir(dir(state_dir)) else { return Vec::new() };
+    let paths = files.flatten().map(|file| file.path());
+    paths.filter(|path| path.extension().is_some_and(|its| its == extension)).collect()
+}
+
+/// Takes a whole, synced snapshot file in under its name.
+pub fn adopt(state_dir: &Path, file: &Path, snapshot: &Snapshot) -> io::Result<()> {
+    let dir = dir(state_dir);
+    fs::rename(file, path_of(&dir, &hash_text(snapshot.hash())))?;
+    durable::sync_dir(&dir)
+}
+
 /// Makes a stored snapshot the one in force, and removes the oldest.
 pub fn make_current(state_dir: &Path, snapshot: &Snapshot, synced: Wall) -> io::Result<()> {
     let dir = dir(state_dir);

@@ -9,6 +9,7 @@ use crate::cluster::balancer;
 use crate::cluster::client::Line;
 use crate::cluster::intake::Intake;
 use crate::cluster::intake::Overtaken;
+use crate::cluster::offered::Offered;
 use crate::cluster::protocol;
 use crate::cluster::protocol::Build;
 use crate::cluster::protocol::Hello;
@@ -27,11 +28,11 @@ use crate::limits::BATCH_BYTES_MAX;
 use crate::limits::BATCH_WIRE_BYTES_MAX;
 use crate::limits::CLUSTER_BATCH_MS;
 use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
+use crate::limits::CLUSTER_OFFERED_MAX;
 use crate::limits::CLUSTER_PROXIES_LOOK_MS;
 use crate::limits::CLUSTER_REQUEST_MS;
 use crate::limits::PEER_LINES_TOLD_MAX;
 use crate::limits::REFUSALS_TOLD_MS;
-use crate::limits::SNAPSHOT_ZSTD_LEVEL;
 use crate::policy::Rights;
 use crate::policy::Snapshot;
 use crate::record::batch;
@@ -75,9 +76,10 @@ pub struct MasterConfig {
 
 /// The master's side of the cluster. Cheap to clone in its `Arc`; lives as long as the daemon.
 pub struct MasterService {
-    pub(super) config: MasterConfig,
+    pub(super) config: Arc<MasterConfig>,
     roster: Mutex<Roster>,
-    packed: tokio::sync::Mutex<Option<Arc<Packed>>>,
+    /// The newest first.
+    offered: tokio::sync::Mutex<Vec<Arc<Offered>>>,
     /// What polls are told of the others, and when it was looked up.
     told: Mutex<Option<(Mono, Vec<Proxy>)>>,
     intake: Intake,
@@ -90,18 +92,18 @@ impl MasterService {
     pub fn new(config: MasterConfig) -> Arc<Self> {
         Arc::new(MasterService {
             roster: Mutex::new(Roster::new(&config.node, config.build.clone())),
-            packed: tokio::sync::Mutex::new(None),
+            offered: tokio::sync::Mutex::default(),
             told: Mutex::default(),
             intake: Intake::new(),
             lines: Seldom::new(PEER_LINES_TOLD_MAX, REFUSALS_TOLD_MS),
-            config,
+            config: Arc::new(config),
         })
     }
 
     /// All slaves, and the callers that were refused in the last minute.
     pub fn nodes(&self) -> Vec<NodeRow> {
-        let name = self.config.current.borrow().name().to_string();
-        self.roster().rows(&name, Wall::now())
+        let current = self.config.current.borrow().clone();
+        self.roster().rows(current.name(), &hash_text(current.effect()), Wall::now())
     }
 
     /// The slaves that take clients now.
@@ -147,7 +149,8 @@ impl MasterService {
         Router::new()
             .route(protocol::HELLO_PATH, post(hello))
             .route(protocol::POLL_PATH, post(poll))
-            .route(&format!("{}{{hash}}", protocol::SNAPSHOT_PATH), get(snapshot))
+            .route(&format!("{}{{hash}}", protocol::MANIFEST_PATH), get(manifest))
+            .route(&format!("{}{{hash}}", protocol::PIECES_PATH), post(pieces))
             .route(protocol::RECORDS_PATH, get(stored).post(records))
             .with_state(self)
     }
@@ -196,23 +199,26 @@ impl MasterService {
         Ok((caller, session.to_string()))
     }
 
-    async fn packed(&self, hash: [u8; 32]) -> Result<Arc<Packed>, Fault> {
-        let mut packed = self.packed.lock().await;
-        if let Some(packed) = packed.as_ref().filter(|packed| packed.hash == hash) {
-            return Ok(packed.clone());
-        }
-        let snapshot = self.config.current.borrow().clone();
-        if snapshot.hash() != hash {
+    /// The version that this slave is to enforce.
+    fn offered_to(&self, _caller: &Caller) -> Arc<Snapshot> {
+        self.config.current.borrow().clone()
+    }
+
+    /// It, ready to be fetched, if it is the one that the slave asks for.
+    async fn offered(&self, caller: &Caller, hash: &str) -> Result<Arc<Offered>, Fault> {
+        let snapshot = self.offered_to(caller);
+        if protocol::parse_hash(hash) != Some(snapshot.hash()) {
             return Err(Fault::NotFound);
         }
-        let bytes = tokio::task::spawn_blocking(move || {
-            let bytes = snapshot.bytes();
-            zstd::bulk::compress(&bytes, SNAPSHOT_ZSTD_LEVEL).map(|packed| (bytes, packed))
-        });
-        let (bytes, wire) = bytes.await.map_err(Fault::failed)?.map_err(Fault::failed)?;
-        let signature = data_encoding::HEXLOWER.encode(&self.config.signer.sign_snapshot(&bytes));
-        let made = Arc::new(Packed { hash, length: bytes.len(), signature, wire: Bytes::from(wire) });
-        *packed = Some(made.clone());
+        let mut ready = self.offered.lock().await;
+        if let Some(offered) = ready.iter().find(|offered| offered.hash() == snapshot.hash()) {
+            return Ok(offered.clone());
+        }
+        let config = self.config.clone();
+        let made = tokio::task::spawn_blocking(move || Arc::new(Offered::new(snapshot, &config.signer)));
+        let made = made.await.map_err(Fault::failed)?;
+        ready.truncate(CLUSTER_OFFERED_MAX - 1);
+        ready.insert(0, made.clone());
         Ok(made)
     }
 }
@@ -228,14 +234,6 @@ impl fmt::Debug for MasterService {
 struct Visitor {
     peer: PeerIdentity,
     address: IpAddr,
-}
-
-/// The current snapshot as it goes over the wire: made once, sent to every slave.
-struct Packed {
-    hash: [u8; 32],
-    length: usize,
-    signature: String,
-    wire: Bytes,
 }
 
 type Service = State<Arc<MasterService>>;
@@ -323,7 +321,7 @@ async fn poll(
     };
     // Whether it changed or the time is over, the answer is the same: what is current now.
     let _ = tokio::time::timeout(hold, current.wait_for(is_news)).await;
-    let snapshot = master.config.current.borrow().clone();
+    let snapshot = master.offered_to(&caller);
     open.answered = true;
     Ok(message(&PollReply {
         hash: hash_text(snapshot.hash()),
@@ -354,17 +352,29 @@ impl Drop for OpenPoll<'_> {
     }
 }
 
-async fn snapshot(
+async fn manifest(
     State(master): Service,
     Extension(visitor): Who,
     fields: HeaderMap,
     Path(hash): Path<String>,
 ) -> Result<Response, Fault> {
-    master.admit(&fields, &visitor)?;
-    let packed = master.packed(protocol::parse_hash(&hash).ok_or(Fault::NotFound)?).await?;
-    let fields =
-        [(protocol::SIGNATURE_FIELD, packed.signature.clone()), (protocol::LENGTH_FIELD, packed.length.to_string())];
-    Ok((fields, packed.wire.clone()).into_response())
+    let (caller, _) = master.admit(&fields, &visitor)?;
+    let offered = master.offered(&caller, &hash).await?;
+    Ok(([(protocol::SIGNATURE_FIELD, offered.signature.clone())], offered.manifest.clone()).into_response())
+}
+
+async fn pieces(
+    State(master): Service,
+    Extension(visitor): Who,
+    fields: HeaderMap,
+    Path(hash): Path<String>,
+    body: Body,
+) -> Result<Response, Fault> {
+    let (caller, _) = master.admit(&fields, &visitor)?;
+    let wanted = read_message(body).await?;
+    let offered = master.offered(&caller, &hash).await?;
+    let answer = tokio::task::spawn_blocking(move || offered.answer(&wanted)).await.map_err(Fault::failed)?;
+    Ok(answer.map_err(Fault::Bad)?.into_response())
 }
 
 async fn stored(State(master): Service, Extension(visitor): Who, fields: HeaderMap) -> Result<Response, Fault> {

@@ -8,20 +8,28 @@
 //! | [`master`] | the cluster service on port 8888 |
 //! | [`client`] | one connection of a slave to its master |
 //! | [`sidecar`] | slave: hello, long poll, fetch, verify, keep, publish |
+//! | [`offered`] | master: a snapshot in pieces, signed |
+//! | [`fetch`] | slave: which pieces are missing, and asking for them |
+//! | [`assembly`] | slave: the file that pieces become |
 //! | [`held`] | slave: the last good snapshots on disk |
 //! | [`shipper`] | every node: from extended.log to the store of records, exactly once |
+//! | [`drift`] | master: what a node enforces beside what it should |
 //! | [`balancer`] | the slaves as balancers and browsers are to know them |
 //! | [`packer`] | batches made ready for the wire |
 //! | [`backoff`] | waits between attempts |
 #![forbid(unsafe_code)]
 
+pub mod assembly;
 pub mod backoff;
 pub mod balancer;
 pub mod client;
+pub mod drift;
+pub mod fetch;
 pub mod held;
 mod intake;
 pub mod master;
 pub mod membership;
+pub mod offered;
 pub mod packer;
 pub mod protocol;
 pub mod roster;
@@ -135,6 +143,18 @@ pub struct Counters {
     pub download: u64,
 }
 
+/// What a node effectively enforces, as it says itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Enforced {
+    /// The effect of its policy ([`crate::policy::Snapshot::effect`]), hex: the snapshot's hash, unless sections of its own are in force.
+    pub effect: String,
+    /// These sections, by name.
+    pub own_sections: Vec<String>,
+    /// What is wrong inside the node (a core that decides by another policy than the others); empty if nothing.
+    pub trouble: String,
+}
+
 /// What a node has to offer to those who send clients: a balancer, or a browser's proxy auto-configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
@@ -191,6 +211,9 @@ pub struct NodeRow {
     /// All its figures at the last contact.
     #[serde(default)]
     pub figures: Figures,
+    /// In what it enforces something else than the master's policy, in words; empty if in nothing.
+    #[serde(default)]
+    pub drift: String,
 }
 
 /// A slave's view of its master.
@@ -213,4 +236,7 @@ pub struct MasterLink {
     /// When this node last knew that it enforces what its master does, microseconds since the epoch; 0 if never.
     #[serde(default)]
     pub in_step_us: i64,
+    /// Bytes that came over the network for the policy that came last.
+    #[serde(default)]
+    pub fetched_bytes: u64,
 }

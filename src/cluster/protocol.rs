@@ -3,6 +3,7 @@
 
 use crate::base::version::VERSION;
 use crate::cluster::Counters;
+use crate::cluster::Enforced;
 use crate::cluster::Offer;
 use crate::cluster::Refusal;
 use crate::figures::Figures;
@@ -11,6 +12,7 @@ use crate::limits::CLUSTER_PROXIES_MAX;
 use crate::limits::CLUSTER_SYNCTIME_MS_MAX;
 use crate::limits::CLUSTER_SYNCTIME_MS_MIN;
 use crate::limits::CLUSTER_TEXT_BYTES_MAX;
+use crate::limits::LOCAL_SECTIONS_MAX;
 use crate::record::Epoch;
 use crate::tls::identity::is_node_name;
 use serde::de::DeserializeOwned;
@@ -22,20 +24,20 @@ use std::net::SocketAddr;
 /// paths bear the number: another one is simply not found.
 pub const HELLO_PATH: &str = "/cluster/1/hello";
 /// Where the long poll goes.
-pub const POLL_PATH: &str = "/cluster/2/poll";
-/// Where a snapshot is fetched: the hash follows.
-pub const SNAPSHOT_PATH: &str = "/cluster/2/snapshot/";
+pub const POLL_PATH: &str = "/cluster/3/poll";
+/// Where the manifest of a snapshot is fetched: its hash follows.
+pub const MANIFEST_PATH: &str = "/cluster/3/manifest/";
+/// Where pieces of a snapshot are asked for: its hash follows.
+pub const PIECES_PATH: &str = "/cluster/3/pieces/";
 /// Where batches of records go (POST) and where the highest stored number is asked (GET).
-pub const RECORDS_PATH: &str = "/cluster/2/records";
+pub const RECORDS_PATH: &str = "/cluster/3/records";
 
 /// The field of every request after the hello: the session it belongs to.
 pub const SESSION_FIELD: &str = "tidegate-session";
 /// The field of a batch: the highest sequence number the node has written, for the lag.
 pub const WRITTEN_FIELD: &str = "tidegate-written";
-/// The field of a snapshot: the master's signature in hex.
+/// The field of a manifest: the master's signature in hex.
 pub const SIGNATURE_FIELD: &str = "tidegate-signature";
-/// The field of a snapshot: its length before compression.
-pub const LENGTH_FIELD: &str = "tidegate-length";
 
 /// What must be equal on all nodes of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +45,7 @@ pub const LENGTH_FIELD: &str = "tidegate-length";
 pub struct Build {
     /// Version of the package.
     pub version: String,
-    /// The formats that cross the wire, such as `cluster 2, snapshot 2, batch 1`.
+    /// The formats that cross the wire, such as `cluster 3, snapshot 3, batch 1`.
     pub formats: String,
 }
 
@@ -53,7 +55,7 @@ impl Build {
         Build {
             version: VERSION.to_string(),
             // Each number is raised with its page in docs/formats/: development builds of one version may differ in it.
-            formats: "cluster 2, snapshot 2, record batch 1".to_string(),
+            formats: "cluster 3, snapshot 3, record batch 1".to_string(),
         }
     }
 
@@ -146,6 +148,8 @@ pub struct Poll {
     /// All its figures now.
     #[serde(default)]
     pub figures: Figures,
+    /// What it effectively enforces.
+    pub enforced: Enforced,
 }
 
 /// The master's answer to a poll.
@@ -271,7 +275,22 @@ impl Message for Poll {
             () if !is_text(&self.snapshot) || !is_text(&self.error) => {
                 Some("a text is too long or has control characters")
             }
-            () => self.offer.fault(),
+            () => self.enforced.fault().or(self.offer.fault()),
+        }
+    }
+}
+
+impl Enforced {
+    fn fault(&self) -> Option<&'static str> {
+        let own = self.own_sections.len() <= LOCAL_SECTIONS_MAX && self.own_sections.iter().all(|name| is_text(name));
+        match () {
+            () if !self.effect.is_empty() && parse_hash(&self.effect).is_none() => {
+                Some("the effect is not 64 hex digits")
+            }
+            () if !own || !is_text(&self.trouble) => {
+                Some("a text of what it enforces is too long, or there are too many")
+            }
+            () => None,
         }
     }
 }
@@ -416,7 +435,7 @@ mod tests {
         let (mine, theirs) = (Build::this(), Build { formats: "cluster 9".into(), ..Build::this() });
         assert_eq!(Build::refusal(&mine, &mine), None);
         let words = Build::refusal(&mine, &theirs).unwrap().words();
-        assert!(words.contains("cluster 2") && words.contains("cluster 9"), "{words}");
+        assert!(words.contains("cluster 3") && words.contains("cluster 9"), "{words}");
         let newer = Build { version: "9.9.9".into(), ..Build::this() };
         let words = Build::refusal(&mine, &newer).unwrap().words();
         assert!(words.contains("the slave 9.9.9") && words.contains(&format!("runs {}", mine.version)), "{words}");

@@ -9,9 +9,11 @@
 
 use crate::base::clock::Wall;
 use crate::cluster::Counters;
+use crate::cluster::Enforced;
 use crate::cluster::NodeRow;
 use crate::cluster::Offer;
 use crate::cluster::Refusal;
+use crate::cluster::drift;
 use crate::cluster::protocol::Build;
 use crate::cluster::protocol::Hello;
 use crate::cluster::protocol::Poll;
@@ -52,6 +54,7 @@ struct Node {
     error: String,
     counters: Counters,
     figures: Figures,
+    enforced: Enforced,
     offer: Offer,
 }
 
@@ -157,6 +160,7 @@ impl Roster {
             snapshot: hello.snapshot.clone(),
             error: String::new(),
             figures: known.as_ref().map(|node| node.figures.clone()).unwrap_or_default(),
+            enforced: known.as_ref().map(|node| node.enforced.clone()).unwrap_or_default(),
             counters: known.map(|node| node.counters).unwrap_or_default(),
             offer: hello.offer.clone(),
         };
@@ -185,6 +189,7 @@ impl Roster {
         node.error = poll.error.clone();
         node.counters = poll.counters.clone();
         node.figures = poll.figures.clone();
+        node.enforced = poll.enforced.clone();
         node.offer = poll.offer.clone();
     }
 
@@ -231,10 +236,10 @@ impl Roster {
         self.take(name);
     }
 
-    /// All slaves, then all refused callers of the last minute.
-    pub fn rows(&mut self, current: &str, now: Wall) -> Vec<NodeRow> {
+    /// All slaves, then all refused callers of the last minute. `current` is the name of the policy they are to enforce, `effect` its effect.
+    pub fn rows(&mut self, current: &str, effect: &str, now: Wall) -> Vec<NodeRow> {
         self.forget_old(now);
-        let mut rows: Vec<NodeRow> = self.nodes.values().map(|node| node.row(current, now)).collect();
+        let mut rows: Vec<NodeRow> = self.nodes.values().map(|node| node.row(current, effect, now)).collect();
         for refused in &self.refused {
             let same = rows.iter_mut().find(|row| {
                 !refused.node.is_empty()
@@ -274,7 +279,7 @@ impl Node {
         ms_between(self.last_contact, now) < 2 * synctime(self.hello.synctime_ms)
     }
 
-    fn row(&self, current: &str, now: Wall) -> NodeRow {
+    fn row(&self, current: &str, effect: &str, now: Wall) -> NodeRow {
         NodeRow {
             name: self.hello.node.clone(),
             role: self.hello.role.clone(),
@@ -293,6 +298,7 @@ impl Node {
             counters: self.counters.clone(),
             offer: self.offer.clone(),
             figures: self.figures.clone(),
+            drift: drift::words(&self.enforced, &self.snapshot, current, effect),
         }
     }
 
@@ -324,6 +330,7 @@ impl Refused {
             counters: Counters::default(),
             offer: Offer::default(),
             figures: Figures::default(),
+            drift: String::new(),
         }
     }
 }
@@ -409,7 +416,7 @@ mod tests {
                 assert!(roster.remember_refused(A, name, "", why.clone(), T0));
                 assert!(!roster.remember_refused(A, name, "", why, T0), "the same refusal again is no news");
             }
-            let rows = roster.rows("", T0);
+            let rows = roster.rows("", "", T0);
             assert_eq!(rows.len(), 1);
             assert_eq!(rows[0].refusal, expected.map(|why| why.words()).unwrap_or_default());
         }
@@ -437,11 +444,11 @@ mod tests {
         roster.remember_refused(A, "", "", Refusal::KeyMismatch, T0);
         let why = roster.hello(&Newcomer { allowed: false, ..comes(&hello("s1", 1), A) }, "x".into(), T0).unwrap_err();
         roster.remember_refused(A, "s1", "", why, T0);
-        assert_eq!(roster.rows("", T0).len(), 2);
+        assert_eq!(roster.rows("", "", T0).len(), 2);
         roster.hello(&comes(&hello("s1", 1), A), "x".into(), T0).unwrap();
-        let rows = roster.rows("", T0);
+        let rows = roster.rows("", "", T0);
         assert_eq!(rows.iter().map(|row| row.refusal.is_empty()).collect::<Vec<_>>(), [true, false]);
-        assert_eq!(roster.rows("", later(CLUSTER_REFUSED_SHOWN_MS)).len(), 1);
+        assert_eq!(roster.rows("", "", later(CLUSTER_REFUSED_SHOWN_MS)).len(), 1);
     }
 
     #[test]
@@ -453,15 +460,17 @@ mod tests {
             written: 10,
             snapshot: "2-b".into(),
             error: "disk full.".into(),
+            enforced: Enforced { effect: "cc".into(), own_sections: vec!["pac".into()], ..Enforced::default() },
             ..Poll::default()
         };
         roster.poll_begins("x", &said);
         roster.stored("x", 4, 12);
-        let row = roster.rows("2-b", T0).remove(0);
+        let row = roster.rows("2-b", "bb", T0).remove(0);
         assert_eq!((row.record_lag, row.clock_skew_ms, row.current, row.up), (8, 3_000, true, true));
+        assert!(row.drift.contains("pac (its NEVER_SYNC)"), "{}", row.drift);
         assert!(row.error.starts_with("disk full. ClockSkew: the slave's clock is 3000 ms ahead"), "{}", row.error);
-        assert!(roster.rows("2-b", later(119_999))[0].up);
-        assert!(!roster.rows("2-b", later(120_000))[0].up);
+        assert!(roster.rows("2-b", "bb", later(119_999))[0].up);
+        assert!(!roster.rows("2-b", "bb", later(120_000))[0].up);
     }
 
     #[test]
@@ -473,7 +482,7 @@ mod tests {
         for i in 0..CLUSTER_REFUSED_MAX as u32 + 10 {
             roster.remember_refused(IpAddr::V4(i.into()), "", "", Refusal::KeyMismatch, T0);
         }
-        assert_eq!(roster.rows("", T0).len(), CLUSTER_NODES_MAX + CLUSTER_REFUSED_MAX);
+        assert_eq!(roster.rows("", "", T0).len(), CLUSTER_NODES_MAX + CLUSTER_REFUSED_MAX);
         assert_eq!(roster.caller("0", T0), None, "the node silent for longest went");
     }
 }

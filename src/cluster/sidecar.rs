@@ -9,6 +9,7 @@
 use crate::base::clock::Mono;
 use crate::base::clock::Wall;
 use crate::cluster::Counters;
+use crate::cluster::Enforced;
 use crate::cluster::MasterLink;
 use crate::cluster::Offer;
 use crate::cluster::backoff::Backoff;
@@ -16,6 +17,8 @@ use crate::cluster::client::Answer;
 use crate::cluster::client::Connection;
 use crate::cluster::client::MasterAddress;
 use crate::cluster::client::Trouble;
+use crate::cluster::fetch::Fetch;
+use crate::cluster::fetch::NotFetched;
 use crate::cluster::held;
 use crate::cluster::protocol;
 use crate::cluster::protocol::Build;
@@ -36,9 +39,8 @@ use crate::limits::CLUSTER_PUBLISH_MS;
 use crate::limits::CLUSTER_REQUEST_MS;
 use crate::limits::CLUSTER_RETRY_MS_MAX;
 use crate::limits::CLUSTER_RETRY_MS_MIN;
-use crate::limits::CLUSTER_SNAPSHOT_MS;
 use crate::limits::FIGURES_EVERY_MS;
-use crate::limits::SNAPSHOT_BYTES_MAX;
+use crate::policy::OwnSections;
 use crate::policy::Publish;
 use crate::policy::Snapshot;
 use crate::record::Epoch;
@@ -66,6 +68,8 @@ pub struct SlaveConfig {
     pub synctime_ms: Arc<AtomicU64>,
     /// Checks what the master signed.
     pub signer: Arc<SnapshotSigner>,
+    /// Sections that are not taken from the master.
+    pub own: Option<Arc<OwnSections>>,
 }
 
 /// What the node says of itself at every contact.
@@ -81,6 +85,8 @@ pub struct Vitals {
     pub offer: Offer,
     /// All its figures.
     pub figures: Figures,
+    /// What its cores decide by.
+    pub enforced: Enforced,
 }
 
 /// Asked before every poll; must answer at once.
@@ -226,6 +232,7 @@ impl Sidecar {
             counters: vitals.counters,
             offer: vitals.offer,
             figures: vitals.figures,
+            enforced: vitals.enforced,
         };
         let deadline = Duration::from_millis(poll.hold_ms + CLUSTER_REQUEST_MS);
         let fields = [(protocol::SESSION_FIELD, session.to_string())];
@@ -247,18 +254,38 @@ impl Sidecar {
     async fn bring(&mut self, connection: &mut Connection, session: &str, reply: &PollReply) -> Result<(), Trouble> {
         let hash = protocol::parse_hash(&reply.hash).unwrap_or_default();
         self.seen = hash;
-        let path = format!("{}{}", protocol::SNAPSHOT_PATH, reply.hash);
-        let fields = [(protocol::SESSION_FIELD, session.to_string())];
-        let deadline = Duration::from_millis(CLUSTER_SNAPSHOT_MS);
-        let answer = connection.ask(Method::GET, &path, &fields, Vec::new(), SNAPSHOT_BYTES_MAX, deadline).await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            // A newer policy overtook this one: the next poll brings it.
-            self.seen = self.current.hash();
-            return Ok(());
-        }
-        match self.enforce(accepted(answer)?, hash).await {
+        let mut fetch = Fetch {
+            connection,
+            session,
+            state_dir: self.config.state_dir.clone(),
+            signer: &self.config.signer,
+            wire_bytes: 0,
+        };
+        let fetched = fetch.bring(hash, self.current.clone()).await;
+        let wire_bytes = fetch.wire_bytes;
+        let enforced = match fetched {
+            Ok(snapshot) => self.enforce(Arc::new(snapshot.with_own(self.config.own.clone())), wire_bytes).await,
+            Err(NotFetched::Unusable(what)) => Err(what),
+            Err(NotFetched::Trouble(trouble)) => {
+                // The first poll of the next connection goes on with it.
+                self.seen = self.current.hash();
+                return Err(trouble);
+            }
+            Err(NotFetched::Overtaken) => {
+                // The next poll brings the newer one.
+                self.seen = self.current.hash();
+                return Ok(());
+            }
+        };
+        match enforced {
             Ok(()) => {
-                tracing::info!(event = "policy-in-force", snapshot = %self.current.name(), "policy {} of the master is in force", self.current.name());
+                let name = self.current.name();
+                tracing::info!(
+                    event = "policy-in-force",
+                    snapshot = %name,
+                    bytes = wire_bytes,
+                    "policy {name} of the master is in force"
+                );
                 self.retry_ms = CLUSTER_RETRY_MS_MIN;
                 self.settle(String::new());
             }
@@ -274,16 +301,8 @@ impl Sidecar {
         Ok(())
     }
 
-    /// Verify, store durably, swap, remember: in that order (law 4).
-    async fn enforce(&mut self, answer: Answer, hash: [u8; 32]) -> Result<(), String> {
-        let (signer, state_dir) = (self.config.signer.clone(), self.config.state_dir.clone());
-        let verified = tokio::task::spawn_blocking(move || {
-            let snapshot = verify(&answer, &signer, hash)?;
-            held::store(&state_dir, &snapshot)
-                .map_err(|e| format!("storing it in {}: {e}. Make room or repair the disk", state_dir.display()))?;
-            Ok::<_, String>(Arc::new(snapshot))
-        });
-        let snapshot = verified.await.map_err(|e| e.to_string())??;
+    /// Swaps to a verified and stored snapshot, and remembers it.
+    async fn enforce(&mut self, snapshot: Arc<Snapshot>, wire_bytes: u64) -> Result<(), String> {
         let swap = (self.publish)(snapshot.clone());
         let swapped = tokio::time::timeout(Duration::from_millis(CLUSTER_PUBLISH_MS), swap).await;
         swapped.map_err(|_| format!("the cores did not take it within {CLUSTER_PUBLISH_MS} ms"))??;
@@ -291,6 +310,7 @@ impl Sidecar {
         let synced = Wall::now();
         self.link.send_modify(|link| {
             link.synced_us = synced.0;
+            link.fetched_bytes = wire_bytes;
             link.in_step_us = synced.0;
         });
         let state_dir = self.config.state_dir.clone();
@@ -341,24 +361,6 @@ impl Sidecar {
             link.trouble = words;
         });
     }
-}
-
-fn verify(answer: &Answer, signer: &SnapshotSigner, hash: [u8; 32]) -> Result<Snapshot, String> {
-    let field = |name: &str| answer.fields.get(name).and_then(|value| value.to_str().ok());
-    let length = field(protocol::LENGTH_FIELD).and_then(|text| text.parse::<usize>().ok());
-    let length = length.filter(|length| *length <= SNAPSHOT_BYTES_MAX).ok_or("its length is missing or too large")?;
-    let signature =
-        field(protocol::SIGNATURE_FIELD).and_then(|hex| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok());
-    let signature = signature.ok_or("its signature is missing")?;
-    let bytes = zstd::bulk::decompress(&answer.body, length).map_err(|e| format!("unpacking it: {e}"))?;
-    if !signer.verify(&bytes, &signature) {
-        return Err("its signature does not fit: it was changed on its way or on the master".to_string());
-    }
-    let snapshot = Snapshot::open(&bytes).map_err(|e| e.to_string())?;
-    if snapshot.hash() != hash {
-        return Err(format!("the master sent {} instead", snapshot.name()));
-    }
-    Ok(snapshot)
 }
 
 /// A message from an answer of any status.

@@ -27,9 +27,11 @@ use crate::cluster::Counters;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
 use crate::cluster::Offer;
+use crate::cluster::drift;
 use crate::cluster::master::MasterService;
 use crate::cluster::membership::MembershipChange;
 use crate::cluster::protocol::Proxy;
+use crate::cluster::protocol::hash_text;
 use crate::figures;
 use crate::log::Progress;
 use crate::policy::pac::Choice;
@@ -284,7 +286,10 @@ impl NodeDesk {
                 return Err(Refused::new(RefusedKind::NotAllowed, words));
             }
         }
-        let text = figures::exposition(&self.gauges.read(), VERSION, &self.facts.role.to_string());
+        let mut text = figures::exposition(&self.gauges.read(), VERSION, &self.facts.role.to_string());
+        let nodes = self.nodes();
+        let known = nodes.iter().filter(|row| row.refusal.is_empty());
+        figures::add_drift(&mut text, known.map(|row| (row.name.as_str(), !row.drift.is_empty())));
         Ok(Outcome::Metrics { text })
     }
 
@@ -318,8 +323,15 @@ impl NodeDesk {
             counters: status.counters,
             offer: self.offer(),
             figures: self.gauges.read(),
+            drift: self.own_drift(),
         };
         std::iter::once(own).chain((self.views.nodes)()).collect()
+    }
+
+    /// In what this node itself decides by something else than its snapshot.
+    fn own_drift(&self) -> String {
+        let (current, enforced) = (self.publisher.current(), self.publisher.enforced());
+        drift::words(&enforced, current.name(), current.name(), &hash_text(current.hash()))
     }
 
     async fn report(&self, question: report::Question) -> Result<Outcome, Refused> {

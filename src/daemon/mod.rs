@@ -10,6 +10,7 @@ mod diagnostics;
 mod doors;
 mod drain;
 mod figures;
+mod first_policy;
 mod health;
 mod history;
 mod journal;

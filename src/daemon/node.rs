@@ -7,6 +7,7 @@ use super::desk::NodeFacts;
 use super::desk::Views;
 use super::doors::Doors;
 use super::drain::Drain;
+use super::first_policy;
 use super::health;
 use super::history;
 use super::journal::Journal;
@@ -22,7 +23,6 @@ use super::signals;
 use super::tuning;
 use super::vitals::Vitals;
 use crate::base::clock::Mono;
-use crate::base::clock::Wall;
 use crate::base::version::VERSION;
 use crate::cli::control;
 use crate::cluster::held;
@@ -156,7 +156,8 @@ impl Node {
         .map_err(|error| error.to_string())?;
 
         let policies = open_policies(&settings)?;
-        let (snapshot, synced, trouble) = first_snapshot(&settings, policies.as_deref());
+        let own = first_policy::own_sections(&settings)?;
+        let (snapshot, synced, trouble) = first_policy::first_snapshot(&settings, policies.as_deref(), own.clone());
         let held_file = match &policies {
             Some(policies) => policies.snapshot_path(snapshot.name()),
             None => held::file_of(&settings.state_dir, &snapshot),
@@ -186,6 +187,7 @@ impl Node {
         };
         let drain = Drain::new(publisher.clone(), params.watch(), &settings.state_dir);
         let cluster = Cluster::start(services::Needs {
+            own,
             drain: drain.clone(),
             settings: &settings,
             facts: &facts,
@@ -471,54 +473,6 @@ fn open_records(settings: &Settings) -> Result<Option<Arc<dyn RecordStore>>, Str
             Ok(Some(Arc::new(store)))
         }
     }
-}
-
-/// What to enforce until something newer comes: the history's newest, or what the master sent last; otherwise the
-/// built-in policy that denies everything. Also when that came, and what was wrong with newer ones.
-fn first_snapshot(settings: &Settings, policies: Option<&Policies>) -> (Arc<Snapshot>, Wall, String) {
-    let (held, synced, trouble) = match policies {
-        Some(policies) => match newest_of(policies) {
-            Ok(held) => (held, Wall::default(), String::new()),
-            Err(words) => (None, Wall::default(), words),
-        },
-        None => match held::load(&settings.state_dir) {
-            Some(held) => (Some(held.snapshot), held.synced, held.trouble),
-            None => (None, Wall::default(), String::new()),
-        },
-    };
-    if !trouble.is_empty() {
-        tracing::error!(event = "policy-kept", "{trouble}");
-    }
-    let snapshot = held.unwrap_or_else(|| {
-        tracing::warn!(
-            event = "policy-missing",
-            "no policy is held: every client is denied until one is applied or comes from the master"
-        );
-        Snapshot::builtin()
-    });
-    tracing::info!(event = "policy-in-force", snapshot = %snapshot.name(), "policy {} is in force", snapshot.name());
-    (Arc::new(snapshot), synced, trouble)
-}
-
-/// The newest version of the history whose snapshot is whole. A damaged one is compiled again from its document by the
-/// administrator's next apply; meanwhile an older good one is better than denying everybody.
-fn newest_of(policies: &Policies) -> Result<Option<Snapshot>, String> {
-    let mut troubles = Vec::new();
-    for version in policies.log(crate::limits::HELD_SNAPSHOTS as u32).map_err(|error| error.0)? {
-        match Snapshot::open_held(&policies.snapshot_path(&version.snapshot)) {
-            Ok(snapshot) => {
-                troubles.iter().for_each(|words| tracing::error!(event = "policy-kept", "{words}"));
-                return Ok(Some(snapshot));
-            }
-            Err(error) => troubles.push(format!(
-                "the snapshot of policy {name} cannot be used: {error}. `tidegate policy rollback {number}` compiles the same \
-                 document again",
-                name = version.snapshot,
-                number = version.version
-            )),
-        }
-    }
-    if troubles.is_empty() { Ok(None) } else { Err(troubles.join("; ")) }
 }
 
 fn start_cores(

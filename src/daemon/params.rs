@@ -163,7 +163,7 @@ impl Params {
                 default: key.default.to_string(),
                 help: key.help.to_string(),
                 accepts: key.accepts.to_string(),
-                restart: !key.live,
+                restart: !key.live(),
                 in_force: in_force.text(key.name).filter(|_| waiting.iter().any(|name| name == key.name)),
             })
             .collect();

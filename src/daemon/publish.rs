@@ -1,12 +1,15 @@
 //! The snapshot in force, and how another one takes its place: prepared on every core, then committed on every core; if one
 //! core cannot prepare, all keep the old.
 
+use crate::cluster::Enforced;
+use crate::cluster::protocol::hash_text;
 use crate::limits::SWAP_MS_MAX;
 use crate::policy::Publish;
 use crate::policy::Snapshot;
 use crate::proxy::CoreHandle;
 use crate::proxy::CoreTotals;
 use crate::proxy::Tuning;
+use crate::proxy::effect_mark;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -31,6 +34,18 @@ impl Publisher {
     /// The snapshot in force.
     pub fn current(&self) -> Arc<Snapshot> {
         self.current.borrow().clone()
+    }
+
+    /// What the cores decide by, as they say themselves.
+    pub fn enforced(&self) -> Enforced {
+        let current = self.current();
+        let apart = |core: &CoreHandle| core.enforces() != effect_mark(&current);
+        let trouble = match self.cores().iter().position(apart) {
+            Some(core) => format!("Its core {core} decides by another policy than {}. Restart it.", current.name()),
+            None => String::new(),
+        };
+        let own_sections = current.own_sections().iter().map(|name| name.to_string()).collect();
+        Enforced { effect: hash_text(current.effect()), own_sections, trouble }
     }
 
     /// To wait for the next one (the master's long polls do).

@@ -31,6 +31,7 @@ use crate::limits::PRUNE_EVERY_S;
 use crate::limits::SHIP_LAST_MS_MAX;
 use crate::log::Log;
 use crate::log::LogLimits;
+use crate::policy::OwnSections;
 use crate::portal;
 use crate::portal::PortalConfig;
 use crate::record::Epoch;
@@ -91,6 +92,8 @@ pub struct Needs<'a> {
     pub synced: Wall,
     /// What was wrong with newer held snapshots.
     pub trouble: String,
+    /// On a slave, the sections that are not taken from the master.
+    pub own: Option<Arc<OwnSections>>,
 }
 
 /// This node's part in a cluster: master, slave, or alone.
@@ -173,6 +176,7 @@ impl Cluster {
             state_dir: needs.settings.state_dir.clone(),
             synctime_ms: follow_sync_time(&needs.params),
             signer: Arc::new(ring.signer().map_err(|fault| fault.to_string())?),
+            own: needs.own.clone(),
         };
         let (publisher, progress, gauges) = (needs.publisher.clone(), needs.log.progress(), self.gauges.clone());
         let (facts, settings, drain) = (needs.facts.clone(), needs.params.watch(), needs.drain.clone());
@@ -186,7 +190,8 @@ impl Cluster {
             let trouble = trouble.to_string();
             let offer = desk::offer(&facts, &settings.borrow(), drain.standing().is_some());
             let counters = desk::counters(publisher.totals());
-            Vitals { counters, written: progress.written, trouble, offer, figures: gauges.read() }
+            let enforced = publisher.enforced();
+            Vitals { counters, written: progress.written, trouble, offer, figures: gauges.read(), enforced }
         });
         let synced = (needs.synced != Wall::default()).then_some(needs.synced);
         let publish = needs.publisher.as_publish();

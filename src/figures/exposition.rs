@@ -31,6 +31,15 @@ pub fn exposition(figures: &Figures, version: &str, role: &str) -> String {
     text
 }
 
+/// Adds what a node knows of the nodes of its cluster (a master: all of them): whether each enforces something else than it should.
+pub fn add_drift<'n>(text: &mut String, nodes: impl Iterator<Item = (&'n str, bool)>) {
+    let help = "1 if the node enforces something else than the policy of the cluster: why stands on the Nodes page.";
+    announce(text, "tidegate_node_drift", help, Kind::Gauge);
+    for (node, drifts) in nodes {
+        let _ = writeln!(text, "tidegate_node_drift{{node=\"{node}\"}} {}", u8::from(drifts));
+    }
+}
+
 fn announce(text: &mut String, name: &str, help: &str, kind: Kind) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", word(kind));
 }

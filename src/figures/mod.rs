@@ -15,6 +15,7 @@ mod line;
 mod table;
 
 pub use exposition::CONTENT_TYPE;
+pub use exposition::add_drift;
 pub use exposition::exposition;
 pub use exposition::reference;
 pub use exposition::shown;

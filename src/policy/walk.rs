@@ -166,7 +166,7 @@ fn admit<N: Narrator>(
         let groups = names(snapshot, ListKind::UserGroups, &tags.user_groups);
         format!("Access Restriction: the right {right} is granted; user groups: {groups}")
     });
-    if tunnel && !snapshot.body().network.allows_tunnel(facts.port) {
+    if tunnel && !snapshot.network().allows_tunnel(facts.port) {
         narrator.say(|| format!("Network: connect_ports does not name port {}", facts.port));
         return Some(denial(snapshot, RuleId(RULE_CONNECT_PORTS), Why::Rule));
     }
@@ -232,7 +232,7 @@ fn permit<N: Narrator>(snapshot: &Snapshot, facts: &Facts, rule: RuleId, tags: &
             None => format!("{}: none holds; straight to the origin", parents::SECTION),
         });
     }
-    Verdict::Permit(Permit { rule, upgrade: body.network.allows_upgrade(facts), route })
+    Verdict::Permit(Permit { rule, upgrade: snapshot.network().allows_upgrade(facts), route })
 }
 
 fn denial(snapshot: &Snapshot, rule: RuleId, why: Why) -> Denial {

@@ -36,6 +36,7 @@ struct Rows {
     nodes: Vec<NodeView>,
     up: usize,
     behind: usize,
+    drifting: usize,
     lag: String,
     exchanges: String,
     denied: String,
@@ -61,6 +62,7 @@ struct NodeView {
     skewed: bool,
     refusal: String,
     error: String,
+    drift: String,
     open: String,
     tunnels: String,
     exchanges: String,
@@ -114,6 +116,7 @@ fn rows(cx: &Cx, nodes: Vec<NodeRow>, now: Wall) -> Rows {
     let sum = |figure: fn(&NodeRow) -> u64| words::count(nodes.iter().map(figure).fold(0, u64::saturating_add));
     Rows {
         up: nodes.iter().filter(|node| node.up).count(),
+        drifting: nodes.iter().filter(|node| !node.drift.is_empty()).count(),
         behind: nodes.iter().filter(|node| !node.current).count(),
         lag: sum(|node| node.record_lag),
         exchanges: sum(|node| node.counters.exchanges),
@@ -142,6 +145,7 @@ fn view(node: NodeRow, now: Wall) -> NodeView {
         skewed: node.clock_skew_ms.unsigned_abs() > SKEW_WARN_MS,
         refusal: node.refusal,
         error: node.error,
+        drift: node.drift,
         open: words::count(node.counters.connections_open),
         tunnels: words::count(node.counters.tunnels_open),
         exchanges: words::count(node.counters.exchanges),

@@ -185,6 +185,12 @@ impl Core {
     }
 }
 
+/// Tells by which snapshot a core decides: the first bytes of its effect.
+pub fn effect_mark(snapshot: &Snapshot) -> u64 {
+    let effect = snapshot.effect();
+    u64::from_le_bytes(*effect.first_chunk().unwrap_or(&[0; 8]))
+}
+
 /// The way to a core from other threads.
 pub struct CoreHandle {
     orders: mpsc::Sender<Order>,
@@ -234,6 +240,11 @@ impl CoreHandle {
     /// What the core has counted, from any thread at any time.
     pub fn counters(&self) -> Arc<CoreCounters> {
         Arc::clone(&self.counters)
+    }
+
+    /// The [`effect_mark`] of the snapshot that the core decides by.
+    pub fn enforces(&self) -> u64 {
+        self.counters.enforces.get()
     }
 
     /// Grows with every turn of the core: one that stands still is stuck.
@@ -345,6 +356,7 @@ impl CoreState {
             deadlines: &deadlines,
             counters: &counters,
         });
+        counters.enforces.set(effect_mark(&config.snapshot));
         let held = Held::new(config.snapshot, &upstreams);
         let state = CoreState {
             node_name: config.node_name,
@@ -529,6 +541,7 @@ async fn obey(
                 let prepared = state.prepared.borrow_mut().take();
                 let _ = ack.send(match prepared {
                     Some(snapshot) => {
+                        state.counters.enforces.set(effect_mark(&snapshot.snapshot));
                         *state.snapshot.borrow_mut() = snapshot;
                         Ok(())
                     }

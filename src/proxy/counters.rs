@@ -12,6 +12,8 @@ use std::sync::atomic::Ordering;
 pub struct CoreCounters {
     /// Sweeps of its table of deadlines.
     pub(super) turns: Counter,
+    /// By which snapshot it decides: no count, but as cheap to tell.
+    pub(super) enforces: Counter,
     pub(super) connections: Counter,
     pub(super) connections_open: Counter,
     pub(super) shed: Counter,

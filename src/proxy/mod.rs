@@ -37,6 +37,7 @@ pub use self::core::CoreConfig;
 pub use self::core::CoreHandle;
 pub use self::core::Timeouts;
 pub use self::core::Tuning;
+pub use self::core::effect_mark;
 pub use admissions::Admissions;
 pub use balancer::Balancers;
 pub use balancer::ProxyProtocol;

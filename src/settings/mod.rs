@@ -11,6 +11,7 @@ mod fault;
 mod file;
 mod resolve;
 mod said;
+mod scope;
 mod table;
 
 pub use fault::Fault;
@@ -23,6 +24,11 @@ pub use resolve::resolve;
 pub use said::Said;
 pub use said::parse;
 pub use said::render;
+pub use scope::Apply;
+pub use scope::LocalSection;
+pub use scope::POLICY_SECTIONS;
+pub use scope::PolicySection;
+pub use scope::Scope;
 pub use table::Key;
 pub use table::TABLE;
 pub use table::key;
@@ -68,6 +74,10 @@ pub struct Settings {
     pub master: Option<SocketAddr>,
     /// SYNCTIME: the longest silence between slave and master. Live.
     pub sync_time: Duration,
+    /// NEVER_SYNC: sections that this slave has of its own.
+    pub never_sync: Vec<LocalSection>,
+    /// OWN_SECTIONS_FILE.
+    pub own_sections_file: PathBuf,
     /// LOG_SIZE_LIMIT in bytes: extended.log is rotated at this size. Live.
     pub log_size_limit: u64,
     /// LOG_SYNC in milliseconds: how often extended.log is synced. Live.
@@ -153,6 +163,8 @@ impl Settings {
             "MASTER_IP" => master(|address| address.ip().to_string()),
             "MASTER_PORT" => master(|address| address.port().to_string()),
             "SYNCTIME" => self.sync_time.as_secs().to_string(),
+            "NEVER_SYNC" => self.never_sync.iter().map(|section| section.name()).collect::<Vec<_>>().join(","),
+            "OWN_SECTIONS_FILE" => self.own_sections_file.display().to_string(),
             "LOG_SIZE_LIMIT" => self.log_size_limit.to_string(),
             "LOG_SYNC" => self.log_sync_ms.to_string(),
             "KEEP_DATA" => self.keep_data_days.to_string(),
@@ -203,7 +215,7 @@ impl Difference {
 /// Compares the meaning of two settings, key by key: `1G` and `1024M` are the same.
 pub fn difference(old: &Settings, new: &Settings) -> Difference {
     let changed = TABLE.iter().filter(|key| old.text(key.name) != new.text(key.name));
-    let (live, waiting): (Vec<_>, Vec<_>) = changed.partition(|key| key.live);
+    let (live, waiting): (Vec<_>, Vec<_>) = changed.partition(|key| key.live());
     let names = |keys: Vec<&Key>| keys.into_iter().map(|key| key.name).collect();
     Difference { live: names(live), waiting: names(waiting) }
 }

@@ -4,6 +4,7 @@ use crate::base::networks::Networks;
 use crate::settings::Fault;
 use crate::settings::Key;
 use crate::settings::Listen;
+use crate::settings::LocalSection;
 use crate::settings::LogLevel;
 use crate::settings::PinCpus;
 use crate::settings::ProxyProtocol;
@@ -13,6 +14,7 @@ use crate::settings::Settings;
 use crate::settings::Times;
 use crate::settings::key;
 use crate::settings::said::quote;
+use crate::settings::scope;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,6 +37,9 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
     let master_ip = reader.read("MASTER_IP", master_ip);
     let master_port = reader.read("MASTER_PORT", |text| number(text, 1, 65_535));
     let sync_time = reader.read("SYNCTIME", |text| number(text, 1, 3_600));
+    let never_sync = reader.read("NEVER_SYNC", |text| Some(text.to_string()));
+    let never_sync = never_sync.and_then(|text| reader.never_sync(&text));
+    let own_sections_file = reader.read("OWN_SECTIONS_FILE", absolute);
     let log_size_limit = reader.read("LOG_SIZE_LIMIT", size);
     let log_sync = reader.read("LOG_SYNC", |text| number(text, 0, 1_000));
     let keep_data = reader.read("KEEP_DATA", |text| number(text, 1, 3_650));
@@ -55,6 +60,9 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
 
     if let (Some(role), Some(master)) = (role_said, master_ip) {
         reader.check_role(role, master);
+    }
+    if let (Some(role), Some(master), Some(sections)) = (role_said, master_ip, &never_sync) {
+        reader.check_never_sync(role, master, sections);
     }
     if let (Some(a), Some(b), Some(ip_a), Some(ip_b)) = (listen_port, portal_port, listen_ip, portal_ip) {
         reader.check_ports(a, b, ip_a, ip_b);
@@ -86,6 +94,8 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
             metrics_allow: metrics_allow?,
             master: master.map(|ip| SocketAddr::new(ip, master_port.unwrap_or_default() as u16)),
             sync_time: Duration::from_secs(sync_time?),
+            never_sync: never_sync?,
+            own_sections_file: own_sections_file?,
             log_size_limit: log_size_limit?,
             log_sync_ms: log_sync?,
             keep_data_days: keep_data? as u32,
@@ -148,6 +158,21 @@ impl Reader<'_> {
                 self.blame("MASTER_IP", "nothing, because ROLE is standalone; or ROLE=\"slave\"")
             }
             _ => {}
+        }
+    }
+
+    fn never_sync(&mut self, text: &str) -> Option<Vec<LocalSection>> {
+        let read = scope::local_sections(text);
+        read.map_err(|accepts| self.blame("NEVER_SYNC", &accepts)).ok()
+    }
+
+    fn check_never_sync(&mut self, role: Option<Role>, master: Option<IpAddr>, sections: &[LocalSection]) {
+        let is_slave = role.map_or(master.is_some(), |role| role == Role::Slave);
+        if !sections.is_empty() && !is_slave {
+            self.blame(
+                "NEVER_SYNC",
+                "nothing, because this node takes no policy from a master: its own policy says it all",
+            );
         }
     }
 

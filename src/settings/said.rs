@@ -77,7 +77,7 @@ const HEADING: &str = "# Startup params of this Tidegate node: who it is and whe
 
 /// The help, what is accepted and when a change counts, as one paragraph.
 fn explain(key: &Key) -> String {
-    let when = if key.live { "A change counts at once." } else { "A change needs a restart." };
+    let when = key.apply.words();
     format!("{} Accepted: {}. Default: \"{}\". {when}", key.help, key.accepts, key.default)
 }
 
@@ -137,6 +137,10 @@ pub(super) fn check_characters(value: &str) -> Result<(), String> {
 
 /// What to say of a key that is not in the table.
 pub(super) fn known_instead(name: &str) -> String {
+    if name == "ALWAYS_SYNC" {
+        return "nothing of this name: a slave always takes every section that NEVER_SYNC does not name. Delete the line"
+            .to_string();
+    }
     match nearest(name, TABLE.iter().map(|key| key.name)) {
         Some(near) => format!("a key of this version of Tidegate; did you mean {near}?"),
         None => format!(

@@ -1,5 +1,8 @@
 //! The one table of startup params.
 
+use super::scope::Apply;
+use super::scope::Scope;
+
 /// One startup param.
 #[derive(Debug)]
 pub struct Key {
@@ -11,8 +14,19 @@ pub struct Key {
     pub accepts: &'static str,
     /// What it is for; stands above the key in the file and beside the field in the portal.
     pub help: &'static str,
+    /// When a change counts.
+    pub apply: Apply,
+    /// Whose it is.
+    pub scope: Scope,
+    /// Whether its value is a secret, which no page and no log may show. None is: secrets stand in files of their own, which params name.
+    pub secret: bool,
+}
+
+impl Key {
     /// Whether a running node takes a change over at once; otherwise it waits for a restart.
-    pub live: bool,
+    pub fn live(&self) -> bool {
+        self.apply == Apply::Live
+    }
 }
 
 /// The key of this name.
@@ -36,7 +50,9 @@ pub const TABLE: &[Key] = &[
         help: "What this node is. A slave carries traffic by its master's policy, a master holds policy and reports for its \
                slaves and carries no traffic, a stand-alone node does both for itself. auto: slave if MASTER_IP is set, \
                otherwise standalone.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "NODE_NAME",
@@ -44,7 +60,9 @@ pub const TABLE: &[Key] = &[
         accepts: "1 to 63 letters, digits, dots, hyphens or underscores, or nothing (the host's name)",
         help: "The name of this node in reports, in extended.log and on the master's Nodes page. No two nodes of a cluster may \
                have the same. Empty: the host's name.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "HOSTNAME",
@@ -52,16 +70,28 @@ pub const TABLE: &[Key] = &[
         accepts: "a host name of 1 to 253 letters, digits, dots or hyphens, or nothing (NODE_NAME)",
         help: "The name by which people reach this node: it stands in the portal's certificate. Nodes behind one load balancer \
                may share it. Empty: NODE_NAME.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "LISTEN_IP",
         default: "*",
         accepts: ADDRESS,
         help: "The address on which clients reach the proxy. *: every IPv4 and IPv6 address. 0.0.0.0: every IPv4 address.",
-        live: false,
+        apply: Apply::Rebind,
+        scope: Scope::Node,
+        secret: false,
     },
-    Key { name: "LISTEN_PORT", default: "8080", accepts: PORT, help: "The port of the proxy.", live: false },
+    Key {
+        name: "LISTEN_PORT",
+        default: "8080",
+        accepts: PORT,
+        help: "The port of the proxy.",
+        apply: Apply::Rebind,
+        scope: Scope::Node,
+        secret: false,
+    },
     Key {
         name: "PROXY_PROTOCOL",
         default: "off",
@@ -69,7 +99,9 @@ pub const TABLE: &[Key] = &[
         help: "Whether clients come through a balancer that says their addresses in a PROXY protocol header (version 1 or 2). \
                Only peers in TRUSTED_PROXIES may say so. off: such a header is an error. optional: a trusted peer may send one. \
                required: every connection must begin with one, and peers that are not trusted are closed at once.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "TRUSTED_PROXIES",
@@ -78,7 +110,9 @@ pub const TABLE: &[Key] = &[
         help: "The balancers and proxies in front of this node whose word about a client's address counts: in PROXY protocol \
                headers (PROXY_PROTOCOL) and, if the policy's [client_address] believes them, in X-Forwarded-For or Forwarded. \
                MAX_CONNECTIONS_PER_CLIENT does not count them.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "LB_WEIGHT",
@@ -86,21 +120,27 @@ pub const TABLE: &[Key] = &[
         accepts: "auto or a number from 1 to 256",
         help: "How large this node's share of the clients is, beside the other nodes' numbers, in the balancer configurations that \
                tidegate lb makes and in /proxy.pac. auto: the number of its data cores.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "PORTAL_IP",
         default: "*",
         accepts: ADDRESS,
         help: "The address of the Configuration Portal and, on a master, of the service its slaves connect to.",
-        live: false,
+        apply: Apply::Rebind,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "PORTAL_PORT",
         default: "8888",
         accepts: PORT,
         help: "The port of the Configuration Portal and, on a master, of the service its slaves connect to (their MASTER_PORT).",
-        live: false,
+        apply: Apply::Rebind,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "METRICS_ALLOW",
@@ -108,21 +148,27 @@ pub const TABLE: &[Key] = &[
         accepts: NETWORKS,
         help: "Who may read this node's figures at /metrics on the portal's port without logging in: the addresses of your \
                Prometheus. Everybody else is answered 403. Empty: nobody.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "MASTER_IP",
         default: "",
         accepts: "the master's IP address, or nothing (this node has no master)",
         help: "On a slave: the address of its master. Empty on a master and on a stand-alone node.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "MASTER_PORT",
         default: "8888",
         accepts: "a port from 1 to 65535",
         help: "On a slave: the PORTAL_PORT of its master.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "SYNCTIME",
@@ -130,14 +176,39 @@ pub const TABLE: &[Key] = &[
         accepts: "seconds from 1 to 3600",
         help: "On a slave: the longest silence between it and its master, in seconds. A change of policy does not wait for it: \
                the master tells its slaves at once.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
+    },
+    Key {
+        name: "NEVER_SYNC",
+        default: "",
+        accepts: "network, client_address, pac with commas between them, or nothing",
+        help: "On a slave: sections of the policy that it does not take from its master. OWN_SECTIONS_FILE says them instead, \
+               whole: what it leaves out is as if a policy left it out. All other sections are always taken. The master's Nodes \
+               page shows the difference.",
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
+    },
+    Key {
+        name: "OWN_SECTIONS_FILE",
+        default: "/etc/tidegate/own-sections.toml",
+        accepts: "an absolute path",
+        help: "On a slave with NEVER_SYNC: the file with its own sections, written as in a policy document. It is read at the \
+               start; with NEVER_SYNC empty it is not looked at.",
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "LOG_SIZE_LIMIT",
         default: "1G",
         accepts: "bytes, with K, M or G if wanted, from 1M to 1024G",
         help: "extended.log is put aside under a dated name and begun anew when it reaches this size.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "LOG_SYNC",
@@ -145,28 +216,36 @@ pub const TABLE: &[Key] = &[
         accepts: "milliseconds from 0 to 1000",
         help: "How often extended.log is synced to the disk while there is news: what a power failure may cost. A crash of the process costs nothing. \
                0: after every write, before the records count as durable; for disks that sync fast.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "KEEP_DATA",
         default: "30",
         accepts: "days from 1 to 3650",
         help: "How many days log files that were put aside, and records in the report store, are kept.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "LOG_LEVEL",
         default: "info",
         accepts: "error, warn, info, debug or trace",
         help: "How much the daemon says about itself in the journal.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "CORES",
         default: "auto",
         accepts: "auto or a number from 1 to 256",
         help: "How many data cores (threads that carry traffic) there are. auto: one for each CPU the daemon may use.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "PIN_CPUS",
@@ -174,14 +253,18 @@ pub const TABLE: &[Key] = &[
         accepts: "auto, none or CPU numbers from 0 to 1023 such as 0,2-5",
         help: "On which CPUs the data cores run. auto: each on a CPU of its own if there are enough. none: wherever the kernel \
                likes. A list: the first core on the first CPU named, and so on.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "MAX_FDS",
         default: "65536",
         accepts: "a number from 256 to 4194304",
         help: "How many files and connections the daemon may have open; a proxied connection needs up to six.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "MAX_CONNECTIONS",
@@ -189,7 +272,9 @@ pub const TABLE: &[Key] = &[
         accepts: "a number from 16 to 4194304",
         help: "How many client connections the node serves at once. Who comes beyond is told 503 and closed; those that are \
                there go on.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "MAX_CONNECTIONS_PER_CLIENT",
@@ -197,7 +282,9 @@ pub const TABLE: &[Key] = &[
         accepts: "a number from 0 to 1048576 (0 = no limit of its own)",
         help: "How many connections one client address (of IPv6: one /64 network) may have at once. Who comes beyond is told \
                503 and closed.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "HEAD_TIME",
@@ -205,14 +292,18 @@ pub const TABLE: &[Key] = &[
         accepts: SECONDS,
         help: "How long a client may take for the whole head of a request: from its first byte, or from the connection for its \
                first request. Then it is answered 408.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "IDLE_TIME",
         default: "60",
         accepts: SECONDS,
         help: "How long a client's connection may wait for its next request before it is closed.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "BODY_TIME",
@@ -220,35 +311,45 @@ pub const TABLE: &[Key] = &[
         accepts: SECONDS,
         help: "How long a body may stand still, either way: a client that sends nothing more of its request or takes nothing \
                more of its answer, an origin that sends nothing more.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "CONNECT_TIME",
         default: "5",
         accepts: SECONDS,
         help: "How long one address of an origin may take to accept a connection.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "ANSWER_TIME",
         default: "120",
         accepts: SECONDS,
         help: "How long an origin may take to begin its answer once it has the request. Then the client is answered 504.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "TUNNEL_TIME",
         default: "600",
         accepts: SECONDS,
         help: "How long nothing may move in a tunnel before it is closed.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "TOTAL_TIME",
         default: "86400",
         accepts: "seconds from 1 to 604800",
         help: "How long one exchange, or one tunnel, may last altogether, however busy it is.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "DRAIN_TIME",
@@ -256,7 +357,9 @@ pub const TABLE: &[Key] = &[
         accepts: "seconds from 0 to 3600",
         help: "How long what is under way may go on when the node is told to stop or to restart, before it is cut. Idle \
                connections are closed at once.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "DRAIN_NOTICE",
@@ -265,7 +368,9 @@ pub const TABLE: &[Key] = &[
         help: "How long a node that is drained, or told to stop while a balancer asks its /health, goes on as before: the \
                balancer's checks need that long to notice. After that every answer asks its client to come back over another \
                connection.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "HANDOVER_TIME",
@@ -273,7 +378,9 @@ pub const TABLE: &[Key] = &[
         accepts: "seconds from 0 to 86400",
         help: "How long what is under way (a long download, a tunnel) may go on in the former process after a restart or an upgrade \
                that put a new one beside it, before it is cut. Only under systemd; elsewhere DRAIN_TIME counts for restarts too.",
-        live: true,
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "ACTIVATION_KEY_FILE",
@@ -281,7 +388,9 @@ pub const TABLE: &[Key] = &[
         accepts: DIRECTORY,
         help: "The file with the cluster's activation key, the same on every node (tidegate activation-key new). A stand-alone \
                node needs none.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "CREDENTIALS_DIR",
@@ -289,35 +398,45 @@ pub const TABLE: &[Key] = &[
         accepts: DIRECTORY,
         help: "Where a policy's parent proxies find this node's credentials: a file of mode 0600 for each name, one line \
                user:password. Each node has its own; they are never synced.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "STATE_DIR",
         default: "/var/lib/tidegate",
         accepts: DIRECTORY,
         help: "What the node must not lose: policy history, held snapshots, records not yet delivered, the report store.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "LOG_DIR",
         default: "/var/log/tidegate",
         accepts: DIRECTORY,
         help: "Where extended.log, config.log and performance.log stand.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "RUN_DIR",
         default: "/run/tidegate",
         accepts: DIRECTORY,
         help: "Where the control socket of the running daemon stands.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "LISTS_DIR",
         default: "/etc/tidegate/lists",
         accepts: DIRECTORY,
         help: "Where the node that compiles the policy looks for the list files a policy document names.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
     Key {
         name: "CONTROL_GROUP",
@@ -325,6 +444,8 @@ pub const TABLE: &[Key] = &[
         accepts: "a group name of 1 to 32 letters, digits, dots, hyphens or underscores, or nothing (no group)",
         help: "The group whose members may use the tidegate command against the running daemon. root and the daemon's own user \
                always may. Empty: nobody else.",
-        live: false,
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
     },
 ];

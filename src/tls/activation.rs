@@ -25,7 +25,7 @@ const CA_LABEL: &[u8] = b"tidegate cluster ca v1";
 const SIGNING_LABEL: &[u8] = b"tidegate snapshot signing v1";
 const TICKETS_LABEL: &[u8] = b"tidegate cluster tickets v1";
 const SALT: &[u8] = b"tidegate activation key v1";
-const SNAPSHOT_CONTEXT: &[u8] = b"tidegate snapshot signature v1\0";
+const SNAPSHOT_CONTEXT: &[u8] = b"tidegate manifest signature v1\0";
 
 /// The cluster's secret. Never printed by accident: `Debug` shows a fingerprint, [`ActivationKey::to_text`] is the one
 /// way out. Overwritten on drop as far as safe code can promise it.
@@ -141,8 +141,8 @@ impl SnapshotSigner {
         Ok(SnapshotSigner { former: Some((key.pair(SIGNING_LABEL)?, until)), ..self })
     }
 
-    /// The signature over `snapshot`, by each key that counts now.
-    pub fn sign_snapshot(&self, snapshot: &[u8]) -> Vec<u8> {
+    /// The signature over a manifest, by each key that counts now.
+    pub fn sign_manifest(&self, snapshot: &[u8]) -> Vec<u8> {
         let message = signed_message(snapshot);
         self.pairs().flat_map(|pair| pair.sign(&message).as_ref().to_vec()).collect()
     }
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn a_signature_holds_for_the_same_key_and_bytes_only() {
         let key = ActivationKey::generate().unwrap();
-        let signature = key.signer().unwrap().sign_snapshot(b"snapshot");
+        let signature = key.signer().unwrap().sign_manifest(b"snapshot");
         assert_eq!(signature.len(), SIGNATURE_BYTES);
         assert!(key.clone().signer().unwrap().verify(b"snapshot", &signature));
         assert!(!key.signer().unwrap().verify(b"snapshoT", &signature));

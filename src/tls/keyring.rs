@@ -174,15 +174,15 @@ mod tests {
         let holder_of_old = old.signer().unwrap();
         let holder_of_new = new.signer().unwrap();
         let ring = KeyRing::of(old.clone()).rotated(new, in_a_day());
-        let signature = ring.signer().unwrap().sign_snapshot(b"policy");
+        let signature = ring.signer().unwrap().sign_manifest(b"policy");
         assert!(holder_of_old.verify(b"policy", &signature) && holder_of_new.verify(b"policy", &signature));
         assert!(!holder_of_old.verify(b"policy 2", &signature) && !holder_of_new.verify(b"policy 2", &signature));
-        assert!(ring.signer().unwrap().verify(b"policy", &holder_of_old.sign_snapshot(b"policy")));
+        assert!(ring.signer().unwrap().verify(b"policy", &holder_of_old.sign_manifest(b"policy")));
 
         let over = KeyRing { former: Some(Former { key: old, until: Wall(Wall::now().0 - 1) }), ..ring };
-        let signature = over.signer().unwrap().sign_snapshot(b"policy");
+        let signature = over.signer().unwrap().sign_manifest(b"policy");
         assert!(!holder_of_old.verify(b"policy", &signature) && holder_of_new.verify(b"policy", &signature));
-        assert!(!over.signer().unwrap().verify(b"policy", &holder_of_old.sign_snapshot(b"policy")));
+        assert!(!over.signer().unwrap().verify(b"policy", &holder_of_old.sign_manifest(b"policy")));
     }
 
     #[test]

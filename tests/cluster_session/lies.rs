@@ -12,30 +12,39 @@ use tidegate::base::clock::Wall;
 use tidegate::cluster::held;
 use tidegate::cluster::protocol::{self, HelloReply, Poll, PollReply, Welcome, hash_text};
 use tidegate::policy::Snapshot;
+use tidegate::policy::pieces::{Entry, Kind, Manifest, Pieces, hash_of};
 use tidegate::tls::activation::ActivationKey;
 use tidegate::tls::front::Accepted;
 use tidegate::tls::serve::{Patience, serve};
 use tokio::runtime::Runtime;
 use tower::service_fn;
 
-/// What the liar does to the bytes of a snapshot before or after they are signed.
+/// What the liar does to a snapshot, its manifest or its pieces.
 #[derive(Clone)]
 enum Lie {
     /// None: a good snapshot.
     Truth,
-    /// A flipped bit that the signature covers: a master with bad memory.
+    /// A flipped bit of the file that the manifest covers: a master with bad memory.
     FlippedThenSigned(usize),
-    /// A flipped bit after signing: somebody on the way.
+    /// A file cut short, signed.
+    CutThenSigned(usize),
+    /// A flipped bit in the manifest after signing: somebody on the way.
     SignedThenFlipped(usize),
+    /// A flipped bit in the manifest before: it says what cannot be, or asks for pieces that nobody has.
+    ManifestFlipped(usize),
     /// Signed with another cluster's key.
     ForeignSignature,
-    /// Cut short, signed.
-    CutThenSigned(usize),
     /// Another snapshot than the one promised.
     Another,
-    /// No zstd at all.
+    /// Pieces that are no zstd at all.
     Noise,
-    /// A length that would fill the memory.
+    /// A flipped bit in one of the pieces.
+    PieceFlipped(usize),
+    /// Pieces that end too early.
+    PiecesCut,
+    /// More than was asked for.
+    PiecesLonger,
+    /// A length that would fill the disk.
     Huge,
 }
 
@@ -68,14 +77,19 @@ fn a_snapshot_damaged_in_any_way_is_not_taken_and_the_reason_reaches_the_master(
     let _runtime = Liar::start(liar.clone(), address);
     let mut lies = vec![
         (Lie::ForeignSignature, "signature does not fit"),
-        (Lie::SignedThenFlipped(length / 2), "signature does not fit"),
-        (Lie::Another, "sent 3-"),
+        (Lie::SignedThenFlipped(70), "signature does not fit"),
+        (Lie::Another, "instead"),
         (Lie::Noise, "unpacking"),
-        (Lie::Huge, "length is missing or too large"),
+        (Lie::PieceFlipped(0), "damaged"),
+        (Lie::PieceFlipped(length - 1), "damaged"),
+        (Lie::PiecesCut, "missing"),
+        (Lie::PiecesLonger, ""),
+        (Lie::Huge, "lengths"),
         (Lie::CutThenSigned(length - 1), ""),
-        (Lie::CutThenSigned(0), ""),
+        (Lie::CutThenSigned(1), ""),
     ];
     lies.extend([0, 9, 20, length / 3, length / 2, length - 1].map(|at| (Lie::FlippedThenSigned(at), "")));
+    lies.extend([0, 9, 15, 44, 52, 53, 54, 55, 64, 90].map(|at| (Lie::ManifestFlipped(at), "")));
     for (lie, words) in lies {
         *liar.lie.lock().unwrap() = lie;
         liar.last_poll.lock().unwrap().error = String::new();
@@ -83,11 +97,12 @@ fn a_snapshot_damaged_in_any_way_is_not_taken_and_the_reason_reaches_the_master(
         let slave = Slave::start(SlaveSpec::new("s1", &key, dir.path()), address);
         let error = wait_for("the reason at the master", || {
             let poll = liar.last_poll.lock().unwrap();
-            (poll.error.contains(words) && !poll.error.is_empty()).then(|| poll.error.clone())
+            // Not the last poll of the slave before.
+            let own = !poll.error.is_empty() && poll.error == slave.trouble();
+            (own && poll.error.contains(words)).then(|| poll.error.clone())
         });
         assert!(error.contains(&format!("{} kept", first.name())), "{error}");
         assert_eq!(slave.policy(), first.name());
-        assert_eq!(slave.trouble(), error);
         assert_eq!(held::load(dir.path()).unwrap().snapshot.name(), first.name());
     }
 
@@ -185,32 +200,70 @@ impl Liar {
                     proxies: Vec::new(),
                 }))
             }
-            _ => self.snapshot(),
+            path if path.starts_with(protocol::MANIFEST_PATH) => self.manifest(),
+            _ => self.pieces(&body),
         }
     }
 
-    fn snapshot(&self) -> Response<Full<Bytes>> {
-        let (mut bytes, lie) = (self.truth.bytes(), self.lie.lock().unwrap().clone());
-        match &lie {
-            Lie::FlippedThenSigned(at) => bytes[*at] ^= 0x10,
-            Lie::CutThenSigned(length) => bytes.truncate(*length),
-            Lie::Another => bytes = open_policy(3).bytes(),
+    /// The file that is offered, in pieces of its own cut.
+    fn offered(&self) -> (Vec<u8>, Pieces) {
+        let mut bytes = self.truth.bytes();
+        match *self.lie.lock().unwrap() {
+            Lie::FlippedThenSigned(at) => bytes[at] ^= 0x10,
+            Lie::CutThenSigned(length) => bytes.truncate(length),
             _ => {}
+        }
+        let entry = |piece: &[u8]| Entry { hash: hash_of(piece), length: piece.len() as u32 };
+        let entries = bytes.chunks(1000).map(entry).collect();
+        (bytes, Pieces { sections: vec![(Kind::Rest, entries)] })
+    }
+
+    fn manifest(&self) -> Response<Full<Bytes>> {
+        let ((_, pieces), lie) = (self.offered(), self.lie.lock().unwrap().clone());
+        let hash = if matches!(lie, Lie::Another) { open_policy(3).hash() } else { self.truth.hash() };
+        let mut manifest = Manifest::of(hash, &pieces, |_, _| ());
+        if matches!(lie, Lie::Huge) {
+            manifest.length = u64::MAX;
+            manifest.sections[0].length = u64::MAX;
+        }
+        let mut bytes = manifest.encode();
+        if let Lie::ManifestFlipped(at) = lie {
+            bytes[at] ^= 0x10;
         }
         let foreign = ActivationKey::generate().unwrap();
         let signer = if matches!(lie, Lie::ForeignSignature) { &foreign } else { &self.key };
-        let signature = signer.signer().unwrap().sign_snapshot(&bytes);
+        let signature = signer.signer().unwrap().sign_manifest(&bytes);
         if let Lie::SignedThenFlipped(at) = lie {
             bytes[at] ^= 1;
         }
-        let length = if matches!(lie, Lie::Huge) { usize::MAX } else { bytes.len() };
-        let wire = if matches!(lie, Lie::Noise) { vec![7; 99] } else { zstd::bulk::compress(&bytes, 1).unwrap() };
-        let mut answer = text(wire);
-        *answer.status_mut() = StatusCode::OK;
+        let mut answer = text(bytes);
         let signature = data_encoding::HEXLOWER.encode(&signature).parse().unwrap();
         answer.headers_mut().insert(protocol::SIGNATURE_FIELD, signature);
-        answer.headers_mut().insert(protocol::LENGTH_FIELD, length.into());
         answer
+    }
+
+    fn pieces(&self, wanted: &[u8]) -> Response<Full<Bytes>> {
+        let ((bytes, pieces), lie) = (self.offered(), self.lie.lock().unwrap().clone());
+        let mut answer = Vec::new();
+        for hash in wanted.chunks(32) {
+            let found = pieces.places().find(|(entry, _)| entry.hash == hash);
+            let Some((_, place)) = found else {
+                let mut refused = text(b"no such piece".to_vec());
+                *refused.status_mut() = StatusCode::BAD_REQUEST;
+                return refused;
+            };
+            answer.extend_from_slice(&bytes[place.offset..][..place.length]);
+        }
+        match lie {
+            Lie::PieceFlipped(at) => {
+                let at = at.min(answer.len() - 1);
+                answer[at] ^= 1;
+            }
+            Lie::PiecesCut => answer.truncate(answer.len() - 1),
+            Lie::PiecesLonger => answer.push(7),
+            _ => {}
+        }
+        text(if matches!(lie, Lie::Noise) { vec![7; 99] } else { zstd::bulk::compress(&answer, 1).unwrap() })
     }
 }
 

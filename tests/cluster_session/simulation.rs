@@ -318,6 +318,7 @@ impl World {
             state_dir: slave.disk.path().to_path_buf(),
             synctime_ms: Arc::new(60_000.into()),
             signer: Arc::new(self.ring.signer().unwrap()),
+            own: None,
         };
         let publish = publish(self.law.clone(), self.net.clone(), slave.enforced.clone());
         let (sidecar, handle) = Sidecar::new(config, current, synced, publish, Arc::new(Vitals::default));

@@ -227,6 +227,7 @@ impl Slave {
             state_dir: spec.state_dir.to_path_buf(),
             synctime_ms: Arc::new(std::sync::atomic::AtomicU64::new(60_000)),
             signer: Arc::new(spec.key.signer().unwrap()),
+            own: None,
         };
         let (sidecar, handle) = Sidecar::new(config, current, synced, publish, Arc::new(Vitals::default));
         runtime.spawn(sidecar.run());

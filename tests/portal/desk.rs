@@ -96,6 +96,7 @@ impl FakeDesk {
             policy_version: 12,
             waiting_for_restart: if slave { vec![] } else { vec!["CORES".into()] },
             master: slave.then(|| MasterLink {
+                fetched_bytes: 2030,
                 address: "192.0.2.10:8888".into(),
                 up: true,
                 last_contact_us: Wall::now().0 - 700_000,
@@ -127,6 +128,7 @@ impl FakeDesk {
             refusal: String::new(),
             error: String::new(),
             offer: Offer::default(),
+            drift: String::new(),
             figures: Figures { start_s: 1_790_000_000, exchanges: 1_204_418 * scale, ..Figures::default() },
             counters: Counters {
                 connections: 9_120 * scale,

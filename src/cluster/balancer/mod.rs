@@ -162,6 +162,7 @@ pub(crate) mod tests {
             error: String::new(),
             counters: Counters::default(),
             figures: Default::default(),
+            drift: String::new(),
             offer: Offer {
                 listen: vec![listen.into()],
                 portal: "[::]:8888".into(),

@@ -5,6 +5,7 @@ pub mod reader;
 
 use super::Complaint;
 use super::files::Files;
+use super::files::NoFiles;
 use super::sections::access_profiles;
 use super::sections::access_restriction;
 use super::sections::categories;
@@ -33,6 +34,20 @@ pub const FIXED_RULES: usize = 3;
 
 /// Compiles a document to a snapshot file, or says everything that is wrong with it.
 pub fn compile(document: &str, version: u64, files: &dyn Files) -> Result<Vec<u8>, Vec<Complaint>> {
+    compile_if(document, version, files, |_, _| ())
+}
+
+/// Compiles a document that has some sections and may have no other.
+pub fn compile_sections(document: &str, sections: &[&str]) -> Result<Vec<u8>, Vec<Complaint>> {
+    compile_if(document, 0, &NoFiles, |root, out| root.complain_of_others(sections, out))
+}
+
+fn compile_if(
+    document: &str,
+    version: u64,
+    files: &dyn Files,
+    also: impl FnOnce(&Table, &mut Complaints),
+) -> Result<Vec<u8>, Vec<Complaint>> {
     let mut out = Complaints::new(document);
     if document.len() > POLICY_DOCUMENT_BYTES_MAX {
         let what = format!("the document has {} bytes; {POLICY_DOCUMENT_BYTES_MAX} are accepted", document.len());
@@ -40,7 +55,10 @@ pub fn compile(document: &str, version: u64, files: &dyn Files) -> Result<Vec<u8
         return Err(out.finish());
     }
     let mut builder = Builder::new(document);
-    reader::read_document(document, &mut out, |root, out| read_root(root, files, &mut builder, out));
+    reader::read_document(document, &mut out, |root, out| {
+        also(&root, out);
+        read_root(root, files, &mut builder, out);
+    });
     let file = if out.is_empty() { builder.finish(&mut out).map(|body| snapshot::write(version, &body)) } else { None };
     match file {
         Some(Ok(file)) if out.is_empty() => Ok(file),

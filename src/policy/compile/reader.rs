@@ -123,6 +123,15 @@ impl<'r> Table<'r> {
         Spot { place: format!("{}{dot}{key}", self.spot.place), at }
     }
 
+    /// Complains of every key that is none of `keys`.
+    pub fn complain_of_others(&self, keys: &[&str], out: &mut Complaints) {
+        for (name, value) in self.table.iter().filter(|(name, _)| !keys.contains(&name.get_ref().as_ref())) {
+            let spot = Spot { place: name.get_ref().to_string(), at: value.span().start };
+            let remedy = format!("keep to {}, or name it in NEVER_SYNC", keys.join(", "));
+            out.add(&spot, "this section is not one of the node's own", remedy);
+        }
+    }
+
     /// Text, if the key is there.
     pub fn text(&mut self, key: &'static str, longest: usize, out: &mut Complaints) -> Option<Said<String>> {
         let (value, spot) = self.value(key)?;

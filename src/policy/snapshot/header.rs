@@ -7,7 +7,7 @@ use std::fmt;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 128;
 /// The format this build writes and reads.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 const MAGIC: [u8; 8] = *b"TIDEPOL\n";
 /// Where the digest of all but the host table stands; zeros in files of before it was there.
 const REST_AT: usize = 72;
@@ -19,6 +19,8 @@ pub type RestDigest = [u8; CHECKSUM_AT - REST_AT];
 
 /// What the header says.
 pub struct Header {
+    /// It, as it stands in the file.
+    pub bytes: [u8; HEADER_BYTES],
     /// The policy version.
     pub version: u64,
     /// Over version and body.
@@ -46,13 +48,13 @@ pub fn write(version: u64, body: &[u8], rest: &RestDigest) -> [u8; HEADER_BYTES]
 /// Checks header and hash of a whole file; returns what it says and the body.
 pub fn read(file: &[u8]) -> Result<(Header, &[u8]), SnapshotError> {
     let (header, body) = read_unproven(file)?;
-    prove(&header, body)?;
+    prove(header.version, &header.hash, body)?;
     Ok((header, body))
 }
 
 /// Checks the hash of a body.
-pub fn prove(header: &Header, body: &[u8]) -> Result<(), SnapshotError> {
-    if hash(header.version, body) == header.hash { Ok(()) } else { Err(SnapshotError::BodyDamaged) }
+pub fn prove(version: u64, said: &[u8; 32], body: &[u8]) -> Result<(), SnapshotError> {
+    if hash(version, body) == *said { Ok(()) } else { Err(SnapshotError::BodyDamaged) }
 }
 
 /// Checks the header of a whole file, and not the body's hash.
@@ -84,7 +86,7 @@ pub fn read_unproven(file: &[u8]) -> Result<(Header, &[u8]), SnapshotError> {
     let version = u64::from_le_bytes(field(header, 24));
     let rest: RestDigest = field(header, REST_AT);
     let rest = (rest != RestDigest::default()).then_some(rest);
-    Ok((Header { version, hash: field(header, 40), rest }, body))
+    Ok((Header { bytes: field(header, 0), version, hash: field(header, 40), rest }, body))
 }
 
 /// The hash that names a snapshot: the version is part of it, so that a rollback is a snapshot of its own.

@@ -9,16 +9,24 @@ use rkyv::Archive;
 use rkyv::Serialize;
 use std::collections::HashMap;
 
+/// How many slots share a stretch of the text. Names lie in the order of their slots, and their offsets count from the stretch of
+/// their group: one host more or less changes one stretch of slots and one of text, whatever millions there are beside it
+/// ([`super::cut`] makes pieces of exactly these stretches).
+pub const GROUP_SLOTS: usize = 2048;
+
 /// The table. `slots` is a power of two long (or empty) and at most half full.
 #[derive(Archive, Serialize, Default)]
 pub struct Hosts {
     pub seed: u64,
     pub slots: Vec<Slot>,
     pub text: Vec<u8>,
+    /// Where in the text the names of each [`GROUP_SLOTS`] slots begin.
+    pub groups: Vec<u32>,
+    /// The most frequent first, so that a new combination of a few hosts does not renumber that of millions.
     pub sets: Vec<Words>,
 }
 
-/// A host at `offset` of the text; `len` 0 is a free slot.
+/// A host at `offset` of its group's text; `len` 0 is a free slot.
 #[derive(Archive, Serialize, Clone, Copy, Default)]
 pub struct Slot {
     pub offset: u32,
@@ -67,8 +75,8 @@ impl HostsBuilder {
         for seed in 0..8_u64 {
             let mut table = Table::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), &self.text, self.entries.len());
             if self.entries.iter().try_for_each(|entry| table.insert(*entry)).is_ok() {
-                let (seed, slots, sets) = (table.seed, table.slots, table.sets);
-                return Ok(Hosts { seed, slots, text: self.text, sets });
+                table.number_sets_by_frequency();
+                return Ok(table.in_order_of_slots());
             }
         }
         Err("hosts collide too often, or lie in too many different combinations")
@@ -129,6 +137,35 @@ impl<'t> Table<'t> {
         self.grown.insert((set, category), number);
         Some(number)
     }
+
+    fn number_sets_by_frequency(&mut self) {
+        let mut counts = vec![0_usize; self.sets.len()];
+        self.slots.iter().filter(|slot| slot.len != 0).for_each(|slot| counts[slot.set as usize] += 1);
+        let mut order: Vec<usize> = (0..self.sets.len()).filter(|set| counts[*set] > 0).collect();
+        // By the magnitude alone: of two sets that are nearly as frequent, one host more must not make the other the first.
+        order.sort_by_key(|set| (std::cmp::Reverse(counts[*set].ilog2()), self.sets[*set]));
+        let mut numbers = vec![0_u16; self.sets.len()];
+        order.iter().enumerate().for_each(|(number, set)| numbers[*set] = number as u16);
+        self.slots.iter_mut().filter(|slot| slot.len != 0).for_each(|slot| slot.set = numbers[slot.set as usize]);
+        self.sets = order.iter().map(|set| self.sets[*set]).collect();
+    }
+
+    /// The finished table, its names in the order of their slots.
+    fn in_order_of_slots(self) -> Hosts {
+        let mut slots = self.slots;
+        let mut text = Vec::with_capacity(self.text.len());
+        let mut groups = Vec::with_capacity(slots.len().div_ceil(GROUP_SLOTS));
+        for group in slots.chunks_mut(GROUP_SLOTS) {
+            let begins = text.len();
+            groups.push(begins as u32);
+            for slot in group.iter_mut().filter(|slot| slot.len != 0) {
+                let name = &self.text[slot.offset as usize..][..slot.len as usize];
+                slot.offset = (text.len() - begins) as u32;
+                text.extend_from_slice(name);
+            }
+        }
+        Hosts { seed: self.seed, slots, text, groups, sets: self.sets }
+    }
 }
 
 impl ArchivedHosts {
@@ -159,11 +196,12 @@ impl ArchivedHosts {
         let hash = finish(hash, exact);
         let (mask, mark) = (self.slots.len() - 1, mark(hash, exact));
         for probe in 0..HOST_PROBES_MAX {
-            let slot = &self.slots[(hash as usize + probe) & mask];
+            let at = (hash as usize + probe) & mask;
+            let slot = &self.slots[at];
             if slot.len == 0 {
                 return;
             }
-            if slot.mark == mark && self.text_of(slot) == Some(name) {
+            if slot.mark == mark && self.text_of(at, slot) == Some(name) {
                 if let Some(set) = self.sets.get(slot.set.to_native() as usize) {
                     found.add(&Bits(set.map(|word| word.to_native())));
                 }
@@ -172,8 +210,9 @@ impl ArchivedHosts {
         }
     }
 
-    fn text_of(&self, slot: &ArchivedSlot) -> Option<&[u8]> {
-        let offset = slot.offset.to_native() as usize;
+    /// The name in `slot`, which stands at `at`.
+    fn text_of(&self, at: usize, slot: &ArchivedSlot) -> Option<&[u8]> {
+        let offset = self.groups.get(at / GROUP_SLOTS)?.to_native() as usize + slot.offset.to_native() as usize;
         self.text.get(offset..offset + slot.len as usize)
     }
 
@@ -190,10 +229,10 @@ impl ArchivedHosts {
 
     /// The part of it that looks at every slot. A lookup in a table for which it does not hold ends too, and finds less.
     pub fn check_slots(&self) -> Result<(), &'static str> {
-        let inside = |slot: &ArchivedSlot| {
-            slot.len == 0 || (self.text_of(slot).is_some() && (slot.set.to_native() as usize) < self.sets.len())
+        let inside = |(at, slot): (usize, &ArchivedSlot)| {
+            slot.len == 0 || (self.text_of(at, slot).is_some() && (slot.set.to_native() as usize) < self.sets.len())
         };
-        if self.slots.iter().all(inside) { Ok(()) } else { Err("an entry of the host table") }
+        if self.slots.iter().enumerate().all(inside) { Ok(()) } else { Err("an entry of the host table") }
     }
 
     /// The other part.
@@ -201,6 +240,9 @@ impl ArchivedHosts {
         let slots = self.slots.len();
         if slots != 0 && !slots.is_power_of_two() {
             return Err("the host table's size");
+        }
+        if self.groups.len() != slots.div_ceil(GROUP_SLOTS) {
+            return Err("the host table's groups");
         }
         let named = |set: &rkyv::Archived<Words>| Bits(set.map(|w| w.to_native())).iter().all(|bit| bit < categories);
         if self.sets.iter().all(named) { Ok(()) } else { Err("a set of the host table") }
@@ -264,5 +306,29 @@ mod tests {
         }
         let long = "a.".repeat(200) + "example.com";
         assert!(table.get().find(long.as_bytes()).is_empty(), "longer than any host name");
+    }
+
+    #[test]
+    fn one_host_more_changes_one_group_of_slots_and_the_names_of_that_group_alone() {
+        let host = |i: usize| format!("host{i}.example{}.com", i % 997);
+        let table = |without: Option<usize>| {
+            let mut builder = HostsBuilder::default();
+            (0..60_000).filter(|i| Some(*i) != without).for_each(|i| builder.add(&host(i), false, 1 + i % 2));
+            builder.build().unwrap()
+        };
+        let whole = table(None);
+        for without in [0, 30_000, 59_999] {
+            let less = table(Some(without));
+            let pairs = whole.slots.chunks(GROUP_SLOTS).zip(less.slots.chunks(GROUP_SLOTS));
+            let bytes = |slots: &[Slot]| slots.iter().map(|s| (s.offset, s.set, s.len, s.mark)).collect::<Vec<_>>();
+            let changed = pairs.filter(|(a, b)| bytes(a) != bytes(b)).count();
+            assert!(changed <= 2, "{changed} of {} groups of slots", whole.groups.len());
+            let names = |hosts: &Hosts| -> Vec<Vec<u8>> {
+                let ends = hosts.groups.iter().skip(1).copied().chain([hosts.text.len() as u32]);
+                hosts.groups.iter().zip(ends).map(|(a, b)| hosts.text[*a as usize..b as usize].to_vec()).collect()
+            };
+            let changed = names(&whole).iter().zip(names(&less)).filter(|(a, b)| **a != *b).count();
+            assert!(changed <= 2, "{changed} of {} groups of names", whole.groups.len());
+        }
     }
 }

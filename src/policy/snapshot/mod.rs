@@ -1,8 +1,10 @@
 //! The compiled, immutable form of a policy document: a header, then an archive that is read in place.
 
 pub mod body;
+mod cut;
 pub mod header;
 pub mod hosts;
+pub mod manifest;
 
 use super::address_table::AddressTable;
 use super::compile;
@@ -13,6 +15,7 @@ use super::decision::RuleId;
 use super::decision::Tags;
 use super::decision::TemplateId;
 use super::files::NoFiles;
+use super::own::OwnSections;
 use super::pac;
 use super::pac::Choice;
 use super::pac::NoScript;
@@ -32,18 +35,24 @@ use super::type_tables::TypeTables;
 use crate::base::archive::StableBytes;
 use crate::base::archive::Verified;
 use crate::limits::SNAPSHOT_BYTES_MAX;
+use crate::settings::LocalSection;
 use crate::sys::map::ReadMap;
 use body::ArchivedBody;
+use body::ArchivedClientAddress;
+use body::ArchivedNetwork;
 use body::ArchivedRule;
 use body::Body;
 use header::Header;
 use header::RestDigest;
 pub use header::SnapshotError;
 use jiff::tz::TimeZone;
+use manifest::Pieces;
+use manifest::Place;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What a node enforces before it has ever had a policy.
 const BUILTIN: &str =
@@ -51,6 +60,7 @@ const BUILTIN: &str =
 
 /// A policy, compiled and verified. Shared in an `Arc`; nothing in it changes.
 pub struct Snapshot {
+    header: [u8; header::HEADER_BYTES],
     archive: Verified<Body>,
     /// Whether the whole hash was checked.
     proven: bool,
@@ -62,6 +72,7 @@ pub struct Snapshot {
     addresses: AddressTable,
     types: TypeTables,
     rules: RuleSets,
+    own: Option<Arc<OwnSections>>,
 }
 
 /// A snapshot file of `body`.
@@ -102,7 +113,7 @@ impl Snapshot {
             Some(_) => return Err(SnapshotError::BodyDamaged.into()),
             // A file of a version that wrote none: proven here.
             None => {
-                header::prove(&header, archive.bytes())?;
+                header::prove(header.version, &header.hash, archive.bytes())?;
                 archive.get().check().map_err(SnapshotError::BadContent)?;
             }
         }
@@ -116,8 +127,7 @@ impl Snapshot {
         if self.proven {
             return Ok(());
         }
-        let header = Header { version: self.version, hash: self.hash, rest: None };
-        header::prove(&header, self.archive.bytes())?;
+        header::prove(self.version, &self.hash, self.archive.bytes())?;
         self.body().hosts.check_slots().map_err(SnapshotError::BadContent)
     }
 
@@ -139,7 +149,20 @@ impl Snapshot {
         let types = TypeTables::new(request_types, sets(true)?, sets(false)?);
         let rules = RuleSets::new(&archive.get().access_profiles);
         let (version, hash) = (header.version, header.hash);
-        Ok(Snapshot { archive, proven, version, hash, name, patterns, zones, addresses, types, rules })
+        Ok(Snapshot {
+            header: header.bytes,
+            archive,
+            proven,
+            version,
+            hash,
+            name,
+            patterns,
+            zones,
+            addresses,
+            types,
+            rules,
+            own: None,
+        })
     }
 
     /// The policy of a node that has none yet: version 0, denies everything.
@@ -163,13 +186,24 @@ impl Snapshot {
         self.hash
     }
 
-    /// The snapshot file, as it is stored and sent (copied together on each call).
+    /// The snapshot file, as it is stored (copied together on each call).
     pub fn bytes(&self) -> Vec<u8> {
-        let archive = self.archive.bytes();
-        let mut file = Vec::with_capacity(header::HEADER_BYTES + archive.len());
-        file.extend_from_slice(&header::write(self.version, archive, &rest_digest(self.body(), archive)));
-        file.extend_from_slice(archive);
-        file
+        [&self.header[..], self.archive.bytes()].concat()
+    }
+
+    /// The bytes of a piece of the file; none where no piece of it is.
+    pub fn piece(&self, place: Place) -> Option<&[u8]> {
+        let end = place.offset.checked_add(place.length)?;
+        match place.offset.checked_sub(header::HEADER_BYTES) {
+            None => self.header.get(place.offset..end),
+            Some(from) => self.archive.bytes().get(from..from + place.length),
+        }
+    }
+
+    /// The file's pieces, by the sections that hold them: what is sent of a snapshot to a node that has another one. Hashes all
+    /// of it: not on a thread that others wait for.
+    pub fn pieces(&self) -> Pieces {
+        cut::cut(self)
     }
 
     /// The policy document this was compiled from.
@@ -201,25 +235,25 @@ impl Snapshot {
     /// Whether the policy allows this address and port although it is of a kind that is refused otherwise (loopback,
     /// link-local, the node's own, private if the policy refuses those).
     pub fn destination_allowed(&self, address: IpAddr, port: u16) -> bool {
-        self.body().network.allows_destination(address, port)
+        self.network().allows_destination(address, port)
     }
 
     /// Whether addresses of private networks are refused as destinations unless they are named.
     #[inline]
     pub fn refuse_private(&self) -> bool {
-        self.body().network.refuse_private
+        self.network().refuse_private
     }
 
     /// Which field of a trusted proxy names the client.
     #[inline]
     pub fn believed(&self) -> Believed {
-        self.body().client_address.believed()
+        self.client_address().believed()
     }
 
     /// What origins learn about the client's address.
     #[inline]
     pub fn tells_origins(&self) -> Told {
-        self.body().client_address.told()
+        self.client_address().told()
     }
 
     /// The groups of parent proxies, which [`Snapshot::routes`] number.
@@ -234,7 +268,7 @@ impl Snapshot {
 
     /// The script by which the browser of `client` finds its way; `nodes` are those it may use.
     pub fn proxy_script(&self, client: IpAddr, nodes: &[Choice]) -> Result<String, NoScript> {
-        let pac = self.body().pac.as_ref().ok_or(NoScript::NotInPolicy)?;
+        let pac = self.body_of(LocalSection::Pac).pac.as_ref().ok_or(NoScript::NotInPolicy)?;
         pac::script(pac, &self.name, client, nodes)
     }
 
@@ -295,6 +329,39 @@ impl Snapshot {
         self.body().rules.get(rule.0 as usize)
     }
 
+    /// The same policy with these sections in force instead of its own.
+    pub fn with_own(self, own: Option<Arc<OwnSections>>) -> Snapshot {
+        Snapshot { own, ..self }
+    }
+
+    /// The names of the sections that are not this policy's but the node's own.
+    pub fn own_sections(&self) -> Vec<&'static str> {
+        self.own.iter().flat_map(|own| own.names()).collect()
+    }
+
+    /// What is effectively enforced: the snapshot's hash, unless sections of the node's own are in force; then a hash over it and them.
+    pub fn effect(&self) -> [u8; 32] {
+        self.own.as_ref().map_or(self.hash, |own| own.effect_on(self.hash))
+    }
+
+    /// Where a section stands that may be the node's own.
+    fn body_of(&self, section: LocalSection) -> &ArchivedBody {
+        match &self.own {
+            Some(own) if own.holds(section) => own.body(),
+            _ => self.body(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn network(&self) -> &ArchivedNetwork {
+        &self.body_of(LocalSection::Network).network
+    }
+
+    #[inline]
+    fn client_address(&self) -> &ArchivedClientAddress {
+        &self.body_of(LocalSection::ClientAddress).client_address
+    }
+
     pub(super) fn body(&self) -> &ArchivedBody {
         self.archive.get()
     }
@@ -323,17 +390,28 @@ impl Snapshot {
     }
 }
 
-/// Over all of an archive but the slots and the text of its categories' host table.
-fn rest_digest(body: &ArchivedBody, archive: &[u8]) -> RestDigest {
+/// Where in its archive the bulk of the categories' host table lies: from, to.
+struct Bulk {
+    slots: (usize, usize),
+    text: (usize, usize),
+}
+
+fn bulk(body: &ArchivedBody, archive: &[u8]) -> Bulk {
     let place = |start: usize, bytes: usize| {
         let from = start.wrapping_sub(archive.as_ptr() as usize).min(archive.len());
         (from, from.saturating_add(bytes).min(archive.len()))
     };
     let slots = &body.hosts.slots;
-    let mut bulk = [
-        place(slots.as_ptr() as usize, size_of_val(slots.as_slice())),
-        place(body.hosts.text.as_ptr() as usize, body.hosts.text.len()),
-    ];
+    Bulk {
+        slots: place(slots.as_ptr() as usize, size_of_val(slots.as_slice())),
+        text: place(body.hosts.text.as_ptr() as usize, body.hosts.text.len()),
+    }
+}
+
+/// Over all of an archive but the slots and the text of its categories' host table.
+fn rest_digest(body: &ArchivedBody, archive: &[u8]) -> RestDigest {
+    let Bulk { slots, text } = bulk(body, archive);
+    let mut bulk = [slots, text];
     bulk.sort_unstable();
     let mut hasher = blake3::Hasher::new();
     let mut at = 0;
