@@ -287,9 +287,11 @@ impl NodeDesk {
             }
         }
         let mut text = figures::exposition(&self.gauges.read(), VERSION, &self.facts.role.to_string());
-        let nodes = self.nodes();
-        let known = nodes.iter().filter(|row| row.refusal.is_empty());
-        figures::add_drift(&mut text, known.map(|row| (row.name.as_str(), !row.drift.is_empty())));
+        let slaves = (self.views.nodes)();
+        let slaves = slaves.iter().filter(|row| row.refusal.is_empty());
+        let slaves = slaves.map(|row| (row.name.as_str(), !row.drift.is_empty()));
+        let own = (self.facts.name.as_str(), !self.own_drift().is_empty());
+        figures::add_drift(&mut text, std::iter::once(own).chain(slaves));
         Ok(Outcome::Metrics { text })
     }
 
