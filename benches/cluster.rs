@@ -123,7 +123,7 @@ impl Master {
     fn apply(&self, with_hosts: bool, address: &str) -> String {
         let category = if with_hosts { "[[categories]]\nname = \"BENCH\"\nfiles = [\"bench.txt\"]\n" } else { "" };
         let document = format!("[[access_restriction.allow]]\naddresses = [\"{address}\"]\n{category}");
-        let action = Action::PolicyApply { document, comment: "a bench".into(), base: None };
+        let action = Action::PolicyApply { document, comment: "a bench".into(), base: None, how: Default::default() };
         match control::ask(&self.layout.master.control, &action) {
             Ok(Ok(Outcome::Applied { snapshot, .. })) => snapshot,
             other => panic!("apply: {other:?}"),

@@ -199,6 +199,38 @@ pub const HISTORY_WRITE_EVERY: u64 = 2;
 pub const CLUSTER_RETRY_MS_MIN: u64 = 500;
 /// See above.
 pub const CLUSTER_RETRY_MS_MAX: u64 = 60_000;
+/// A slave's question about older policies must be answered after this, in milliseconds: the master may first have to open a snapshot with
+/// millions of hosts.
+pub const POLICY_ANSWER_MS: u64 = 30_000;
+/// The largest such answer, in bytes: a document as JSON escapes it at worst, as for the control socket.
+pub const POLICY_ANSWER_BYTES_MAX: usize = CONTROL_REQUEST_BYTES_MAX;
+/// Such questions that a master answers at the same time; each may hold a document and a mapped snapshot.
+pub const POLICY_QUESTIONS_MAX: usize = 4;
+/// The most waves of a rollout: more than anybody would watch.
+pub const ROLLOUT_WAVES_MAX: usize = 16;
+/// How long each wave may be watched, in seconds: figures come every [`FIGURES_EVERY_MS`], so that less would compare noise.
+pub const ROLLOUT_WINDOW_S_MIN: u64 = 10;
+/// See above; beyond an hour somebody should look themselves.
+pub const ROLLOUT_WINDOW_S_MAX: u64 = 3_600;
+/// Unless said otherwise.
+pub const ROLLOUT_WINDOW_S: u64 = 30;
+/// All slaves of a wave must report the version after this, in milliseconds: a slave that lost its connection is back within
+/// [`CLUSTER_HOLD_MS_MAX`] and a few seconds of backoff, also after the master's own restart.
+pub const ROLLOUT_APPLIED_MS: u64 = 30_000;
+/// Exchanges that wave and rest must each have had in the window for their shares to say something.
+pub const ROLLOUT_EXCHANGES_MIN: u64 = 100;
+/// A share (of a thousand exchanges) is worse if it is twice the rest's and above it by more than this.
+pub const ROLLOUT_RISE_MILLI: u64 = 50;
+/// CPU time for an exchange is worse if it is twice the rest's and above it by more than this, in microseconds.
+pub const ROLLOUT_CPU_RISE_US: u64 = 500;
+/// A node's time of start as it reckons it wanders with its clock; by more than this, in seconds, it is another start.
+pub const ROLLOUT_START_SLACK_S: u64 = 5;
+/// Lines of what happened that a rollout keeps: four for each wave.
+pub const ROLLOUT_NOTES_MAX: usize = 4 * ROLLOUT_WAVES_MAX;
+/// How often a running rollout looks at its slaves, in milliseconds.
+pub const ROLLOUT_LOOK_MS: u64 = 250;
+/// `tidegate policy rollout --follow` asks this often, in milliseconds.
+pub const ROLLOUT_FOLLOW_MS: u64 = 500;
 /// A batch must arrive, be stored and be acknowledged within this.
 pub const CLUSTER_BATCH_MS: u64 = 60_000;
 /// Batches that a master unpacks and stores at the same time.
@@ -242,6 +274,9 @@ pub const DEMO_PORT_MIN: u16 = 10_000;
 pub const DEMO_START_S_MAX: u64 = 60;
 /// How long a core may take to prepare or commit a snapshot before the swap is called off, in milliseconds.
 pub const SWAP_MS_MAX: u64 = 5_000;
+/// How long comparing two policy documents may take, in milliseconds. Past it the difference is coarser (whole stretches instead of
+/// lines), and still right: two documents of 4 MiB that share nothing would take minutes otherwise.
+pub const POLICY_DIFF_MS: u64 = 2_000;
 /// The most versions one look at the policy history answers.
 pub const POLICY_LOG_ROWS_MAX: u32 = 1_000;
 /// How long `verify` waits for a network answer or for its probe to reach the report, in milliseconds.

@@ -304,7 +304,12 @@ impl Behind {
         // Clients of the documentation's networks are clients; loopback is one only as itself.
         let document = test_policy(self.origin, policy)
             .replace("\"127.0.0.0/8\"", "\"127.0.0.0/8\", \"192.0.2.0/24\", \"2001:db8::/32\"");
-        let outcome = self.node.ask(Action::PolicyApply { document, comment: String::new(), base: None });
+        let outcome = self.node.ask(Action::PolicyApply {
+            document,
+            comment: String::new(),
+            base: None,
+            how: Default::default(),
+        });
         assert!(matches!(outcome, Ok(Outcome::Applied { .. })), "{outcome:?}");
     }
 

@@ -135,6 +135,7 @@ fn answer(action: Action) -> Result<Outcome, Refused> {
                 applied_us: 1_777_640_400_000_000,
                 author: "ann".to_string(),
                 comment: "evil \u{1b}[2J".to_string(),
+                reverted: false,
                 current: true,
             }],
         },
@@ -424,7 +425,8 @@ fn commands_become_the_actions_they_name() {
         node.tidegate(args, stdin);
         node.asked().pop().map(|(_, action)| action)
     };
-    let apply = Action::PolicyApply { document: "text".into(), comment: "why".into(), base: Some(3) };
+    let apply =
+        Action::PolicyApply { document: "text".into(), comment: "why".into(), base: Some(3), how: Default::default() };
     assert_eq!(action(&["policy", "apply", "-", "-m", "why", "--base", "3"], "text"), Some(apply));
     let add = Action::AdminAdd { user: "ann".into(), password: "correct horse battery".into() };
     assert_eq!(action(&["admin", "add", "ann"], "correct horse battery\nsecond line\n"), Some(add));

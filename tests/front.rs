@@ -265,7 +265,7 @@ fn browsers_get_the_script_that_policy_makes_and_it_leads_them_as_the_policy_say
     let node = &watched.node;
     let apply = |pac: &str| {
         let document = harness::test_policy(watched.origin.address, pac);
-        node.ask(Action::PolicyApply { document, comment: String::new(), base: None })
+        node.ask(Action::PolicyApply { document, comment: String::new(), base: None, how: Default::default() })
     };
     for path in ["/proxy.pac", "/wpad.dat"] {
         let none = curl(&[], &at(node, "http", path));

@@ -414,7 +414,12 @@ impl World {
     }
 
     fn apply(&self, document: &str) {
-        let action = Action::PolicyApply { document: document.into(), comment: String::new(), base: None };
+        let action = Action::PolicyApply {
+            document: document.into(),
+            comment: String::new(),
+            base: None,
+            how: Default::default(),
+        };
         let outcome = self.node.ask(action);
         assert!(matches!(outcome, Ok(Outcome::Applied { .. })), "{outcome:?}");
     }

@@ -44,7 +44,12 @@ impl Alone {
     }
 
     fn apply(&self, document: &str) {
-        let action = Action::PolicyApply { document: document.into(), comment: String::new(), base: None };
+        let action = Action::PolicyApply {
+            document: document.into(),
+            comment: String::new(),
+            base: None,
+            how: Default::default(),
+        };
         let outcome = self.node.ask(action);
         assert!(matches!(outcome, Ok(Outcome::Applied { .. })), "{outcome:?}");
     }

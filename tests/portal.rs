@@ -10,7 +10,7 @@ use desk::{FakeDesk, HOSTILE, refused};
 use http_body_util::BodyExt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tidegate::admin::{Action, Actor, Complaint, RefusedKind};
+use tidegate::admin::{Action, Actor, ApplyHow, Complaint, Refused, RefusedKind, Waves};
 use tidegate::limits::{PORTAL_FORM_BYTES_MAX, PORTAL_LOGIN_ADDRESS_BURST};
 use tidegate::portal::{PeerAddress, PortalConfig, router};
 use tower::ServiceExt;
@@ -124,7 +124,7 @@ fn enc(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-const PAGES: [(&str, &str); 18] = [
+const PAGES: [(&str, &str); 20] = [
     ("/nodes", "edge-1"),
     ("/nodes", "Most client connections open"),
     ("/nodes/node?name=edge-1", "tidegate_exchanges_total"),
@@ -141,6 +141,8 @@ const PAGES: [(&str, &str); 18] = [
     ("/support/restart/progress", "No restart is under way"),
     ("/nodes/rows", "12-3fa9c1d2e0b4"),
     ("/policy/history", "Let accounting reach the bank"),
+    ("/policy/diff?from=11&to=12", "Compare"),
+    ("/policy/rollout", "reported by all its slaves"),
     ("/policy/edit", "Edit policy"),
     ("/policy/rollback?to=11", "Roll back"),
 ];
@@ -248,10 +250,11 @@ async fn a_node_without_administrators_says_how_to_make_one() {
 
 #[tokio::test]
 async fn no_form_is_obeyed_without_its_token_or_from_another_site() {
-    let forms: [(&str, &[(&str, &str)]); 5] = [
+    let forms: [(&str, &[(&str, &str)]); 6] = [
         ("/policy/edit", &[("act", "apply"), ("document", "x"), ("comment", "y"), ("base", "12")]),
         ("/policy/rollback", &[("to", "11"), ("comment", "y")]),
         ("/support/params", &[("was.CORES", "2"), ("param.CORES", "4")]),
+        ("/policy/rollout", &[("act", "skip"), ("comment", "why")]),
         ("/support/restart", &[("backup", "no")]),
         ("/logout", &[]),
     ];
@@ -294,17 +297,61 @@ async fn the_editor_checks_diffs_and_applies_and_keeps_what_was_typed() {
     let page = browser.submit("/policy/edit", &stale).await;
     assert_eq!(page.status, StatusCode::CONFLICT);
     page.says("applied by grace").says("name=\"rebase\" value=\"12\"").says("/policy?version=12");
+    page.says("What they changed").says("<span class=\"add\">+days").says("value=\"merge\"").says("start over");
+    let merging = [("act", "merge"), ("document", "fine\r\n"), ("comment", "late"), ("base", "11")];
+    let page = browser.submit("/policy/edit", &merging).await;
+    page.says("has what version 12 changed").says("merged\n").says("name=\"base\" value=\"12\"").says("value=\"late\"");
     let rebased: Vec<(&str, &str)> = stale.iter().copied().chain([("rebase", "12")]).collect();
     let page = browser.submit("/policy/edit", &rebased).await;
     assert_eq!((page.status, page.header(header::LOCATION)), (StatusCode::SEE_OTHER, "/policy"));
     let applied = browser.asked().into_iter().rev().find(|action| matches!(action, Action::PolicyApply { .. }));
-    let expected = Action::PolicyApply { document: "fine\n".into(), comment: "late".into(), base: Some(12) };
+    let expected = Action::PolicyApply {
+        document: "fine\n".into(),
+        comment: "late".into(),
+        base: Some(12),
+        how: Default::default(),
+    };
     assert_eq!(applied, Some(expected), "line ends, comment or base changed on the way");
     browser.get("/policy").await.says("Version 13 is in force");
     browser.get("/policy").await.does_not_say("Version 13 is in force");
     let asked = browser.desk.asked.lock().unwrap();
     let actor = Actor::Administrator { user: "ada".into(), address: "192.0.2.50".into() };
     assert!(asked.iter().filter(|(_, action)| action.changes()).all(|(by, _)| *by == actor));
+}
+
+#[tokio::test]
+async fn what_locks_somebody_out_is_applied_only_with_its_box_ticked_and_waves_are_passed_on() {
+    let mut browser = Browser::logged_in("master").await;
+    let words = "This policy would deny everything to everybody.".to_string();
+    let refused = Refused::new(RefusedKind::LocksOut, words);
+    browser.desk.refusals.lock().unwrap().push_back(refused);
+    let typed = [
+        ("act", "apply"),
+        ("document", "fine"),
+        ("comment", "why"),
+        ("base", "12"),
+        ("waves", "1,all"),
+        ("window", "45"),
+    ];
+    let page = browser.submit("/policy/edit", &typed).await;
+    assert_eq!(page.status, StatusCode::CONFLICT);
+    page.says("deny everything to everybody")
+        .says("name=\"force\" value=\"yes\"")
+        .says("value=\"1,all\"")
+        .says("value=\"45\"");
+    let forced: Vec<(&str, &str)> = typed.iter().copied().chain([("force", "yes")]).collect();
+    assert_eq!(browser.submit("/policy/edit", &forced).await.status, StatusCode::SEE_OTHER);
+    let hows: Vec<ApplyHow> = browser
+        .asked()
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::PolicyApply { how, .. } => Some(how),
+            _ => None,
+        })
+        .collect();
+    let waves = Some(Waves { sizes: "1,all".into(), window_s: 45 });
+    let how = |force| ApplyHow { force, waves: waves.clone() };
+    assert_eq!(hows, [how(false), how(true)]);
 }
 
 #[tokio::test]

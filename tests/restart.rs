@@ -99,7 +99,7 @@ impl Systemd {
         self.start();
         let document =
             test_policy(self.origin.address, "").replace("connect_ports = [443,", "connect_ports = [\"1-65535\",");
-        let action = Action::PolicyApply { document, comment: String::new(), base: None };
+        let action = Action::PolicyApply { document, comment: String::new(), base: None, how: Default::default() };
         let outcome = control::ask(&self.layout.control, &action).unwrap();
         assert!(matches!(outcome, Ok(Outcome::Applied { .. })), "{outcome:?}");
     }
@@ -578,7 +578,7 @@ fn a_node_with_a_large_policy_is_up_at_once_and_damage_in_it_is_found_later() {
     fs::write(lists.join("big.txt"), lines).unwrap();
     let document =
         test_policy(systemd.origin.address, "") + "\n[[categories]]\nname = \"Big\"\nfiles = [\"big.txt\"]\n";
-    let action = Action::PolicyApply { document, comment: String::new(), base: None };
+    let action = Action::PolicyApply { document, comment: String::new(), base: None, how: Default::default() };
     let outcome = control::ask(&systemd.layout.control, &action).unwrap();
     assert!(matches!(outcome, Ok(Outcome::Applied { .. })), "{outcome:?}");
     let ask = || Client::connect(systemd.layout.proxy).and_then(|mut client| client.get(&systemd.url("/bytes/1")));

@@ -145,7 +145,8 @@ fn journalctl_finds_messages_by_node_client_and_snapshot_and_a_flood_of_refusals
 
     let origin = Origin::start();
     let document = test_policy(origin.address, "");
-    let applied = node.ask(Action::PolicyApply { document, comment: String::new(), base: None });
+    let applied =
+        node.ask(Action::PolicyApply { document, comment: String::new(), base: None, how: Default::default() });
     let Outcome::Applied { snapshot, .. } = applied else { panic!("{applied:?}") };
     let in_force = &node.found(&["NODE=edge-7", &format!("SNAPSHOT={snapshot}")])[0];
     assert_eq!(in_force["EVENT"], "policy-in-force", "{in_force}");

@@ -636,7 +636,12 @@ impl Gateway {
     fn apply(&self, more: &str) {
         let document = format!("{POLICY}{more}");
         *self.policy.lock().unwrap() = document.clone();
-        let outcome = self.node.ask(Action::PolicyApply { document, comment: String::new(), base: None });
+        let outcome = self.node.ask(Action::PolicyApply {
+            document,
+            comment: String::new(),
+            base: None,
+            how: Default::default(),
+        });
         assert!(matches!(outcome, Ok(Outcome::Applied { .. })), "{outcome:?}");
     }
 

@@ -2,6 +2,14 @@
 //! [`Action`] and nothing else; the daemon's desk performs it. Never in the data path.
 #![forbid(unsafe_code)]
 
+mod policy;
+
+pub use self::policy::ApplyHow;
+pub use self::policy::ExplainQuestion;
+pub use self::policy::PolicySide;
+pub use self::policy::PolicyText;
+pub use self::policy::PolicyVersion;
+pub use self::policy::Waves;
 pub use crate::policy::Complaint;
 pub use crate::sys::kernel_checks::Finding as KernelCheck;
 pub use crate::sys::kernel_checks::Verdict;
@@ -10,6 +18,8 @@ use crate::cluster::Counters;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
 use crate::cluster::membership::MembershipChange;
+pub use crate::cluster::rollout::End as RolloutEnd;
+pub use crate::cluster::rollout::Rollout;
 use crate::figures::Point;
 use crate::report::Answer;
 use crate::report::AuditQuestion;
@@ -47,10 +57,19 @@ pub enum Action {
         /// The document's text.
         document: String,
     },
-    /// What would change if the document were applied.
+    /// How two policies differ: versions, a document, or the one in force.
     PolicyDiff {
+        /// The one side.
+        from: PolicySide,
+        /// The other.
+        to: PolicySide,
+    },
+    /// Bring what was applied since `base` into a document that was begun from it; changes nothing.
+    PolicyMerge {
         /// The document's text.
         document: String,
+        /// The version its author started from.
+        base: u64,
     },
     /// Compile, store, publish. Refused on a slave.
     PolicyApply {
@@ -60,6 +79,9 @@ pub enum Action {
         comment: String,
         /// The version the author started from: refused if another came in between. Absent: apply over anything.
         base: Option<u64>,
+        /// How.
+        #[serde(default)]
+        how: ApplyHow,
     },
     /// The history, newest first.
     PolicyLog {
@@ -71,6 +93,24 @@ pub enum Action {
         /// The version to go back to.
         to: u64,
         /// Why, for the history.
+        comment: String,
+        /// The version that was in force when its author decided: refused if another came in between.
+        #[serde(default)]
+        base: Option<u64>,
+        /// How.
+        #[serde(default)]
+        how: ApplyHow,
+    },
+    /// How the newest rollout in waves stands. On a slave: refused.
+    PolicyRollout,
+    /// End the running rollout: every slave gets the version before.
+    PolicyRolloutAbort {
+        /// Why.
+        comment: String,
+    },
+    /// End the running rollout: every slave gets the new version at once, unwatched. For emergencies.
+    PolicyRolloutSkip {
+        /// Why.
         comment: String,
     },
     /// How a request would be decided, narrated by the walk that decides.
@@ -160,6 +200,8 @@ impl Action {
             Action::Status | Action::Nodes | Action::Verify | Action::PolicyShow { .. } => false,
             Action::Kernel | Action::Diagnostics { .. } => false,
             Action::PolicyCheck { .. } | Action::PolicyDiff { .. } | Action::PolicyLog { .. } => false,
+            Action::PolicyMerge { .. } | Action::PolicyRollout => false,
+            Action::PolicyRolloutAbort { .. } | Action::PolicyRolloutSkip { .. } => true,
             Action::Audit(_) => false,
             Action::Explain(_) | Action::Report(_) | Action::ParamsShow | Action::Login { .. } => false,
         }
@@ -188,27 +230,6 @@ pub enum Actor {
         /// Where the visitor came from.
         address: String,
     },
-}
-
-/// A request to be explained.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExplainQuestion {
-    /// The client's address.
-    pub client: String,
-    /// The user's name, if authenticated.
-    #[serde(default)]
-    pub user: Option<String>,
-    /// `GET` if absent; `CONNECT` for a tunnel.
-    #[serde(default)]
-    pub method: Option<String>,
-    /// The URL, or `host:port` for CONNECT.
-    pub url: String,
-    /// RFC 3339 time, or now.
-    #[serde(default)]
-    pub at: Option<String>,
-    /// A document to explain by instead of the policy in force.
-    #[serde(default)]
-    pub document: Option<String>,
 }
 
 /// The answer to an action that was done.
@@ -263,10 +284,19 @@ pub enum Outcome {
     },
     /// To PolicyDiff.
     Diff {
-        /// Unified text diff from the policy in force; empty if equal.
+        /// Unified text diff; empty if equal.
         text: String,
-        /// Everything wrong with the new document.
+        /// Everything wrong with the document, if one is on the `to` side.
         complaints: Vec<Complaint>,
+    },
+    /// To PolicyMerge.
+    Merged {
+        /// The document with what was applied since; where both changed the same lines both stand there, between markers.
+        document: String,
+        /// The version in force, which the document now takes into account.
+        version: u64,
+        /// At how many places both changed the same lines.
+        overlaps: usize,
     },
     /// To PolicyApply and PolicyRollback.
     Applied {
@@ -276,6 +306,11 @@ pub enum Outcome {
         snapshot: String,
         /// False if the document equals the one in force: nothing was done.
         changed: bool,
+    },
+    /// To PolicyRollout.
+    Rollout {
+        /// The newest one; absent if there never was one.
+        rollout: Option<Box<Rollout>>,
     },
     /// To PolicyLog.
     History {
@@ -362,6 +397,8 @@ pub enum RefusedKind {
     Invalid,
     /// Somebody else changed it first.
     Conflict,
+    /// It would lock somebody out; it can be forced.
+    LocksOut,
     /// There is no such thing.
     NotFound,
     /// The node failed while doing it.
@@ -487,36 +524,6 @@ pub struct DiagnosticsFile {
     pub bytes: u64,
     /// What it says.
     pub about: String,
-}
-
-/// A policy document with its version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyText {
-    /// Its place in the history; 0 before the first apply.
-    pub version: u64,
-    /// Its snapshot.
-    pub snapshot: String,
-    /// The text.
-    pub document: String,
-    /// On a slave: where it came from and when.
-    pub origin: String,
-}
-
-/// One version of the history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyVersion {
-    /// Counted from 1.
-    pub version: u64,
-    /// Its snapshot.
-    pub snapshot: String,
-    /// When it was applied, microseconds since the epoch.
-    pub applied_us: i64,
-    /// By whom.
-    pub author: String,
-    /// Why.
-    pub comment: String,
-    /// Whether it is in force.
-    pub current: bool,
 }
 
 /// One startup param as the portal's form shows it.

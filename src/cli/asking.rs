@@ -1,22 +1,28 @@
 //! The commands that ask a running node: arguments to action, outcome to page and exit code.
 
 use crate::admin::Action;
+use crate::admin::ApplyHow;
 use crate::admin::ExplainQuestion;
 use crate::admin::Outcome;
+use crate::admin::PolicySide;
 use crate::admin::Refused;
 use crate::admin::RefusedKind;
+use crate::admin::RolloutEnd;
 use crate::admin::Verdict;
+use crate::admin::Waves;
 use crate::base::clock::Wall;
 use crate::base::durable;
 use crate::cli::args::Admin;
 use crate::cli::args::Ask;
 use crate::cli::args::Command;
+use crate::cli::args::How;
 use crate::cli::args::Node;
 use crate::cli::args::Params;
 use crate::cli::args::Policy;
 use crate::cli::args::Report;
 use crate::cli::args::ReportAudit;
 use crate::cli::args::ReportOf;
+use crate::cli::args::RolloutOrder;
 use crate::cli::colour;
 use crate::cli::control;
 use crate::cli::draining;
@@ -28,6 +34,7 @@ use crate::cli::put;
 use crate::cli::show;
 use crate::cli::times;
 use crate::cluster::membership::MembershipChange;
+use crate::limits::ROLLOUT_FOLLOW_MS;
 use crate::report::AuditQuestion;
 use crate::report::Question;
 use crate::settings;
@@ -37,6 +44,7 @@ use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Runs a command that asks a node.
 pub fn run(ask: &Ask, command: Command) -> ExitCode {
@@ -48,6 +56,8 @@ pub fn run(ask: &Ask, command: Command) -> ExitCode {
         Command::Kernel => kernel(ask, &socket),
         Command::Diagnostics { output, with_log } => diagnostics(ask, &socket, output, with_log),
         Command::Policy(Policy::Show { version }) => show_policy(ask, &socket, version),
+        Command::Policy(Policy::Merge { file, base, output }) => merge(ask, &socket, &file, base, output.as_deref()),
+        Command::Policy(Policy::Rollout { order: None, follow: true }) => follow(ask, &socket),
         Command::Policy(Policy::Export { version, output }) => export(ask, &socket, version, output.as_deref()),
         other => match action(other) {
             Ok(action) => finish(ask, control::ask(&socket, &action)),
@@ -119,23 +129,57 @@ fn policy_action(policy: Policy) -> Result<Action, String> {
     Ok(match policy {
         Policy::Check { file, .. } => Action::PolicyCheck { document: local::document(&file)? },
         Policy::Show { version } | Policy::Export { version, .. } => Action::PolicyShow { version },
-        Policy::Diff { file } => Action::PolicyDiff { document: local::document(&file)? },
-        Policy::Apply { file, message, base } => {
-            Action::PolicyApply { document: local::document(&file)?, comment: message.unwrap_or_default(), base }
+        Policy::Diff { one, other } => comparing(one, other)?,
+        Policy::Merge { file, base, .. } => Action::PolicyMerge { document: local::document(&file)?, base },
+        Policy::Apply { file, message, base, how } => Action::PolicyApply {
+            document: local::document(&file)?,
+            comment: message.unwrap_or_default(),
+            base,
+            how: how_of(how),
+        },
+        Policy::Rollout { order: None, .. } => Action::PolicyRollout,
+        Policy::Rollout { order: Some(RolloutOrder::Abort { message }), .. } => {
+            Action::PolicyRolloutAbort { comment: message.unwrap_or_default() }
+        }
+        Policy::Rollout { order: Some(RolloutOrder::Skip { message }), .. } => {
+            Action::PolicyRolloutSkip { comment: message.unwrap_or_default() }
         }
         Policy::Log { limit } => Action::PolicyLog { limit },
-        Policy::Rollback { version, message } => {
-            Action::PolicyRollback { to: version, comment: message.unwrap_or_default() }
+        Policy::Rollback { version, message, base, how } => {
+            Action::PolicyRollback { to: version, comment: message.unwrap_or_default(), base, how: how_of(how) }
         }
-        Policy::Explain { client, url, method, user, at, document } => Action::Explain(ExplainQuestion {
+        Policy::Explain { client, url, method, user, at, document, version } => Action::Explain(ExplainQuestion {
             client: client.to_string(),
             user,
             method: Some(method),
             url,
             at: at.map(|at| times::point(&at)).transpose()?.map(times::rfc3339),
             document: document.map(|file| local::document(&file)).transpose()?,
+            version,
         }),
     })
+}
+
+fn how_of(how: How) -> ApplyHow {
+    let window_s = how.window;
+    ApplyHow { force: how.force, waves: how.waves.map(|sizes| Waves { sizes, window_s }) }
+}
+
+/// A file alone is what would come after the policy in force, a version alone what was before it.
+fn comparing(one: String, other: Option<String>) -> Result<Action, String> {
+    let one = side(one)?;
+    Ok(match (other, &one) {
+        (Some(other), _) => Action::PolicyDiff { from: one, to: side(other)? },
+        (None, PolicySide::Version { .. }) => Action::PolicyDiff { from: one, to: PolicySide::InForce },
+        (None, _) => Action::PolicyDiff { from: PolicySide::InForce, to: one },
+    })
+}
+
+fn side(text: String) -> Result<PolicySide, String> {
+    match text.parse() {
+        Ok(version) => Ok(PolicySide::Version { version }),
+        Err(_) => local::document(Path::new(&text)).map(|document| PolicySide::Document { document }),
+    }
 }
 
 fn question(report: Report) -> Result<Question, String> {
@@ -188,6 +232,8 @@ fn holds(outcome: &Outcome) -> bool {
         Outcome::Audit(proof) => proof.holds(),
         Outcome::Verify { checks } => checks.iter().all(|check| check.passed),
         Outcome::Kernel { checks } => checks.iter().all(|check| check.verdict < Verdict::Hurts),
+        Outcome::Rollout { rollout: Some(rollout) } => rollout.end != Some(RolloutEnd::Reverted),
+        Outcome::Merged { overlaps, .. } => *overlaps == 0,
         Outcome::Checked { complaints } | Outcome::Diff { complaints, .. } => complaints.is_empty(),
         _ => true,
     }
@@ -302,5 +348,59 @@ fn export(ask: &Ask, socket: &Path, version: Option<u64>, output: Option<&Path>)
     match durable::replace(path, policy.document.as_bytes(), 0o644) {
         Ok(()) => put(format!("Wrote {} to {}.\n", policy.snapshot, path.display()).as_bytes()),
         Err(error) => fail(&format!("writing {} failed: {error}", path.display())),
+    }
+}
+
+/// The merged document goes where it is wanted, what is to be known about it to standard error.
+fn merge(ask: &Ask, socket: &Path, file: &Path, base: u64, output: Option<&Path>) -> ExitCode {
+    let document = match local::document(file) {
+        Ok(document) => document,
+        Err(words) => return fail(&words),
+    };
+    let answer = control::ask(socket, &Action::PolicyMerge { document, base });
+    let Ok(Ok(Outcome::Merged { document, version, overlaps })) = answer else { return refuse(ask, answer) };
+    if ask.json {
+        return finish(ask, Ok(Ok(Outcome::Merged { document, version, overlaps })));
+    }
+    let written = match output {
+        None => put(document.as_bytes()),
+        Some(path) => match durable::replace(path, document.as_bytes(), 0o644) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => return fail(&format!("writing {} failed: {error}", path.display())),
+        },
+    };
+    let words = match overlaps {
+        0 => format!("Merged with version {version}: check it, then apply it with --base {version}."),
+        _ => format!(
+            "Merged with version {version}, but both changed the same lines at {overlaps} place(s): choose between the marks (<<<<<<<), then \
+             apply with --base {version}."
+        ),
+    };
+    let _ = writeln!(io::stderr(), "{words}");
+    worse(written, overlaps == 0)
+}
+
+/// Prints each line of what happens once, until the rollout ends or the command is.
+fn follow(ask: &Ask, socket: &Path) -> ExitCode {
+    let mut told = 0;
+    loop {
+        let answer = control::ask(socket, &Action::PolicyRollout);
+        let rollout = match &answer {
+            Ok(Ok(Outcome::Rollout { rollout: Some(rollout) })) => rollout,
+            _ => return finish(ask, answer),
+        };
+        if rollout.end.is_some() && ask.json {
+            return finish(ask, answer);
+        }
+        if !ask.json {
+            for words in rollout.notes.iter().skip(told) {
+                let _ = put(format!("{words}\n").as_bytes());
+            }
+            told = rollout.notes.len();
+        }
+        if let Some(end) = rollout.end {
+            return worse(ExitCode::SUCCESS, end == RolloutEnd::Done);
+        }
+        std::thread::sleep(Duration::from_millis(ROLLOUT_FOLLOW_MS));
     }
 }

@@ -7,6 +7,8 @@ use crate::admin::Outcome;
 use crate::admin::Param;
 use crate::admin::PolicyVersion;
 use crate::admin::Refused;
+use crate::admin::Rollout;
+use crate::admin::RolloutEnd;
 use crate::admin::Status;
 use crate::admin::Unfit;
 use crate::admin::Verdict;
@@ -41,6 +43,9 @@ pub fn outcome(paper: &mut Paper, outcome: &Outcome) {
         Outcome::Checked { complaints: found } if found.is_empty() => paper.line("The document has no fault."),
         Outcome::Checked { complaints: found } => complaints(paper, found),
         Outcome::Diff { text, complaints: found } => diff(paper, text, found),
+        Outcome::Rollout { rollout: None } => paper.line("No policy was rolled out in waves yet."),
+        Outcome::Rollout { rollout: Some(run) } => rollout(paper, run),
+        Outcome::Merged { document, .. } => paper.block(document),
         Outcome::Applied { snapshot, changed: true, .. } => paper.line(&format!("Applied: {snapshot} is in force.")),
         Outcome::Applied { snapshot, changed: false, .. } => {
             paper.line(&format!("Nothing to do: {snapshot}, which is in force, says the same."));
@@ -229,7 +234,7 @@ fn verify(paper: &mut Paper, checks: &[Check]) {
 
 fn diff(paper: &mut Paper, text: &str, found: &[Complaint]) {
     if text.is_empty() && found.is_empty() {
-        paper.line("Nothing would change.");
+        paper.line("They say the same.");
     }
     for line in text.lines() {
         let ink = match line.as_bytes().first() {
@@ -253,7 +258,11 @@ fn history(paper: &mut Paper, versions: &[PolicyVersion]) {
     let mut table = vec![head(&["", "version", "snapshot", "applied", "by", "why"])];
     for version in versions {
         table.push(vec![
-            cell(if version.current { "*" } else { "" }).ink(Ink::Green),
+            match (version.current, version.reverted) {
+                (true, _) => cell("*").ink(Ink::Green),
+                (false, true) => cell("reverted").ink(Ink::Red),
+                (false, false) => cell(""),
+            },
             number(version.version),
             cell(&version.snapshot),
             cell(times::local(version.applied_us)),
@@ -262,6 +271,24 @@ fn history(paper: &mut Paper, versions: &[PolicyVersion]) {
         ]);
     }
     paper.table(&table);
+}
+
+fn rollout(paper: &mut Paper, run: &Rollout) {
+    let (state, ink) = match run.end {
+        None => (format!("running: wave {} of {}", run.wave, run.plan.waves.len()), Ink::Bold),
+        Some(RolloutEnd::Done) => ("done".to_string(), Ink::Green),
+        Some(RolloutEnd::Reverted) => (format!("reverted to {}", run.before_snapshot), Ink::Red),
+    };
+    paper.table(&[
+        pair("version", &run.snapshot),
+        pair("before", &run.before_snapshot),
+        pair("by", &run.by),
+        pair("begun", &times::local(run.started_us)),
+        vec![label("state"), cell(state).ink(ink)],
+    ]);
+    for words in &run.notes {
+        paper.line(&format!("  {words}"));
+    }
 }
 
 fn explained(paper: &mut Paper, verdict: &str, rule: &str, lines: &[String]) {

@@ -21,6 +21,8 @@ use crate::cluster::protocol::Proxy;
 use crate::cluster::protocol::Stored;
 use crate::cluster::protocol::Welcome;
 use crate::cluster::protocol::hash_text;
+use crate::cluster::questions::AnswerQuestion;
+use crate::cluster::questions::QUESTION_BYTES_MAX;
 use crate::cluster::roster::Caller;
 use crate::cluster::roster::Newcomer;
 use crate::cluster::roster::Roster;
@@ -32,6 +34,9 @@ use crate::limits::CLUSTER_OFFERED_MAX;
 use crate::limits::CLUSTER_PROXIES_LOOK_MS;
 use crate::limits::CLUSTER_REQUEST_MS;
 use crate::limits::PEER_LINES_TOLD_MAX;
+use crate::limits::POLICY_ANSWER_BYTES_MAX;
+use crate::limits::POLICY_ANSWER_MS;
+use crate::limits::POLICY_QUESTIONS_MAX;
 use crate::limits::REFUSALS_TOLD_MS;
 use crate::policy::Rights;
 use crate::policy::Snapshot;
@@ -51,12 +56,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, body::Bytes};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// What the cluster service works with.
 pub struct MasterConfig {
@@ -83,6 +89,11 @@ pub struct MasterService {
     /// What polls are told of the others, and when it was looked up.
     told: Mutex<Option<(Mono, Vec<Proxy>)>>,
     intake: Intake,
+    /// During a rollout: who gets the version before.
+    held_back: watch::Sender<Option<HeldBack>>,
+    /// Answers questions about older policies; nothing before the node's desk is there.
+    answers: OnceLock<AnswerQuestion>,
+    questions: Semaphore,
     /// Refusals that callers can make it tell.
     lines: Seldom,
 }
@@ -95,6 +106,9 @@ impl MasterService {
             offered: tokio::sync::Mutex::default(),
             told: Mutex::default(),
             intake: Intake::new(),
+            held_back: watch::Sender::new(None),
+            answers: OnceLock::new(),
+            questions: Semaphore::new(POLICY_QUESTIONS_MAX),
             lines: Seldom::new(PEER_LINES_TOLD_MAX, REFUSALS_TOLD_MS),
             config: Arc::new(config),
         })
@@ -103,7 +117,39 @@ impl MasterService {
     /// All slaves, and the callers that were refused in the last minute.
     pub fn nodes(&self) -> Vec<NodeRow> {
         let current = self.config.current.borrow().clone();
-        self.roster().rows(current.name(), &hash_text(current.effect()), Wall::now())
+        let held = self.held_back.borrow().clone();
+        let rows_by =
+            |snapshot: &Snapshot| self.roster().rows(snapshot.name(), &hash_text(snapshot.effect()), Wall::now());
+        let mut rows = rows_by(&current);
+        if let Some(held) = held {
+            // During a rollout a slave is in step if it has what it is to have.
+            rows.retain(|row| held.members.contains(&row.name.to_ascii_lowercase()));
+            let others = rows_by(&held.before).into_iter();
+            rows.extend(others.filter(|row| !held.members.contains(&row.name.to_ascii_lowercase())));
+            rows.sort_by(|one, other| {
+                (!one.refusal.is_empty(), &one.name).cmp(&(!other.refusal.is_empty(), &other.name))
+            });
+        }
+        rows
+    }
+
+    /// From now on slaves that are not members get the version before; `None`: all get the current one.
+    pub fn hold_back(&self, held: Option<HeldBack>) {
+        self.held_back.send_replace(held);
+    }
+
+    /// What version a slave gets.
+    fn target(&self, node: &str, held: Option<&HeldBack>) -> Arc<Snapshot> {
+        match held.filter(|held| !held.members.contains(&node.to_ascii_lowercase())) {
+            Some(held) => held.before.clone(),
+            None => self.config.current.borrow().clone(),
+        }
+    }
+
+    /// From now on `answer` answers what slaves ask about older policies.
+    pub fn answer_with(&self, answer: AnswerQuestion) {
+        // Set once, when the node starts.
+        let _ = self.answers.set(answer);
     }
 
     /// The slaves that take clients now.
@@ -152,6 +198,7 @@ impl MasterService {
             .route(&format!("{}{{hash}}", protocol::MANIFEST_PATH), get(manifest))
             .route(&format!("{}{{hash}}", protocol::PIECES_PATH), post(pieces))
             .route(protocol::RECORDS_PATH, get(stored).post(records))
+            .route(protocol::POLICY_PATH, post(policy_question))
             .with_state(self)
     }
 
@@ -200,8 +247,8 @@ impl MasterService {
     }
 
     /// The version that this slave is to enforce.
-    fn offered_to(&self, _caller: &Caller) -> Arc<Snapshot> {
-        self.config.current.borrow().clone()
+    fn offered_to(&self, caller: &Caller) -> Arc<Snapshot> {
+        self.target(&caller.node, self.held_back.borrow().as_ref())
     }
 
     /// It, ready to be fetched, if it is the one that the slave asks for.
@@ -227,6 +274,15 @@ impl fmt::Debug for MasterService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MasterService({})", self.config.node)
     }
+}
+
+/// Who gets which version during a rollout.
+#[derive(Clone)]
+pub struct HeldBack {
+    /// What the slaves get that are no members.
+    pub before: Arc<Snapshot>,
+    /// Those that get the current one, in small letters.
+    pub members: BTreeSet<String>,
 }
 
 /// Who stands at the other end of the connection a request came on.
@@ -314,13 +370,24 @@ async fn poll(
     let poll: Poll = protocol::decode(&read_message(body).await?).map_err(|e| Fault::Bad(e.to_string()))?;
     let mut open = OpenPoll::begin(&master, session, &poll);
     let hold = Duration::from_millis(poll.hold_ms.min(caller.synctime_ms));
-    let mut current = master.config.current.clone();
-    let is_news = |snapshot: &Arc<Snapshot>| {
-        let hash = hash_text(snapshot.hash());
-        hash != poll.have && hash != poll.seen
+    let (mut current, mut held) = (master.config.current.clone(), master.held_back.subscribe());
+    let news = async {
+        loop {
+            let target = hash_text(master.target(&caller.node, held.borrow_and_update().as_ref()).hash());
+            if target != poll.have && target != poll.seen {
+                return;
+            }
+            let changed = tokio::select! {
+                changed = current.changed() => changed,
+                changed = held.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
     };
-    // Whether it changed or the time is over, the answer is the same: what is current now.
-    let _ = tokio::time::timeout(hold, current.wait_for(is_news)).await;
+    // Whether it changed or the time is over, the answer is the same: what this slave is to have now.
+    let _ = tokio::time::timeout(hold, news).await;
     let snapshot = master.offered_to(&caller);
     open.answered = true;
     Ok(message(&PollReply {
@@ -330,6 +397,26 @@ async fn poll(
         clock_us: Wall::now().0,
         proxies: master.proxies_lately(),
     }))
+}
+
+async fn policy_question(
+    State(master): Service,
+    Extension(visitor): Who,
+    fields: HeaderMap,
+    body: Body,
+) -> Result<Response, Fault> {
+    let (caller, _) = master.admit(&fields, &visitor)?;
+    let question = read_body(body, QUESTION_BYTES_MAX, CLUSTER_REQUEST_MS).await?;
+    let _place = master.questions.acquire().await.map_err(Fault::failed)?;
+    let answer = master.answers.get().ok_or_else(|| Fault::failed("the master is starting: ask again"))?;
+    let answered =
+        tokio::time::timeout(Duration::from_millis(POLICY_ANSWER_MS), answer(caller.node, question.to_vec()));
+    let answer = answered.await.map_err(|_| Fault::failed(format!("no answer within {POLICY_ANSWER_MS} ms")))?;
+    let answer = answer.map_err(Fault::Bad)?;
+    match answer.len() {
+        0..=POLICY_ANSWER_BYTES_MAX => Ok(answer.into_response()),
+        bytes => Err(Fault::Bad(format!("the answer has {bytes} bytes, {POLICY_ANSWER_BYTES_MAX} may be sent"))),
+    }
 }
 
 /// Counts a poll as open until it is answered or its connection breaks, which drops the handler.

@@ -15,6 +15,8 @@
 //! | [`shipper`] | every node: from extended.log to the store of records, exactly once |
 //! | [`drift`] | master: what a node enforces beside what it should |
 //! | [`balancer`] | the slaves as balancers and browsers are to know them |
+//! | [`questions`] | what a slave asks about older versions of policy |
+//! | [`rollout`] | a policy that reaches the slaves in waves, sans-IO |
 //! | [`packer`] | batches made ready for the wire |
 //! | [`backoff`] | waits between attempts |
 #![forbid(unsafe_code)]
@@ -32,6 +34,8 @@ pub mod membership;
 pub mod offered;
 pub mod packer;
 pub mod protocol;
+pub mod questions;
+pub mod rollout;
 pub mod roster;
 pub mod shipper;
 pub mod sidecar;
@@ -171,7 +175,7 @@ pub struct Offer {
 }
 
 /// One node as the master knows it (the Nodes page, `tidegate status --json` on the master).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeRow {
     /// NODE_NAME.
     pub name: String,

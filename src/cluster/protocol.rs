@@ -32,6 +32,9 @@ pub const PIECES_PATH: &str = "/cluster/3/pieces/";
 /// Where batches of records go (POST) and where the highest stored number is asked (GET).
 pub const RECORDS_PATH: &str = "/cluster/3/records";
 
+/// Where a slave asks about older versions of policy.
+pub const POLICY_PATH: &str = "/cluster/3/policy";
+
 /// The field of every request after the hello: the session it belongs to.
 pub const SESSION_FIELD: &str = "tidegate-session";
 /// The field of a batch: the highest sequence number the node has written, for the lag.

@@ -31,6 +31,7 @@ use crate::cluster::protocol::Proxy;
 use crate::cluster::protocol::Welcome;
 use crate::cluster::protocol::hash_text;
 use crate::cluster::protocol::skew_us;
+use crate::cluster::rollout::refusal_words;
 use crate::cluster::roster::skew_words;
 use crate::figures::Figures;
 use crate::limits::CLUSTER_HOLD_MS_MAX;
@@ -290,7 +291,7 @@ impl Sidecar {
                 self.settle(String::new());
             }
             Err(what) => {
-                let words = format!("Policy {} not taken, {} kept: {what}.", reply.snapshot, self.current.name());
+                let words = format!("{}, {} kept: {what}.", refusal_words(&reply.snapshot), self.current.name());
                 if words != self.policy_trouble {
                     tracing::error!(event = "policy-kept", snapshot = %self.current.name(), "{words}");
                 }

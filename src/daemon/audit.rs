@@ -2,6 +2,7 @@
 
 use crate::admin::Action;
 use crate::admin::Actor;
+use crate::admin::ApplyHow;
 use crate::admin::Refused;
 use crate::base::clock::Wall;
 use std::fs::OpenOptions;
@@ -71,10 +72,12 @@ pub fn who(actor: &Actor) -> String {
 
 fn words(action: &Action) -> (&'static str, String) {
     match action {
-        Action::PolicyApply { document, comment, base } => {
-            ("policy-apply", format!("{} bytes, base {base:?}: {comment}", document.len()))
+        Action::PolicyApply { document, comment, base, how } => {
+            ("policy-apply", format!("{} bytes, base {base:?}{}: {comment}", document.len(), how_words(how)))
         }
-        Action::PolicyRollback { to, comment } => ("policy-rollback", format!("to {to}: {comment}")),
+        Action::PolicyRollback { to, comment, how, .. } => {
+            ("policy-rollback", format!("to {to}{}: {comment}", how_words(how)))
+        }
         Action::ParamsSubmit { values } => {
             ("params-submit", values.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" "))
         }
@@ -97,12 +100,22 @@ fn words(action: &Action) -> (&'static str, String) {
         Action::PolicyShow { .. } => ("policy-show", String::new()),
         Action::PolicyCheck { .. } => ("policy-check", String::new()),
         Action::PolicyDiff { .. } => ("policy-diff", String::new()),
+        Action::PolicyRollout => ("policy-rollout", String::new()),
+        Action::PolicyRolloutAbort { comment } => ("policy-rollout-abort", comment.clone()),
+        Action::PolicyRolloutSkip { comment } => ("policy-rollout-skip", comment.clone()),
+        Action::PolicyMerge { .. } => ("policy-merge", String::new()),
         Action::PolicyLog { .. } => ("policy-log", String::new()),
         Action::Explain(_) => ("explain", String::new()),
         Action::Report(_) => ("report", String::new()),
         Action::Audit(_) => ("audit", String::new()),
         Action::ParamsShow => ("params-show", String::new()),
     }
+}
+
+fn how_words(how: &ApplyHow) -> String {
+    let waves = how.waves.as_ref();
+    let waves = waves.map(|waves| format!(", in waves {} of {} s", waves.sizes, waves.window_s)).unwrap_or_default();
+    format!("{waves}{}", if how.force { ", forced" } else { "" })
 }
 
 fn line(values: &[&str]) -> String {
@@ -137,7 +150,7 @@ mod tests {
         let audit = Audit::new(dir.path(), "node-1");
         let actor = Actor::Administrator { user: "alice".into(), address: "10.0.0.9".into() };
         let comment = "why\"\t\"not\"\n\"forged\"".to_string();
-        audit.note(&actor, &Action::PolicyRollback { to: 3, comment }, Ok(()));
+        audit.note(&actor, &Action::PolicyRollback { to: 3, comment, base: None, how: ApplyHow::default() }, Ok(()));
         let add = Action::AdminAdd { user: "bob".into(), password: "correct horse".into() };
         let refused = Refused {
             kind: crate::admin::RefusedKind::NotAllowed,

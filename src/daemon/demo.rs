@@ -91,7 +91,12 @@ impl Demo {
         self.wait_for(&master, |_| true)?;
         self.ask(Action::AdminAdd { user: ADMIN.to_string(), password: self.password.clone() })?;
         let document = fs::read_to_string(&self.policy).map_err(|error| error.to_string())?;
-        self.ask(Action::PolicyApply { document, comment: "the demo's first policy".to_string(), base: None })?;
+        self.ask(Action::PolicyApply {
+            document,
+            comment: "the demo's first policy".to_string(),
+            base: None,
+            how: Default::default(),
+        })?;
         let Outcome::Status(now) = self.ask(Action::Status)? else {
             return Err("the master answered something else than its status".to_string());
         };

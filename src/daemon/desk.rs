@@ -10,6 +10,7 @@ use super::figures::Gauges;
 use super::health;
 use super::kernel;
 use super::params::Params;
+use super::policy_desk::Change;
 use super::policy_desk::PolicyDesk;
 use super::publish::Publisher;
 use super::verify;
@@ -205,14 +206,20 @@ impl NodeDesk {
             Action::Verify => Ok(Outcome::Verify { checks: verify::walk(self).await }),
             Action::Kernel => Ok(Outcome::Kernel { checks: kernel::look(self) }),
             Action::Diagnostics { with_log } => diagnostics::gather(self, *with_log).await,
-            Action::PolicyShow { version } => self.policy.show(*version),
+            Action::PolicyShow { version } => self.policy.show(*version).await,
             Action::PolicyCheck { document } => self.policy.check(document).await,
-            Action::PolicyDiff { document } => self.policy.diff(document).await,
-            Action::PolicyApply { document, comment, base } => {
-                self.policy.apply(&audit::who(actor), document, comment, *base).await
+            Action::PolicyDiff { from, to } => self.policy.diff(from, to).await,
+            Action::PolicyRollout => self.policy.rollouts()?.show(),
+            Action::PolicyRolloutAbort { comment } => self.policy.rollouts()?.abort(&audit::who(actor), comment).await,
+            Action::PolicyRolloutSkip { comment } => self.policy.rollouts()?.skip(&audit::who(actor), comment).await,
+            Action::PolicyMerge { document, base } => self.policy.merge(document, *base).await,
+            Action::PolicyApply { document, comment, base, how } => {
+                self.policy.apply(&Change { by: actor, comment, base: *base, how }, document).await
             }
-            Action::PolicyLog { limit } => self.policy.log(*limit),
-            Action::PolicyRollback { to, comment } => self.policy.rollback(&audit::who(actor), *to, comment).await,
+            Action::PolicyLog { limit } => self.policy.log(*limit).await,
+            Action::PolicyRollback { to, comment, base, how } => {
+                self.policy.rollback(&Change { by: actor, comment, base: *base, how }, *to).await
+            }
             Action::Explain(question) => self.policy.explain(question, &self.facts.name).await,
             Action::Report(question) => self.report(question.clone()).await,
             Action::Audit(question) => auditing::audit(self, question).await,

@@ -74,7 +74,8 @@ struct Text {
 async fn of_the_node(desk: &NodeDesk, with_log: bool) -> Vec<Text> {
     let file = |name, about, text| Text { name, about, text };
     let current = desk.publisher.current();
-    let history = desk.policy.log(POLICY_LOG_ROWS_MAX).map_or_else(|refused| refused.words, |outcome| json(&outcome));
+    let history =
+        desk.policy.log(POLICY_LOG_ROWS_MAX).await.map_or_else(|refused| refused.words, |outcome| json(&outcome));
     let params = desk.params.show().map_or_else(|refused| refused.words, |outcome| params(&outcome));
     vec![
         file("status.json", "role, version, listeners, policy, records, counters, troubles", json(&desk.status())),

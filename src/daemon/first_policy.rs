@@ -2,6 +2,8 @@
 
 use crate::base::clock::Wall;
 use crate::cluster::held;
+use crate::limits::HELD_SNAPSHOTS;
+use crate::limits::POLICY_LOG_ROWS_MAX;
 use crate::policy::OwnSections;
 use crate::policy::Snapshot;
 use crate::settings::Settings;
@@ -67,7 +69,9 @@ pub fn own_sections(settings: &Settings) -> Result<Option<Arc<OwnSections>>, Str
 /// administrator's next apply; meanwhile an older good one is better than denying everybody.
 fn newest_of(policies: &Policies) -> Result<Option<Snapshot>, String> {
     let mut troubles = Vec::new();
-    for version in policies.log(crate::limits::HELD_SNAPSHOTS as u32).map_err(|error| error.0)? {
+    // One whose rollout was called back is not in force, however new it is.
+    let versions = policies.log(POLICY_LOG_ROWS_MAX).map_err(|error| error.0)?;
+    for version in versions.into_iter().filter(|version| !version.reverted).take(HELD_SNAPSHOTS) {
         match Snapshot::open_held(&policies.snapshot_path(&version.snapshot)) {
             Ok(snapshot) => {
                 troubles.iter().for_each(|words| tracing::error!(event = "policy-kept", "{words}"));

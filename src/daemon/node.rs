@@ -17,6 +17,7 @@ use super::params::Params;
 use super::performance;
 use super::policy_desk::PolicyDesk;
 use super::publish::Publisher;
+use super::rollout::Rollouts;
 use super::services;
 use super::services::Cluster;
 use super::signals;
@@ -186,7 +187,7 @@ impl Node {
             log_dir: settings.log_dir.clone(),
         };
         let drain = Drain::new(publisher.clone(), params.watch(), &settings.state_dir);
-        let cluster = Cluster::start(services::Needs {
+        let mut cluster = Cluster::start(services::Needs {
             own,
             drain: drain.clone(),
             settings: &settings,
@@ -199,6 +200,7 @@ impl Node {
             synced,
             trouble,
         })?;
+        let rollouts = cluster.rollouts(policies.as_ref(), &publisher, &settings);
         let desk = Arc::new(NodeDesk {
             gauges: cluster.gauges(),
             history: Arc::new(
@@ -206,7 +208,7 @@ impl Node {
             ),
             drain,
             health: health::Watch::default(),
-            policy: policy_desk(&settings, &publisher, policies, &cluster),
+            policy: policy_desk(&settings, &publisher, policies, &cluster, rollouts),
             views: views(&log, &cluster),
             audit: Audit::new(&settings.log_dir, &settings.node_name),
             restart: Arc::new(tokio::sync::Notify::new()),
@@ -217,6 +219,7 @@ impl Node {
             params,
         });
         cluster.serve_portal(doors.for_portal().map_err(sockets)?, desk.clone(), &settings)?;
+        cluster.answer_questions(&desk);
         doors.turn_strangers_away().map_err(sockets)?;
         serve_control(&settings, desk.clone())?;
         services::watch_params(config, desk.params.clone());
@@ -523,6 +526,7 @@ fn policy_desk(
     publisher: &Arc<Publisher>,
     policies: Option<Arc<Policies>>,
     cluster: &Cluster,
+    rollouts: Option<Arc<Rollouts>>,
 ) -> PolicyDesk {
     let master = settings.master.map(|master| master.to_string()).unwrap_or_default();
     let origin = match settings.role {
@@ -539,7 +543,16 @@ fn policy_desk(
         }
         _ => Box::new(String::new),
     };
-    PolicyDesk::new(publisher.clone(), policies, settings.lists_dir.clone(), master, origin)
+    PolicyDesk::new(
+        publisher.clone(),
+        policies,
+        settings.lists_dir.clone(),
+        master,
+        origin,
+        cluster.nodes(),
+        cluster.ask_master(),
+        rollouts,
+    )
 }
 
 fn views(log: &Log, cluster: &Cluster) -> Views {

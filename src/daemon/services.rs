@@ -1,5 +1,6 @@
 //! What runs beside the data path on ordinary tokio: port 8888, the sidecar or the cluster service, shipping, watching.
 
+use super::audit::Audit;
 use super::desk;
 use super::desk::FrontDesk;
 use super::desk::NodeDesk;
@@ -8,6 +9,7 @@ use super::drain::Drain;
 use super::figures::Gauges;
 use super::params::Params;
 use super::publish::Publisher;
+use super::rollout::Rollouts;
 use crate::base::clock::Wall;
 use crate::base::version::VERSION;
 use crate::cluster::MasterLink;
@@ -17,6 +19,7 @@ use crate::cluster::master::MasterConfig;
 use crate::cluster::master::MasterService;
 use crate::cluster::protocol::Build;
 use crate::cluster::protocol::Proxy;
+use crate::cluster::questions::AskMaster;
 use crate::cluster::shipper;
 use crate::cluster::shipper::LocalSink;
 use crate::cluster::shipper::RemoteSink;
@@ -39,6 +42,7 @@ use crate::settings;
 use crate::settings::Role;
 use crate::settings::Settings;
 use crate::store::members::Members;
+use crate::store::policies::Policies;
 use crate::store::records::RecordStore;
 use crate::sys::netif;
 use crate::sys::watch as file_watch;
@@ -101,6 +105,7 @@ pub struct Cluster {
     identity: Option<Arc<NodeIdentity>>,
     master: Option<Arc<MasterService>>,
     slave: Option<SlaveHandle>,
+    ask_master: Option<AskMaster>,
     ship: watch::Receiver<ShipStatus>,
     gauges: Arc<Gauges>,
     /// What must go on as long as the node does.
@@ -131,6 +136,7 @@ impl Cluster {
             identity,
             master: None,
             slave: None,
+            ask_master: None,
             ship: ship_seen,
             tasks: Vec::new(),
             progress: needs.log.progress(),
@@ -138,6 +144,7 @@ impl Cluster {
         match (&key, &needs.records) {
             (Some(key), None) => {
                 let (slave, address) = cluster.start_sidecar(key, &needs)?;
+                cluster.ask_master = Some(AskMaster { master: address.clone(), session: slave.session.clone() });
                 let sink = RemoteSink::new(address, needs.epoch, slave.session.clone());
                 cluster.slave = Some(slave);
                 cluster.must_go_on("the shipper", tokio::spawn(shipper::ship(reader, sink, ship)));
@@ -258,6 +265,35 @@ impl Cluster {
             }
         });
         Ok(())
+    }
+
+    /// On a master: its rollouts in waves, from where they stood.
+    pub fn rollouts(
+        &mut self,
+        policies: Option<&Arc<Policies>>,
+        publisher: &Arc<Publisher>,
+        settings: &Settings,
+    ) -> Option<Arc<Rollouts>> {
+        let (master, policies) = (self.master.clone()?, policies?.clone());
+        let audit = Audit::new(&settings.log_dir, &settings.node_name);
+        let rollouts = Rollouts::new(master, policies, publisher.clone(), audit);
+        self.must_go_on("the rollouts", tokio::spawn(rollouts.clone().run()));
+        Some(rollouts)
+    }
+
+    /// A slave's way to ask its master about older policies.
+    pub fn ask_master(&self) -> Option<AskMaster> {
+        self.ask_master.clone()
+    }
+
+    /// On a master: slaves ask `desk` about older policies.
+    pub fn answer_questions(&self, desk: &Arc<NodeDesk>) {
+        let Some(master) = &self.master else { return };
+        let desk = desk.clone();
+        master.answer_with(Arc::new(move |node, question| {
+            let desk = desk.clone();
+            Box::pin(async move { desk.policy.answer_slave(&node, &question).await })
+        }));
     }
 
     /// The sidecar of a slave.

@@ -12,6 +12,8 @@ mod compile;
 mod decision;
 mod facts;
 mod files;
+mod lockout;
+mod merge;
 mod own;
 pub mod pac;
 pub mod page;
@@ -40,6 +42,8 @@ pub use facts::Scheme;
 pub use files::Files;
 pub use files::Folder;
 pub use files::NoFiles;
+pub use merge::Merged;
+pub use merge::merge;
 pub use own::OwnSections;
 pub use page::BlockFacts;
 pub use page::Page;
@@ -76,10 +80,10 @@ pub struct Complaint {
     pub remedy: String,
 }
 
-/// A unified diff of two documents; empty if they are equal.
-pub fn diff(old: &str, new: &str) -> String {
-    if old == new {
+/// A unified diff of two documents, each with its name; empty if they are equal.
+pub fn diff(old: (&str, &str), new: (&str, &str)) -> String {
+    if old.1 == new.1 {
         return String::new();
     }
-    similar::TextDiff::from_lines(old, new).unified_diff().context_radius(3).header("in force", "new").to_string()
+    merge::lines(old.1, new.1).unified_diff().context_radius(3).header(old.0, new.0).to_string()
 }

@@ -23,6 +23,7 @@ struct ExplainPage {
     method: String,
     url: String,
     at: String,
+    version: String,
     error: String,
     complaints: Vec<Complaint>,
     answer: Option<AnswerView>,
@@ -45,6 +46,7 @@ pub async fn page(Extension(cx): Extension<Cx>, query: Query<BTreeMap<String, St
         method: field("method"),
         url: field("url"),
         at: field("at"),
+        version: field("version"),
         error: String::new(),
         complaints: vec![],
         answer: None,
@@ -61,6 +63,16 @@ async fn ask(cx: &Cx, page: &mut ExplainPage) -> StatusCode {
         page.error = "A client address and a URL are needed.".to_string();
         return StatusCode::UNPROCESSABLE_ENTITY;
     }
+    let version = match page.version.as_str() {
+        "" => None,
+        text => match text.parse() {
+            Ok(version) => Some(version),
+            Err(_) => {
+                page.error = "The version of the policy is a number, as the history has it.".to_string();
+                return StatusCode::UNPROCESSABLE_ENTITY;
+            }
+        },
+    };
     let given = |text: &str| (!text.is_empty()).then(|| text.to_string());
     let question = ExplainQuestion {
         client: page.client.clone(),
@@ -69,6 +81,7 @@ async fn ask(cx: &Cx, page: &mut ExplainPage) -> StatusCode {
         url: page.url.clone(),
         at: given(&page.at),
         document: None,
+        version,
     };
     let refused = match cx.ask(Action::Explain(question)).await {
         Ok(Outcome::Explained { verdict, rule, lines }) => {

@@ -116,6 +116,8 @@ fn pages() -> Router<Arc<web::Portal>> {
         .route("/nodes/membership", get(membership::form).post(membership::submit))
         .route("/policy", get(policy::page))
         .route("/policy/history", get(policy::history))
+        .route("/policy/rollout", get(policy::rollout).post(policy::end_rollout))
+        .route("/policy/diff", get(policy::compare))
         .route("/policy/rollback", get(policy::confirm_rollback).post(policy::rollback))
         .route("/explain", get(explain::page))
         .route("/report", get(report::page))

@@ -1,14 +1,19 @@
 //! The Policy pages: what is in force, the editor with Check, Diff and Apply, the history and the way back.
 
 use crate::admin::Action;
+use crate::admin::ApplyHow;
 use crate::admin::Complaint;
 use crate::admin::Outcome;
+use crate::admin::PolicySide;
 use crate::admin::PolicyText;
 use crate::admin::PolicyVersion;
 use crate::admin::Refused;
 use crate::admin::RefusedKind;
+use crate::admin::RolloutEnd;
+use crate::admin::Waves;
 use crate::base::clock::Wall;
 use crate::limits::PORTAL_HISTORY_ROWS_MAX;
+use crate::limits::ROLLOUT_WINDOW_S;
 use crate::portal::lines;
 use crate::portal::lines::Diff;
 use crate::portal::lines::Document;
@@ -60,8 +65,36 @@ struct EditPage {
     excerpts: Vec<Vec<Line>>,
     marks: String,
     diff: Option<Diff>,
-    /// The version that somebody else applied meanwhile.
-    conflict: Option<u64>,
+    /// What somebody else applied meanwhile.
+    conflict: Option<Conflict>,
+    /// The apply was refused because it would lock somebody out.
+    locks_out: bool,
+    /// What was typed into the fields of a rollout in waves.
+    waves: String,
+    window: u64,
+}
+
+/// What was applied since an edit began.
+struct Conflict {
+    /// The version in force.
+    version: u64,
+    /// The one that the edit began from.
+    base: u64,
+    /// Who applied what since, newest first.
+    since: Vec<VersionView>,
+    /// What they changed.
+    diff: Diff,
+}
+
+#[derive(Template)]
+#[template(path = "policy_diff.html")]
+struct DiffPage {
+    shell: Shell,
+    from: u64,
+    to: u64,
+    /// The version on the `to` side, if the history still lists it.
+    about: Option<VersionView>,
+    diff: Diff,
 }
 
 #[derive(Template)]
@@ -72,6 +105,28 @@ struct HistoryPage {
     versions: Vec<VersionView>,
 }
 
+#[derive(Template)]
+#[template(path = "policy_rollout.html")]
+struct RolloutPage {
+    shell: Shell,
+    run: Option<RolloutView>,
+    error: String,
+}
+
+struct RolloutView {
+    version: u64,
+    snapshot: String,
+    before: u64,
+    before_snapshot: String,
+    by: String,
+    began: Moment,
+    /// In a few words, and `good`, `bad` or `info`.
+    state: String,
+    tone: &'static str,
+    running: bool,
+    notes: Vec<String>,
+}
+
 struct VersionView {
     version: u64,
     snapshot: String,
@@ -79,6 +134,7 @@ struct VersionView {
     author: String,
     comment: String,
     current: bool,
+    reverted: bool,
 }
 
 #[derive(Template)]
@@ -87,7 +143,9 @@ struct RollbackPage {
     shell: Shell,
     to: u64,
     comment: String,
+    base: u64,
     error: String,
+    locks_out: bool,
     diff: Diff,
 }
 
@@ -135,7 +193,7 @@ pub async fn edit(Extension(cx): Extension<Cx>, query: Params) -> Response {
             Err(refused) => return cx.problem("Edit policy", "edit", refused).await,
         },
     };
-    let draft = Draft { document, comment: String::new(), base: current.version.to_string() };
+    let draft = Draft { document, comment: String::new(), base: current.version.to_string(), how: ApplyHow::default() };
     draft.page(&cx, StatusCode::OK, Finding::default()).await
 }
 
@@ -151,22 +209,95 @@ pub async fn submit(Extension(cx): Extension<Cx>, fields: Fields) -> Response {
     match fields.get("act") {
         "apply" => draft.apply(&cx).await,
         "diff" => draft.diff(&cx).await,
+        "merge" => draft.merge(&cx).await,
         _ => draft.check(&cx).await,
     }
 }
 
 /// GET /policy/history
 pub async fn history(Extension(cx): Extension<Cx>) -> Response {
-    match cx.ask(Action::PolicyLog { limit: PORTAL_HISTORY_ROWS_MAX }).await {
-        Ok(Outcome::History { versions }) => {
-            let now = Wall::now();
-            let versions = versions.into_iter().map(|version| version_view(version, now)).collect();
+    match versions(&cx).await {
+        Ok(versions) => {
             let slave = cx.portal.is_slave();
             let page = HistoryPage { shell: cx.shell("Policy history", "history").await, slave, versions };
             web::render(StatusCode::OK, &page)
         }
-        Ok(other) => cx.problem("Policy history", "history", web::unexpected("PolicyLog", &other)).await,
         Err(refused) => cx.problem("Policy history", "history", refused).await,
+    }
+}
+
+/// GET /policy/diff?from=A&to=B: how two versions differ.
+pub async fn compare(Extension(cx): Extension<Cx>, query: Params) -> Response {
+    let version = |name: &str| query.get(name).and_then(|text| text.trim().parse::<u64>().ok());
+    let (Some(from), Some(to)) = (version("from"), version("to")) else {
+        let words = "Which two versions to compare is not said. Choose them in the history.".to_string();
+        let refused = Refused { kind: RefusedKind::Invalid, words, complaints: vec![] };
+        return cx.problem("Compare versions", "history", refused).await;
+    };
+    match diff_of(&cx, PolicySide::Version { version: from }, PolicySide::Version { version: to }).await {
+        Ok((text, _)) => {
+            let about = versions(&cx).await.unwrap_or_default().into_iter().find(|row| row.version == to);
+            let shell = cx.shell("Compare versions", "history").await;
+            web::render(StatusCode::OK, &DiffPage { shell, from, to, about, diff: lines::diff(&text) })
+        }
+        Err(refused) => cx.problem("Compare versions", "history", refused).await,
+    }
+}
+
+/// GET /policy/rollout: how the newest rollout in waves stands.
+pub async fn rollout(Extension(cx): Extension<Cx>) -> Response {
+    rollout_page(&cx, None).await
+}
+
+/// POST /policy/rollout: call it back, or send it to everybody at once.
+pub async fn end_rollout(Extension(cx): Extension<Cx>, fields: Fields) -> Response {
+    if !cx.is_genuine(&fields) {
+        return cx.stale("Rollout", "history").await;
+    }
+    let comment = fields.get("comment").trim().to_string();
+    if comment.is_empty() {
+        let words = "Say in a few words why, for config.log. Nothing was changed.".to_string();
+        let refused = Refused { kind: RefusedKind::Invalid, words, complaints: vec![] };
+        return rollout_page(&cx, Some(refused)).await;
+    }
+    let action = match fields.get("act") {
+        "skip" => Action::PolicyRolloutSkip { comment },
+        _ => Action::PolicyRolloutAbort { comment },
+    };
+    match cx.ask(action).await {
+        Ok(_) => cx.done("The rollout has ended as you ordered.".to_string(), "/policy/rollout"),
+        Err(refused) => rollout_page(&cx, Some(refused)).await,
+    }
+}
+
+async fn rollout_page(cx: &Cx, error: Option<Refused>) -> Response {
+    let status = error.as_ref().map_or(StatusCode::OK, web::status_of);
+    match cx.ask(Action::PolicyRollout).await {
+        Ok(Outcome::Rollout { rollout }) => {
+            let run = rollout.map(|run| {
+                let (state, tone) = match run.end {
+                    None => (format!("running, wave {} of {}", run.wave, run.plan.waves.len()), "info"),
+                    Some(RolloutEnd::Done) => ("done: every slave has it".to_string(), "good"),
+                    Some(RolloutEnd::Reverted) => (format!("reverted: every slave has version {}", run.before), "bad"),
+                };
+                RolloutView {
+                    version: run.version,
+                    snapshot: run.snapshot,
+                    before: run.before,
+                    before_snapshot: run.before_snapshot,
+                    by: run.by,
+                    began: words::moment(run.started_us, Wall::now()),
+                    state,
+                    tone,
+                    running: run.end.is_none(),
+                    notes: run.notes,
+                }
+            });
+            let error = error.map(|refused| refused.words).unwrap_or_default();
+            web::render(status, &RolloutPage { shell: cx.shell("Rollout", "history").await, run, error })
+        }
+        Ok(other) => cx.problem("Rollout", "history", web::unexpected("PolicyRollout", &other)).await,
+        Err(refused) => cx.problem("Rollout", "history", refused).await,
     }
 }
 
@@ -186,7 +317,8 @@ pub async fn rollback(Extension(cx): Extension<Cx>, fields: Fields) -> Response 
         return rollback_page(&cx, to, comment, Some(refused)).await;
     }
     let Ok(version) = to.parse() else { return rollback_page(&cx, to, comment, None).await };
-    let action = Action::PolicyRollback { to: version, comment: comment.to_string() };
+    let (base, how) = (fields.get("base").parse().ok(), how(&fields));
+    let action = Action::PolicyRollback { to: version, comment: comment.to_string(), base, how };
     match cx.ask(action).await {
         Ok(outcome) => match applied(&outcome) {
             Some(words) => cx.done(format!("Rolled back to the document of version {version}. {words}"), "/policy"),
@@ -205,17 +337,16 @@ async fn rollback_page(cx: &Cx, to: &str, comment: &str, error: Option<Refused>)
         let refused = Refused { kind: RefusedKind::Invalid, words, complaints: vec![] };
         return cx.problem("Roll back", "history", refused).await;
     };
-    let diff = match show(cx, Some(version)).await {
-        Ok(older) => diff_of(cx, older.document).await,
-        Err(refused) => Err(refused),
-    };
-    match diff {
+    let base = show(cx, None).await.map(|current| current.version).unwrap_or_default();
+    match diff_of(cx, PolicySide::InForce, PolicySide::Version { version }).await {
         Ok((diff, _)) => {
             let status = error.as_ref().map_or(StatusCode::OK, web::status_of);
             let page = RollbackPage {
                 shell: cx.shell("Roll back", "history").await,
                 to: version,
                 comment: comment.to_string(),
+                base,
+                locks_out: error.as_ref().is_some_and(|refused| refused.kind == RefusedKind::LocksOut),
                 error: error.map(|refused| refused.words).unwrap_or_default(),
                 diff: lines::diff(&diff),
             };
@@ -230,6 +361,7 @@ struct Draft {
     document: String,
     comment: String,
     base: String,
+    how: ApplyHow,
 }
 
 /// What was found out about a draft.
@@ -239,7 +371,8 @@ struct Finding {
     tone: &'static str,
     complaints: Vec<Complaint>,
     diff: Option<Diff>,
-    conflict: Option<u64>,
+    conflict: Option<Conflict>,
+    locks_out: bool,
 }
 
 impl Finding {
@@ -267,6 +400,7 @@ impl Draft {
             document: lines::from_form(fields.get("document")),
             comment: fields.get("comment").trim().to_string(),
             base: base.to_string(),
+            how: how(fields),
         }
     }
 
@@ -279,7 +413,8 @@ impl Draft {
     }
 
     async fn diff(self, cx: &Cx) -> Response {
-        match diff_of(cx, self.document.clone()).await {
+        let document = self.document.clone();
+        match diff_of(cx, PolicySide::InForce, PolicySide::Document { document }).await {
             Ok((text, complaints)) => {
                 let diff = lines::diff(&text);
                 let mut finding = Finding::complaints(complaints);
@@ -293,18 +428,44 @@ impl Draft {
         }
     }
 
+    /// Brings into the text what others applied since it was begun.
+    async fn merge(mut self, cx: &Cx) -> Response {
+        let Ok(base) = self.base.parse::<u64>() else { return self.without_base(cx).await };
+        match cx.ask(Action::PolicyMerge { document: self.document.clone(), base }).await {
+            Ok(Outcome::Merged { document, version, overlaps }) => {
+                (self.document, self.base) = (document, version.to_string());
+                let finding = match overlaps {
+                    0 => {
+                        let verdict = format!(
+                            "Your text now has what version {version} changed. Look at the difference, then apply."
+                        );
+                        Finding { verdict, tone: "good", ..Finding::default() }
+                    }
+                    _ => Finding::bad(format!(
+                        "You and version {version} changed the same lines at {overlaps} place(s). Both stand in the text, between lines of \
+                         <<<<<<< and >>>>>>>: choose, take the marks out, then apply."
+                    )),
+                };
+                self.found(cx, finding).await
+            }
+            Ok(other) => self.refused(cx, web::unexpected("PolicyMerge", &other)).await,
+            Err(refused) => self.refused(cx, refused).await,
+        }
+    }
+
+    async fn without_base(self, cx: &Cx) -> Response {
+        let words = "The form does not say which version it started from. Open the editor afresh and put the text in.";
+        self.page(cx, StatusCode::UNPROCESSABLE_ENTITY, Finding::bad(words.to_string())).await
+    }
+
     async fn apply(self, cx: &Cx) -> Response {
         if self.comment.is_empty() {
             let words = "Say in a few words why, for the history; then apply again. Nothing was applied.";
             return self.page(cx, StatusCode::UNPROCESSABLE_ENTITY, Finding::bad(words.to_string())).await;
         }
-        let Ok(base) = self.base.parse::<u64>() else {
-            let words =
-                "The form does not say which version it started from. Open the editor afresh and put the text in.";
-            return self.page(cx, StatusCode::UNPROCESSABLE_ENTITY, Finding::bad(words.to_string())).await;
-        };
-        let (document, comment) = (self.document.clone(), self.comment.clone());
-        match cx.ask(Action::PolicyApply { document, comment, base: Some(base) }).await {
+        let Ok(base) = self.base.parse::<u64>() else { return self.without_base(cx).await };
+        let (document, comment, how) = (self.document.clone(), self.comment.clone(), self.how.clone());
+        match cx.ask(Action::PolicyApply { document, comment, base: Some(base), how }).await {
             Ok(outcome) => match applied(&outcome) {
                 Some(words) => cx.done(words, "/policy"),
                 None => self.refused(cx, web::unexpected("PolicyApply", &outcome)).await,
@@ -321,8 +482,11 @@ impl Draft {
     async fn refused(self, cx: &Cx, refused: Refused) -> Response {
         let status = web::status_of(&refused);
         let mut finding = Finding { complaints: refused.complaints, ..Finding::bad(refused.words) };
-        if refused.kind == RefusedKind::Conflict {
-            finding.conflict = show(cx, None).await.ok().map(|current| current.version);
+        finding.locks_out = refused.kind == RefusedKind::LocksOut;
+        if refused.kind == RefusedKind::Conflict
+            && let Ok(base) = self.base.parse()
+        {
+            finding.conflict = conflict(cx, base).await;
         }
         self.page(cx, status, finding).await
     }
@@ -345,6 +509,9 @@ impl Draft {
             marks: marks.join(" "),
             diff: finding.diff,
             conflict: finding.conflict,
+            locks_out: finding.locks_out,
+            window: self.how.waves.as_ref().map_or(ROLLOUT_WINDOW_S, |waves| waves.window_s),
+            waves: self.how.waves.map(|waves| waves.sizes).unwrap_or_default(),
         };
         web::render(status, &page)
     }
@@ -357,8 +524,35 @@ async fn show(cx: &Cx, version: Option<u64>) -> Result<PolicyText, Refused> {
     }
 }
 
-async fn diff_of(cx: &Cx, document: String) -> Result<(String, Vec<Complaint>), Refused> {
-    match cx.ask(Action::PolicyDiff { document }).await? {
+/// What the form says about how it is to be applied.
+fn how(fields: &Fields) -> ApplyHow {
+    let given = fields.get("waves").trim();
+    let window_s = fields.get("window").trim().parse().unwrap_or(ROLLOUT_WINDOW_S);
+    let waves = (!given.is_empty()).then(|| Waves { sizes: given.to_string(), window_s });
+    ApplyHow { force: fields.get("force") == "yes", waves }
+}
+
+/// Who applied what since `base`.
+async fn conflict(cx: &Cx, base: u64) -> Option<Conflict> {
+    let version = show(cx, None).await.ok()?.version;
+    let since = versions(cx).await.unwrap_or_default().into_iter().filter(|row| row.version > base).collect();
+    let (text, _) = diff_of(cx, PolicySide::Version { version: base }, PolicySide::InForce).await.unwrap_or_default();
+    Some(Conflict { version, base, since, diff: lines::diff(&text) })
+}
+
+/// The history, newest first.
+async fn versions(cx: &Cx) -> Result<Vec<VersionView>, Refused> {
+    match cx.ask(Action::PolicyLog { limit: PORTAL_HISTORY_ROWS_MAX }).await? {
+        Outcome::History { versions } => {
+            let now = Wall::now();
+            Ok(versions.into_iter().map(|version| version_view(version, now)).collect())
+        }
+        other => Err(web::unexpected("PolicyLog", &other)),
+    }
+}
+
+async fn diff_of(cx: &Cx, from: PolicySide, to: PolicySide) -> Result<(String, Vec<Complaint>), Refused> {
+    match cx.ask(Action::PolicyDiff { from, to }).await? {
         Outcome::Diff { text, complaints } => Ok((text, complaints)),
         other => Err(web::unexpected("PolicyDiff", &other)),
     }
@@ -391,5 +585,6 @@ fn version_view(version: PolicyVersion, now: Wall) -> VersionView {
         author: version.author,
         comment: version.comment,
         current: version.current,
+        reverted: version.reverted,
     }
 }

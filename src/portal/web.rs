@@ -300,7 +300,7 @@ pub fn status_of(refused: &Refused) -> StatusCode {
     match refused.kind {
         RefusedKind::NotAllowed | RefusedKind::WrongRole => StatusCode::FORBIDDEN,
         RefusedKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-        RefusedKind::Conflict => StatusCode::CONFLICT,
+        RefusedKind::Conflict | RefusedKind::LocksOut => StatusCode::CONFLICT,
         RefusedKind::NotFound => StatusCode::NOT_FOUND,
         RefusedKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
     }

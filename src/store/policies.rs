@@ -50,6 +50,8 @@ pub struct NewVersion<'a> {
     pub applied_us: i64,
     /// The version the author started from; `None`: whatever is in force.
     pub base: Option<u64>,
+    /// Its rollout in waves, as text of whoever runs it; `None`: it is for all slaves at once.
+    pub rollout: Option<&'a str>,
 }
 
 /// One version of the history, without its document.
@@ -67,6 +69,8 @@ pub struct Version {
     pub comment: String,
     /// When, microseconds since the epoch.
     pub applied_us: i64,
+    /// Whether its rollout in waves was called back: it was never in force everywhere.
+    pub reverted: bool,
 }
 
 /// One version with its document.
@@ -76,6 +80,17 @@ pub struct Stored {
     pub version: Version,
     /// What the administrator wrote.
     pub document: String,
+}
+
+/// How a rollout stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes on.
+    Running,
+    /// Its version is in force everywhere.
+    Done,
+    /// Its version was called back.
+    Reverted,
 }
 
 /// Why a version was not added.
@@ -97,8 +112,8 @@ impl fmt::Display for AppendError {
         match self {
             AppendError::Conflict { current, author } => write!(
                 f,
-                "version {current} by {author} was applied in between. Look at what it changed (tidegate policy show), bring your \
-                 change to it and apply again."
+                "version {current} by {author} was applied in between. Look at what it changed (tidegate policy diff), bring your \
+                 change to it (tidegate policy merge) and apply again."
             ),
             AppendError::Failed(words) => f.write_str(words),
         }
@@ -127,7 +142,14 @@ CREATE TRIGGER versions_are_not_changed BEFORE UPDATE ON versions
     BEGIN SELECT RAISE(ABORT, 'the history of policy is not rewritten'); END;
 CREATE TRIGGER versions_are_not_deleted BEFORE DELETE ON versions
     BEGIN SELECT RAISE(ABORT, 'the history of policy is not rewritten'); END;";
-const COLUMNS: &str = "version, snapshot, hash, author, comment, applied_us";
+/// Added to databases of earlier builds when they are opened: format 1 means the table of versions.
+const ROLLOUTS: &str = "CREATE TABLE IF NOT EXISTS rollouts (
+    version INTEGER PRIMARY KEY REFERENCES versions (version),
+    text    TEXT NOT NULL,
+    outcome TEXT NOT NULL CHECK (outcome IN ('running', 'done', 'reverted'))
+) STRICT;";
+const COLUMNS: &str = "version, snapshot, hash, author, comment, applied_us,
+    EXISTS (SELECT 1 FROM rollouts r WHERE r.version = versions.version AND r.outcome = 'reverted')";
 
 impl Policies {
     /// Opens `policy.db` and `snapshots/` in the state directory, creating what is missing.
@@ -140,13 +162,17 @@ impl Policies {
                 snapshots.display()
             ))
         })?;
-        let connection = Mutex::new(database::open(&path, FORMAT, SCHEMA)?);
+        let connection = database::open(&path, FORMAT, SCHEMA)?;
+        connection.execute_batch(ROLLOUTS).map_err(|error| database::failed(&path, "preparing", &error))?;
+        let connection = Mutex::new(connection);
         Ok(Policies { path, snapshots, connection })
     }
 
     /// The number the next version will have.
     pub fn next_version(&self) -> Result<u64, DatabaseError> {
-        Ok(self.current()?.map_or(1, |stored| stored.version.version + 1))
+        highest(&self.connection())
+            .map(|highest| highest + 1)
+            .map_err(|error| database::failed(&self.path, "reading", &error))
     }
 
     /// Stores the snapshot, then adds the version, or changes nothing.
@@ -158,7 +184,8 @@ impl Policies {
         let newest = newest(&transaction).map_err(doing)?;
         let (current, author) =
             newest.map_or((0, String::new()), |stored| (stored.version.version, stored.version.author));
-        if new.base.is_some_and(|base| base != current) || new.version != current + 1 {
+        let next = highest(&transaction).map_err(doing)? + 1;
+        if new.base.is_some_and(|base| base != current) || new.version != next {
             return Err(AppendError::Conflict { current, author });
         }
         let file = self.snapshot_path(new.snapshot);
@@ -183,11 +210,34 @@ impl Policies {
                 ],
             )
             .map_err(doing)?;
+        if let Some(text) = new.rollout {
+            let sql = "INSERT INTO rollouts (version, text, outcome) VALUES (?1, ?2, 'running')";
+            transaction.execute(sql, params![new.version as i64, text]).map_err(doing)?;
+        }
         transaction.commit().map_err(doing)?;
         Ok(())
     }
 
-    /// The newest version, which is the one in force; `None` before the first apply.
+    /// Keeps how far the rollout of `version` is. Once it is reverted, the version before it is the current one again.
+    pub fn keep_rollout(&self, version: u64, text: &str, outcome: Outcome) -> Result<(), DatabaseError> {
+        let sql = "UPDATE rollouts SET text = ?2, outcome = ?3 WHERE version = ?1";
+        let outcome = match outcome {
+            Outcome::Running => "running",
+            Outcome::Done => "done",
+            Outcome::Reverted => "reverted",
+        };
+        let kept = self.connection().execute(sql, params![version as i64, text, outcome]);
+        kept.map(drop).map_err(|error| database::failed(&self.path, "keeping the rollout in", &error))
+    }
+
+    /// The newest rollout, and whether it runs.
+    pub fn newest_rollout(&self) -> Result<Option<(String, bool)>, DatabaseError> {
+        let sql = "SELECT text, outcome = 'running' FROM rollouts ORDER BY version DESC LIMIT 1";
+        let found = self.connection().query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional();
+        found.map_err(|error| database::failed(&self.path, "reading the rollout in", &error))
+    }
+
+    /// The newest version whose rollout was not reverted, which is the one in force; `None` before the first apply.
     pub fn current(&self) -> Result<Option<Stored>, DatabaseError> {
         newest(&self.connection()).map_err(|error| database::failed(&self.path, "reading", &error))
     }
@@ -223,8 +273,15 @@ impl Policies {
 }
 
 fn newest(connection: &Connection) -> rusqlite::Result<Option<Stored>> {
-    let sql = format!("SELECT {COLUMNS}, document FROM versions ORDER BY version DESC LIMIT 1");
+    let sql = format!(
+        "SELECT {COLUMNS}, document FROM versions
+         WHERE version NOT IN (SELECT version FROM rollouts WHERE outcome = 'reverted') ORDER BY version DESC LIMIT 1"
+    );
     connection.query_row(&sql, [], stored).optional()
+}
+
+fn highest(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT COALESCE(MAX(version), 0) FROM versions", [], |row| Ok(row.get::<_, i64>(0)? as u64))
 }
 
 fn version(row: &Row) -> rusqlite::Result<Version> {
@@ -235,11 +292,12 @@ fn version(row: &Row) -> rusqlite::Result<Version> {
         author: row.get(3)?,
         comment: row.get(4)?,
         applied_us: row.get(5)?,
+        reverted: row.get(6)?,
     })
 }
 
 fn stored(row: &Row) -> rusqlite::Result<Stored> {
-    Ok(Stored { version: version(row)?, document: row.get(6)? })
+    Ok(Stored { version: version(row)?, document: row.get(7)? })
 }
 
 #[cfg(test)]
@@ -260,6 +318,7 @@ mod tests {
             comment: "why",
             applied_us: 1_000 + version as i64,
             base,
+            rollout: None,
         }
     }
 
@@ -295,6 +354,26 @@ mod tests {
         }
         assert_eq!(policies.log(10).unwrap().len(), 1);
         policies.append(&new(2, Some(1))).unwrap();
+    }
+
+    #[test]
+    fn a_reverted_version_stays_in_the_history_and_is_not_the_current_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let policies = Policies::open(dir.path()).unwrap();
+        policies.append(&new(1, None)).unwrap();
+        policies.append(&NewVersion { rollout: Some("begun"), ..new(2, Some(1)) }).unwrap();
+        assert_eq!(policies.current().unwrap().unwrap().version.version, 2);
+        assert_eq!(policies.newest_rollout().unwrap(), Some(("begun".to_string(), true)));
+        policies.keep_rollout(2, "called back", Outcome::Reverted).unwrap();
+        drop(policies);
+        let policies = Policies::open(dir.path()).unwrap();
+        assert_eq!(policies.newest_rollout().unwrap(), Some(("called back".to_string(), false)));
+        assert_eq!(policies.current().unwrap().unwrap().version.version, 1);
+        assert_eq!(policies.next_version().unwrap(), 3);
+        assert!(matches!(policies.append(&new(2, None)), Err(AppendError::Conflict { current: 1, .. })));
+        policies.append(&new(3, Some(1))).unwrap();
+        let reverted: Vec<bool> = policies.log(9).unwrap().iter().map(|version| version.reverted).collect();
+        assert_eq!(reverted, [false, true, false]);
     }
 
     #[test]

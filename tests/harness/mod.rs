@@ -154,7 +154,12 @@ impl Node {
 
     /// Applies `document` here; answers the new snapshot's name.
     pub fn apply(&self, document: &str) -> String {
-        let action = Action::PolicyApply { document: document.into(), comment: "a test".into(), base: None };
+        let action = Action::PolicyApply {
+            document: document.into(),
+            comment: "a test".into(),
+            base: None,
+            how: Default::default(),
+        };
         match self.ask(action) {
             Ok(Outcome::Applied { snapshot, .. }) => snapshot,
             other => panic!("apply: {other:?}"),

@@ -55,7 +55,7 @@ impl Watched {
         let document = document
             .replace(&one_port, "127.0.0.1/32")
             .replace("connect_ports = [443,", "connect_ports = [\"1-65535\",");
-        let action = Action::PolicyApply { document, comment: String::new(), base: None };
+        let action = Action::PolicyApply { document, comment: String::new(), base: None, how: Default::default() };
         let outcome = watched.node.ask(action);
         assert!(matches!(outcome, Ok(Outcome::Applied { .. })), "{outcome:?}");
         watched

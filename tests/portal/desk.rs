@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Mutex;
 use tidegate::admin::*;
 use tidegate::base::clock::Wall;
+use tidegate::cluster::rollout::Plan;
 use tidegate::cluster::{Counters, MasterLink, NodeRow, Offer};
 use tidegate::figures::{Figures, Point, interval};
 use tidegate::report::{Answer, Gap, Question, Rank, RecordRow};
@@ -45,8 +46,15 @@ impl FakeDesk {
             Action::Diagnostics { with_log } => Outcome::Diagnostics(Box::new(diagnostics(with_log))),
             Action::PolicyShow { version } => Outcome::Policy(self.policy(version.unwrap_or(12))),
             Action::PolicyCheck { document } => Outcome::Checked { complaints: complaints(&document) },
-            Action::PolicyDiff { document } => {
+            Action::PolicyDiff { to: PolicySide::Document { document }, .. } => {
                 Outcome::Diff { text: DIFF.to_string(), complaints: complaints(&document) }
+            }
+            Action::PolicyDiff { .. } => Outcome::Diff { text: DIFF.to_string(), complaints: Vec::new() },
+            Action::PolicyRollout | Action::PolicyRolloutAbort { .. } | Action::PolicyRolloutSkip { .. } => {
+                Outcome::Rollout { rollout: Some(Box::new(rollout())) }
+            }
+            Action::PolicyMerge { document, .. } => {
+                Outcome::Merged { document: format!("{document}merged\n"), version: 12, overlaps: 0 }
             }
             Action::PolicyApply { document, base, .. } => apply(&document, base)?,
             Action::PolicyLog { .. } => Outcome::History { versions: history() },
@@ -255,6 +263,7 @@ fn history() -> Vec<PolicyVersion> {
         applied_us: Wall::now().0 - (index as i64 * 90_000 + 3_723) * 1_000_000,
         author: if index == 1 { "root (control socket)" } else { "ada" }.into(),
         comment: comment.to_string(),
+        reverted: false,
         current: index == 0,
     };
     comments.iter().enumerate().map(version).collect()
@@ -446,4 +455,16 @@ fn diagnostics(with_log: bool) -> Diagnostics {
         archive: "YW4gYXJjaGl2ZQ==".into(),
         contents,
     }
+}
+
+/// One that runs, in its first wave.
+fn rollout() -> Rollout {
+    let plan = Plan::parse("1,25%,all", 60).unwrap();
+    let began = Wall(Wall::now().0 - 42_000_000);
+    let mut run = Rollout::new((12, 11), ("12-3fa9c1d2e0b4", "11-0c0ffee0c0ff"), plan, "ada@192.0.2.50", began);
+    run.wave = 1;
+    run.members.insert("edge-1".into());
+    run.notes.push("wave 1 of 3: edge-1".into());
+    run.notes.push(format!("wave 1: reported by all its slaves; watched for 60 s {HOSTILE}"));
+    run
 }

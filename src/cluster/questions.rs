@@ -1,0 +1,52 @@
+//! What a slave asks its master about policy: older versions, and how they would have decided. The cluster carries question and answer
+//! as bytes, within bounds; what they mean is the business of the nodes' desks.
+
+use crate::cluster::client::Connection;
+use crate::cluster::client::MasterAddress;
+use crate::cluster::client::Trouble;
+use crate::cluster::protocol;
+use crate::cluster::sidecar::accepted;
+use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
+use crate::limits::POLICY_ANSWER_BYTES_MAX;
+use crate::limits::POLICY_ANSWER_MS;
+use hyper::Method;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Answers the question of the node with this name. The error is words for its administrator.
+pub type AnswerQuestion =
+    Arc<dyn Fn(String, Vec<u8>) -> Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>> + Send + Sync>;
+
+/// A slave's way to ask.
+#[derive(Clone)]
+pub struct AskMaster {
+    /// Where the master is.
+    pub master: MasterAddress,
+    /// The session that the sidecar has.
+    pub session: watch::Receiver<Option<String>>,
+}
+
+impl AskMaster {
+    /// Asks, on a connection of its own: the sidecar's holds a poll.
+    pub async fn ask(&self, question: Vec<u8>) -> Result<Vec<u8>, String> {
+        let words = |trouble: Trouble| format!("asking the master {}: {trouble}", self.master.address);
+        let session = self.session.borrow().clone();
+        let session = session.ok_or_else(|| {
+            format!(
+                "the master {} cannot be asked now: this node has no session with it (tidegate status says why)",
+                self.master.address
+            )
+        })?;
+        let mut connection = Connection::open(&self.master).await.map_err(words)?;
+        let (path, fields) = (protocol::POLICY_PATH, [(protocol::SESSION_FIELD, session)]);
+        let deadline = Duration::from_millis(POLICY_ANSWER_MS);
+        let answer = connection.ask(Method::POST, path, &fields, question, POLICY_ANSWER_BYTES_MAX, deadline).await;
+        answer.and_then(accepted).map(|answer| answer.body.to_vec()).map_err(words)
+    }
+}
+
+/// The largest question: no documents are in it.
+pub const QUESTION_BYTES_MAX: usize = CLUSTER_MESSAGE_BYTES_MAX;
