@@ -794,9 +794,9 @@ fn compiling_is_deterministic_and_the_version_is_part_of_the_name() {
 
 #[test]
 fn diffs_are_unified_and_empty_when_nothing_changed() {
-    assert_eq!(policy::diff("a\nb\n", "a\nb\n"), "");
-    let text = policy::diff("a\nb\n", "a\nc\n");
-    assert!(text.contains("-b\n") && text.contains("+c\n"), "{text}");
+    assert_eq!(policy::diff(("old", "a\nb\n"), ("new", "a\nb\n")), "");
+    let text = policy::diff(("old", "a\nb\n"), ("new", "a\nc\n"));
+    assert!(text.contains("-b\n") && text.contains("+c\n") && text.contains("--- old"), "{text}");
 }
 
 /// A million hosts compile, open and are found. Times are printed, for release builds:
