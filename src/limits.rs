@@ -412,6 +412,13 @@ pub const RECORD_TEXT_BYTES_MAX: [usize; 23] = [
     256,
     256,
 ];
+/// The longest type of an answer, in bytes, that is told to a record opened before the answer came: nearly all are shorter. For
+/// a longer one the record is written anew.
+pub const LATE_MIME_BYTES_MAX: usize = 64;
+/// The most exchanges under way that one answer lists: the oldest; the rest is counted.
+pub const CONNECTIONS_SHOWN_MAX: usize = 1_000;
+/// So many of them stand on the portal's page.
+pub const PORTAL_CONNECTIONS_SHOWN: u32 = 200;
 /// Slots of the spool for ordinary records: so many exchanges may be open on a core at once.
 pub const SPOOL_SMALL_SLOTS: u32 = 16 * 1024;
 /// Size of such a slot in bytes: a URL, a user agent and a referer of usual lengths and a dozen names fit.

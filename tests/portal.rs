@@ -124,7 +124,7 @@ fn enc(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-const PAGES: [(&str, &str); 20] = [
+const PAGES: [(&str, &str); 21] = [
     ("/nodes", "edge-1"),
     ("/nodes", "Most client connections open"),
     ("/nodes/node?name=edge-1", "tidegate_exchanges_total"),
@@ -134,6 +134,7 @@ const PAGES: [(&str, &str); 20] = [
     ("/report", "Report"),
     ("/support/params", "LISTEN_PORT"),
     ("/support/restart", "Back the configuration up first?"),
+    ("/connections", "under way"),
     ("/verify", "timedatectl"),
     ("/support/kernel", "sysctl -w net.core.somaxconn=4096"),
     ("/support/diagnostics", "personal data"),

@@ -17,7 +17,7 @@ const USER: &str = "ada";
 const PASSWORD: &str = "correct horse battery";
 
 /// Every page of a master, for whoever is logged in.
-const PAGES: [&str; 16] = [
+const PAGES: [&str; 17] = [
     "/nodes",
     "/nodes/rows",
     "/policy",
@@ -29,6 +29,7 @@ const PAGES: [&str; 16] = [
     "/report/newest",
     "/support/params",
     "/support/restart",
+    "/connections",
     "/verify",
     "/support/kernel",
     "/support/diagnostics",

@@ -25,6 +25,7 @@ use crate::report::Answer;
 use crate::report::AuditQuestion;
 use crate::report::Proof;
 use crate::report::Question;
+use crate::report::UnderWay;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -38,6 +39,11 @@ pub enum Action {
     Status,
     /// Every node of the cluster as the master knows it; a slave answers with itself alone.
     Nodes,
+    /// The exchanges and tunnels that are under way on this node, oldest first.
+    Connections {
+        /// At most so many.
+        limit: u32,
+    },
     /// Walk the checklist: one line a check, passed or what to do.
     Verify,
     /// What of the kernel and the host matters to the node, with the command that mends what is amiss.
@@ -198,7 +204,7 @@ impl Action {
             Action::Health { .. } | Action::ProxyScript { .. } | Action::Metrics => false,
             Action::FiguresOfDay { .. } => false,
             Action::Status | Action::Nodes | Action::Verify | Action::PolicyShow { .. } => false,
-            Action::Kernel | Action::Diagnostics { .. } => false,
+            Action::Kernel | Action::Diagnostics { .. } | Action::Connections { .. } => false,
             Action::PolicyCheck { .. } | Action::PolicyDiff { .. } | Action::PolicyLog { .. } => false,
             Action::PolicyMerge { .. } | Action::PolicyRollout => false,
             Action::PolicyRolloutAbort { .. } | Action::PolicyRolloutSkip { .. } => true,
@@ -263,6 +269,8 @@ pub enum Outcome {
         /// One row a node.
         nodes: Vec<NodeRow>,
     },
+    /// To Connections.
+    Connections(UnderWay),
     /// To Verify.
     Verify {
         /// One a check, in order.

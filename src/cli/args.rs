@@ -105,6 +105,12 @@ pub enum Command {
     ///
     /// Exits with 1 if a check does not hold.
     Verify,
+    /// Show the exchanges and tunnels that are under way on this node, oldest first
+    Connections {
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
     /// Show what of the kernel and the host matters to the node, and the command that mends what is amiss
     ///
     /// Looks at the host itself if no node runs: it may be why none does. Exits with 1 if something hurts.

@@ -104,6 +104,7 @@ fn action(command: Command) -> Result<Action, String> {
     Ok(match command {
         Command::Verify => Action::Verify,
         Command::Nodes => Action::Nodes,
+        Command::Connections { limit } => Action::Connections { limit },
         Command::Metrics { .. } => Action::Metrics,
         Command::Reload => Action::Reload,
         Command::Restart { backup } => Action::Restart { backup },

@@ -24,6 +24,7 @@ use crate::policy::Complaint;
 use crate::report::Answer;
 use crate::report::Proof;
 use crate::report::Rank;
+use crate::report::UnderWay;
 use std::path::Path;
 
 /// An outcome as a page.
@@ -35,6 +36,7 @@ pub fn outcome(paper: &mut Paper, outcome: &Outcome) {
         Outcome::Metrics { text } => paper.block(text),
         Outcome::ProxyScript { script } => paper.block(script),
         Outcome::Nodes { nodes: rows } => nodes(paper, rows),
+        Outcome::Connections(under_way) => connections(paper, under_way),
         Outcome::Verify { checks } => verify(paper, checks),
         Outcome::Kernel { checks } => kernel(paper, checks),
         // What goes into a file is written there; the command shows its contents by itself.
@@ -289,6 +291,26 @@ fn rollout(paper: &mut Paper, run: &Rollout) {
     for words in &run.notes {
         paper.line(&format!("  {words}"));
     }
+}
+
+fn connections(paper: &mut Paper, under_way: &UnderWay) {
+    let mut table = vec![head(&["since", "client", "user", "method", "url", "phase", "up", "down", "rule"])];
+    for one in &under_way.oldest {
+        table.push(vec![
+            cell(times::local(one.started_us)),
+            cell(&one.client),
+            cell(or_none(&one.user)),
+            cell(&one.method),
+            cell(&one.url),
+            cell(&one.phase),
+            cell(bytes(one.upload)),
+            cell(bytes(one.download)),
+            cell(&one.rule),
+        ]);
+    }
+    paper.table(&table);
+    let shown = under_way.oldest.len() as u64;
+    paper.line(&format!("{} under way, {shown} shown", under_way.count.max(shown)));
 }
 
 fn explained(paper: &mut Paper, verdict: &str, rule: &str, lines: &[String]) {

@@ -95,6 +95,7 @@ fn words(action: &Action) -> (&'static str, String) {
         Action::Status => ("status", String::new()),
         Action::Nodes => ("nodes", String::new()),
         Action::Verify => ("verify", String::new()),
+        Action::Connections { limit } => ("connections", limit.to_string()),
         Action::Kernel => ("kernel", String::new()),
         Action::Diagnostics { with_log } => ("diagnostics", format!("with log {with_log}")),
         Action::PolicyShow { .. } => ("policy-show", String::new()),

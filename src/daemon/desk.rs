@@ -34,7 +34,9 @@ use crate::cluster::membership::MembershipChange;
 use crate::cluster::protocol::Proxy;
 use crate::cluster::protocol::hash_text;
 use crate::figures;
+use crate::limits::CONNECTIONS_SHOWN_MAX;
 use crate::log::Progress;
+use crate::log::in_flight::InFlight;
 use crate::policy::pac::Choice;
 use crate::policy::pac::NoScript;
 use crate::proxy::CoreTotals;
@@ -84,6 +86,8 @@ pub struct NodeFacts {
 pub struct Views {
     /// How far extended.log is.
     pub progress: watch::Receiver<Progress>,
+    /// The exchanges that are under way.
+    pub in_flight: InFlight,
     /// Highest record the master (or the local store) has acknowledged.
     pub acknowledged: Box<dyn Fn() -> u64 + Send + Sync>,
     /// What stops records from going up; empty if nothing.
@@ -203,6 +207,10 @@ impl NodeDesk {
         match action {
             Action::Status => Ok(Outcome::Status(Box::new(self.status()))),
             Action::Nodes => Ok(Outcome::Nodes { nodes: self.nodes() }),
+            Action::Connections { limit } => {
+                let limit = (*limit as usize).min(CONNECTIONS_SHOWN_MAX);
+                Ok(Outcome::Connections(self.views.in_flight.look(limit)))
+            }
             Action::Verify => Ok(Outcome::Verify { checks: verify::walk(self).await }),
             Action::Kernel => Ok(Outcome::Kernel { checks: kernel::look(self) }),
             Action::Diagnostics { with_log } => diagnostics::gather(self, *with_log).await,

@@ -558,6 +558,7 @@ fn policy_desk(
 fn views(log: &Log, cluster: &Cluster) -> Views {
     Views {
         progress: log.progress(),
+        in_flight: log.in_flight(),
         acknowledged: cluster.acknowledged(),
         shipping_trouble: cluster.shipping_trouble(),
         link: cluster.link(),

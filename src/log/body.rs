@@ -2,8 +2,10 @@
 
 use super::slots::NUMBER_WORDS;
 use crate::limits;
+use crate::record::Late;
 use crate::record::line::Entry;
 use crate::record::line::TEXTS;
+use crate::record::line::Text;
 use crate::record::text;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -16,8 +18,10 @@ pub const BODY_FIXED_BYTES: usize = limits::SPOOL_SLOT_FIXED_BYTES - NUMBER_WORD
 const LENGTHS: usize = TEXTS + 1;
 const _: () = assert!(BODY_FIXED_BYTES == 58 + 2 * LENGTHS && LENGTHS.is_multiple_of(4));
 const FLAGS_AT: usize = 56;
-/// The flag of a body behind which there is room for the late text.
-const LATE: u16 = 8;
+/// The flag of a body behind which there is room for the server's name, told late.
+const LATE_SNI: u16 = 8;
+/// The same for the answer's type.
+const LATE_MIME: u16 = 16;
 
 /// Writes the unchanging part of a record to `body` (cleared first), each text cut to its bound.
 pub fn write_body(body: &mut Vec<u8>, entry: &Entry) {
@@ -38,7 +42,12 @@ pub fn write_body(body: &mut Vec<u8>, entry: &Entry) {
     put(&mut rest, address_bytes(entry.interface.ip()));
     let (client_is_4, interface_is_4) = (entry.client.is_ipv4(), entry.interface.is_ipv4());
     let flags = u16::from(client_is_4) | u16::from(interface_is_4) << 1 | u16::from(entry.named) << 2;
-    let flags = flags | if entry.late { LATE } else { 0 };
+    let flags = flags
+        | match entry.late {
+            None => 0,
+            Some(Late::Sni) => LATE_SNI,
+            Some(Late::Mime) => LATE_MIME,
+        };
     put(&mut rest, flags.to_le_bytes());
     for [a, b, c, d] in lengths.as_chunks::<4>().0 {
         // Four at once: they are read again as one word.
@@ -78,15 +87,35 @@ pub fn read_body(body: &[u8]) -> Option<Entry<'_>> {
         client: SocketAddr::new(read_address(&fixed[24..40], flags & 1 != 0)?, two(20)),
         interface: SocketAddr::new(read_address(&fixed[40..56], flags & 2 != 0)?, two(22)),
         named: flags & 4 != 0,
-        late: flags & LATE != 0,
+        late: late_in(flags),
         plain,
         texts,
     })
 }
 
-/// Whether there is room for the late text behind the body.
-pub fn has_late(body: &[u8]) -> bool {
-    body.get(FLAGS_AT).is_some_and(|flags| u16::from(*flags) & LATE != 0)
+/// The text that there is room for behind the body.
+pub fn late_of(body: &[u8]) -> Option<Late> {
+    late_in(u16::from(*body.get(FLAGS_AT)?))
+}
+
+fn late_in(flags: u16) -> Option<Late> {
+    if flags & LATE_SNI != 0 { Some(Late::Sni) } else { (flags & LATE_MIME != 0).then_some(Late::Mime) }
+}
+
+/// So much room, in bytes of text, is kept for it.
+pub fn late_bytes_max(late: Late) -> usize {
+    match late {
+        Late::Sni => limits::SERVER_NAME_BYTES_MAX,
+        Late::Mime => limits::LATE_MIME_BYTES_MAX,
+    }
+}
+
+/// The text it stands for.
+pub fn late_text(late: Late) -> Text {
+    match late {
+        Late::Sni => Text::Sni,
+        Late::Mime => Text::Mime,
+    }
 }
 
 fn address_bytes(ip: IpAddr) -> [u8; 16] {

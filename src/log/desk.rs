@@ -84,12 +84,20 @@ impl RecordDesk {
     /// Opens a record: from here on it will be in extended.log, once, whatever becomes of this process. Call before the
     /// first byte of an answer leaves.
     pub fn open(&mut self, draft: &Draft, ended: &Ended) -> Result<OpenRecord, SpoolFull> {
-        self.take_back();
-        body::write_body(&mut self.body, &Entry::from(draft));
-        let small = if self.shared.spool.fits_small(&self.body) { self.small.pop() } else { None };
-        let slot = small.or_else(|| self.large.pop()).ok_or(SpoolFull)?;
+        let slot = self.take_slot(draft)?;
         self.shared.spool.fill(slot, &self.body, ended);
         Ok(OpenRecord { shared: Some(self.shared.clone()), slot, stays_on_its_thread: PhantomData })
+    }
+
+    /// Writes an open record anew, in another slot: more has become known of its exchange than can be told. A kill meanwhile
+    /// leaves one of both.
+    pub fn rewrite(&mut self, record: &mut OpenRecord, draft: &Draft, ended: &Ended) -> Result<(), SpoolFull> {
+        let slot = self.take_slot(draft)?;
+        self.shared.spool.fill(slot, &self.body, ended);
+        let old = std::mem::replace(&mut record.slot, slot);
+        self.shared.spool.set_state(old, State::Free);
+        self.have(old);
+        Ok(())
     }
 
     /// How many slots there are, and how many of them are free.
@@ -98,11 +106,22 @@ impl RecordDesk {
         (u64::from(self.shared.spool.size().slots()), (self.small.len() + self.large.len()) as u64)
     }
 
+    /// Spells the body and takes a slot that it fits.
+    fn take_slot(&mut self, draft: &Draft) -> Result<u32, SpoolFull> {
+        self.take_back();
+        body::write_body(&mut self.body, &Entry::from(draft));
+        let small = if self.shared.spool.fits_small(&self.body) { self.small.pop() } else { None };
+        small.or_else(|| self.large.pop()).ok_or(SpoolFull)
+    }
+
     fn take_back(&mut self) {
-        let small_slots = self.shared.spool.size().small_slots;
         while let Some(slot) = self.shared.freed.pop() {
-            if slot < small_slots { self.small.push(slot) } else { self.large.push(slot) }
+            self.have(slot);
         }
+    }
+
+    fn have(&mut self, slot: u32) {
+        if slot < self.shared.spool.size().small_slots { self.small.push(slot) } else { self.large.push(slot) }
     }
 }
 
@@ -122,10 +141,10 @@ impl OpenRecord {
         }
     }
 
-    /// Tells the server's name that a tunnel's client has asked for; of a record that was opened with `sni_later`, once.
-    pub fn tell_sni(&self, name: &[u8]) {
+    /// Tells the text that the record was opened without: of one with [`Draft::late`], once, at most as long as its room.
+    pub fn tell_late(&self, text: &[u8]) {
         if let Some(shared) = &self.shared {
-            shared.spool.tell_late(self.slot, name);
+            shared.spool.tell_late(self.slot, text);
         }
     }
 

@@ -41,7 +41,10 @@ impl LeftOver {
 
     /// Looks whether its process still lives. Before a look through the slots: what a dead one stored last is then seen.
     pub fn look(&mut self) {
-        self.over = self.over || self.spool.take_over();
+        if !self.over && self.spool.take_over() {
+            self.spool.free_doubles();
+            self.over = true;
+        }
     }
 
     /// The record of `slot` if it is to be written now, to `body` and with its numbers: it is closed, or will never be. A slot

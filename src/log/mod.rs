@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`desk`] | the core's side of the record spool: open, update, close |
+//! | [`in_flight`] | which exchanges are under way |
 //! | [`slots`] | the spool's file: header and slots in mapped memory |
 //! | [`body`] | what stands in a slot, as bytes |
 //! | `ring` | slot numbers between a core and the writer |
@@ -23,6 +24,7 @@ mod chain;
 mod cursor;
 pub mod desk;
 mod extended;
+pub mod in_flight;
 mod left_over;
 pub mod reader;
 mod recent;
@@ -42,6 +44,7 @@ use crate::base::durable;
 use crate::limits;
 use crate::log::cursor::Cursor;
 use crate::log::extended::ExtendedLog;
+use crate::log::in_flight::InFlight;
 use crate::log::recent::Recent;
 use crate::log::recover::Standing;
 use crate::log::slots::Spool;
@@ -120,6 +123,7 @@ pub struct Log {
     progress: watch::Receiver<Progress>,
     control: Arc<Control>,
     recent: Arc<Recent>,
+    in_flight: InFlight,
     writer: Option<JoinHandle<()>>,
     /// The processes that stood aside and still live.
     owners: Arc<Mutex<Vec<u32>>>,
@@ -166,6 +170,7 @@ impl Log {
         control.keep_days.store(u64::from(config.keep_days), Ordering::Relaxed);
         let (sender, progress) = watch::channel(Progress { written: seq, durable: seq, trouble: String::new() });
         let recent = Arc::new(Recent::default());
+        let in_flight = InFlight::new(&cores);
         let writer = Writer {
             cores,
             left_over,
@@ -187,12 +192,17 @@ impl Log {
                 writer.run();
             })
             .map_err(|error| failed("starting the writer of", &config.log_dir, error))?;
-        Ok((Log { config, progress, control, recent, writer: Some(writer), owners, _lock: lock }, desks))
+        Ok((Log { config, progress, control, recent, in_flight, writer: Some(writer), owners, _lock: lock }, desks))
     }
 
     /// Changes LOG_SIZE_LIMIT, LOG_SYNC and KEEP_DATA while the log runs.
     pub fn limits(&self) -> LogLimits {
         LogLimits(self.control.clone())
+    }
+
+    /// Which exchanges are under way, from any thread.
+    pub fn in_flight(&self) -> InFlight {
+        self.in_flight.clone()
     }
 
     /// How often the writer has turned, from any thread.

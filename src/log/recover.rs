@@ -45,6 +45,7 @@ pub fn recover(
     let spools = open_all(spool_dir)?;
     // A predecessor that lives has stood aside: what it has closed is written here, the rest while it goes on.
     let living: Vec<bool> = spools.iter().map(|(_, spool)| !spool.take_over()).collect();
+    spools.iter().zip(&living).filter(|(_, lives)| !**lives).for_each(|((_, spool), _)| spool.free_doubles());
     let mut survivors = survivors(&spools, &living, standing.last);
     forget_logged(&mut survivors, &spools, log_dir, standing.kernel_boot)
         .map_err(|error| failed("reading the end of extended.log in", log_dir, &error))?;

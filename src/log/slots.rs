@@ -3,7 +3,9 @@
 
 use crate::base::clock::Wall;
 use crate::limits;
-use crate::log::body::has_late;
+use crate::log::body::late_bytes_max;
+use crate::log::body::late_of;
+use crate::log::body::late_text;
 use crate::log::body::read_body;
 use crate::record::By;
 use crate::record::CacheCode;
@@ -12,9 +14,9 @@ use crate::record::Ending;
 use crate::record::PeerCode;
 use crate::record::Phase;
 use crate::record::line::Entry;
-use crate::record::line::Text;
 use crate::record::text;
 use crate::sys::map::SharedMap;
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -31,8 +33,6 @@ const HEADER_CHECKED_WORDS: usize = 8;
 const SEQ_HIGH_WORD: usize = 9;
 const OWNER_WORD: usize = 10;
 pub(super) const NUMBER_WORDS: usize = 9;
-/// That room: a word for length and checksum, then the text.
-const LATE_WORDS: usize = 1 + limits::SERVER_NAME_BYTES_MAX.div_ceil(8);
 
 /// Number and size of the slots of a spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +210,7 @@ impl Spool {
 
     /// Whether a body of so many bytes fits a small slot, with the room for its late text if it has one.
     pub fn fits_small(&self, body: &[u8]) -> bool {
-        let late = if has_late(body) { LATE_WORDS * 8 } else { 0 };
+        let late = late_words(body) * 8;
         NUMBER_WORDS * 8 + body.len().next_multiple_of(8) + late <= self.size.small_bytes as usize
     }
 
@@ -232,7 +232,7 @@ impl Spool {
             words[NUMBER_WORDS + whole.len()].store(u64::from_le_bytes(last), Ordering::Relaxed);
             sum.add(u64::from_le_bytes(last));
         }
-        if has_late(body)
+        if late_of(body).is_some()
             && let Some(word) = words.get(late_at(body.len()))
         {
             word.store(0, Ordering::Relaxed);
@@ -258,9 +258,12 @@ impl Spool {
     /// The late text of a slot whose body (`body`) has room for one; empty if none was told, or if it does not check.
     pub fn late<'t>(&self, slot: u32, body: &[u8], text: &'t mut [u8; LATE_BYTES]) -> &'t [u8] {
         let words = self.slot(slot).get(late_at(body.len())..).unwrap_or_default();
-        let ([head, room @ ..], true) = (words, has_late(body) && words.len() >= LATE_WORDS) else { return b"" };
+        let (Some(late), [head, room @ ..]) = (late_of(body), words) else { return b"" };
+        if words.len() < late_words(body) {
+            return b"";
+        }
         let head = head.load(Ordering::Acquire);
-        let length = (head as u32 as usize).min(limits::SERVER_NAME_BYTES_MAX);
+        let length = (head as u32 as usize).min(late_bytes_max(late));
         for (place, word) in text.as_chunks_mut::<8>().0.iter_mut().zip(room) {
             *place = word.load(Ordering::Relaxed).to_le_bytes();
         }
@@ -339,6 +342,26 @@ impl Spool {
         body.len() == length && sum.value() == words[1].load(Ordering::Relaxed)
     }
 
+    /// Frees all open slots of an exchange but the newest: a core that was killed while it wrote a record anew left two. Only for
+    /// a spool whose core is gone.
+    pub fn free_doubles(&self) {
+        let mut seen: HashMap<(u64, u32), u32> = HashMap::new();
+        let mut body = Vec::new();
+        for slot in (0..self.size.slots()).filter(|slot| self.state(*slot) == State::Open) {
+            if !self.recover_body(slot, &mut body) {
+                continue;
+            }
+            let Some(entry) = read_body(&body) else { continue };
+            let other = seen.entry((entry.client_id, entry.request_id)).or_insert(slot);
+            if *other == slot {
+                continue;
+            }
+            let newer = self.numbers(slot).ended_us >= self.numbers(*other).ended_us;
+            let older = if newer { std::mem::replace(other, slot) } else { slot };
+            self.set_state(older, State::Free);
+        }
+    }
+
     /// The length that a slot says its body has.
     fn body_bytes(&self, slot: u32) -> usize {
         (self.slot(slot)[0].load(Ordering::Acquire) >> 32) as usize
@@ -366,10 +389,14 @@ impl Spool {
     }
 }
 
-/// Room for a late text in whole words.
-pub const LATE_BYTES: usize = (LATE_WORDS - 1) * 8;
+/// Room for any late text in whole words.
+pub const LATE_BYTES: usize = limits::SERVER_NAME_BYTES_MAX.next_multiple_of(8);
 
-/// Whether behind this body there is room for the late text.
+/// The room behind this body: a word for length and checksum, then the text.
+fn late_words(body: &[u8]) -> usize {
+    late_of(body).map_or(0, |late| 1 + late_bytes_max(late).div_ceil(8))
+}
+
 /// The word of a slot at which its late text begins, behind a body of so many bytes.
 fn late_at(body_bytes: usize) -> usize {
     NUMBER_WORDS + body_bytes.div_ceil(8)
@@ -385,11 +412,11 @@ fn late_checksum(text: &[u8]) -> u64 {
 /// Reads the body of a slot with the late text behind it.
 pub fn read_record<'b>(spool: &Spool, slot: u32, body: &'b [u8], late: &'b mut [u8; LATE_BYTES]) -> Option<Entry<'b>> {
     let mut entry = read_body(body)?;
-    if entry.late {
-        let name = spool.late(slot, body, late);
-        if !name.is_empty() {
-            entry.plain &= text::are_plain(name);
-            entry.texts[Text::Sni as usize] = name;
+    if let Some(which) = entry.late {
+        let told = spool.late(slot, body, late);
+        if !told.is_empty() {
+            entry.plain &= text::are_plain(told);
+            entry.texts[late_text(which) as usize] = told;
         }
     }
     Some(entry)
@@ -492,6 +519,8 @@ mod tests {
     use super::*;
     use crate::log::body::write_body;
     use crate::record::Draft;
+    use crate::record::Late;
+    use crate::record::line::Text;
 
     pub(crate) const TINY: SpoolSize =
         SpoolSize { small_slots: 4, small_bytes: 1024, large_slots: 2, large_bytes: 32768 };
@@ -540,7 +569,7 @@ mod tests {
         spool.fill(1, &body, &Ended::default());
         for (length, name) in [(3, "a.test".to_string()), (8, "x".repeat(255)), (0, "-\u{1}-".to_string())] {
             let url = vec![b'u'; length];
-            write_body(&mut body, &Entry::from(&Draft { url: &url, sni_later: true, ..Draft::default() }));
+            write_body(&mut body, &Entry::from(&Draft { url: &url, late: Some(Late::Sni), ..Draft::default() }));
             assert!(spool.fits_small(&body));
             spool.fill(1, &body, &Ended::default());
             assert_eq!(sni(&spool, 1), (String::new(), true), "nothing is told yet");
@@ -556,7 +585,10 @@ mod tests {
             }
         }
         // Room that a small slot does not have.
-        write_body(&mut body, &Entry::from(&Draft { useragent: &[0x41; 600], sni_later: true, ..Draft::default() }));
+        write_body(
+            &mut body,
+            &Entry::from(&Draft { useragent: &[0x41; 600], late: Some(Late::Sni), ..Draft::default() }),
+        );
         assert!(!spool.fits_small(&body));
     }
 

@@ -10,7 +10,7 @@
 //! | `web` | who asks, the way to the desk, the frame around a page |
 //! | `guard` | what stands before every page |
 //! | `session`, `throttle` | who is logged in; how often a password may be tried (sans-IO) |
-//! | `login`, `nodes`, `figures` (a node's own page, charts), `policy`, `explain`, `report`, `verify` | the pages |
+//! | `login`, `nodes`, `connections`, `figures` (a node's own page, charts), `policy`, `explain`, `report`, `verify` | the pages |
 //! | `support` (startup params), `restart`, `kernel`, `diagnostics`, `version` | those under Support |
 //! | `open` | what anybody may ask without logging in, over plain HTTP too |
 //! | `filters`, `chart`, `lines`, `words` | what pages are made of, without I/O |
@@ -19,6 +19,7 @@
 
 mod assets;
 mod chart;
+mod connections;
 mod diagnostics;
 mod explain;
 mod figures;
@@ -113,6 +114,7 @@ fn pages() -> Router<Arc<web::Portal>> {
         .route("/nodes", get(nodes::page))
         .route("/nodes/rows", get(nodes::fragment))
         .route("/nodes/node", get(figures::page))
+        .route("/connections", get(connections::page))
         .route("/nodes/membership", get(membership::form).post(membership::submit))
         .route("/policy", get(policy::page))
         .route("/policy/history", get(policy::history))

@@ -9,6 +9,7 @@ use crate::figures::blame_of;
 use crate::figures::section_of;
 use crate::io;
 use crate::io::Deadline;
+use crate::limits::LATE_MIME_BYTES_MAX;
 use crate::limits::TUNNEL_UPDATE_MS;
 use crate::log::OpenRecord;
 use crate::log::SpoolFull;
@@ -18,6 +19,7 @@ use crate::record::By;
 use crate::record::Draft;
 use crate::record::Ended;
 use crate::record::Ending;
+use crate::record::Late;
 use crate::record::PeerCode;
 use crate::record::Phase;
 use std::borrow::Cow;
@@ -44,6 +46,8 @@ pub(super) struct Account<'a> {
     pub(super) parent: Option<Rc<str>>,
     pub(super) ended: Ended,
     record: Option<OpenRecord>,
+    /// The answer has begun.
+    answering: bool,
     unrecorded: bool,
     settled: bool,
     updated_by: Cell<Deadline>,
@@ -70,6 +74,7 @@ impl<'a> Account<'a> {
             parent: None,
             ended: Ended { ending: Ending::running(Phase::Request), ..Ended::default() },
             record: None,
+            answering: false,
             unrecorded: false,
             settled: false,
             updated_by: Cell::new(deadlines.after(TUNNEL_UPDATE_MS)),
@@ -78,9 +83,21 @@ impl<'a> Account<'a> {
 
     /// Who was asked, and how long connecting took.
     pub(super) fn asked(&mut self, upstream: &Upstream) {
+        self.ended.ending = Ending::running(Phase::Headers);
         self.ended.connect_us = upstream.connect_us;
         self.ended.peercode = if upstream.parent.is_some() { PeerCode::Parent } else { PeerCode::Direct };
         self.parent = upstream.parent.as_ref().map(|parent| Rc::clone(&parent.name));
+        if let Some(record) = &self.record {
+            record.update(&self.ended);
+        }
+    }
+
+    /// Opens the record before somebody else is asked: a process that is killed while it waits for them leaves it, and nobody is
+    /// asked for what could not be recorded. What the answer brings is told when it begins.
+    pub(super) fn ask(&mut self) -> Result<(), SpoolFull> {
+        self.stamp(io::moment());
+        self.ended.ending = Ending::running(Phase::Connect);
+        self.write(None)
     }
 
     /// The reference code of the exchange: finds its record.
@@ -88,8 +105,8 @@ impl<'a> Account<'a> {
         self.client.state.desk.borrow().record_id(self.started_us, self.client.id, self.request_id)
     }
 
-    /// Opens the record. From here on the exchange is in the log whatever becomes of this process, so this comes before
-    /// the first byte of an answer.
+    /// Opens the record, or tells one that is open what the answer brings. From here on the exchange is in the log whatever becomes
+    /// of this process, so this comes before the first byte of an answer.
     pub(super) fn open(&mut self, mime: &[u8]) -> Result<(), SpoolFull> {
         self.stamp(Mono::now());
         self.open_stamped(mime)
@@ -103,11 +120,40 @@ impl<'a> Account<'a> {
 
     fn open_stamped(&mut self, mime: &[u8]) -> Result<(), SpoolFull> {
         self.ended.first_byte_us = micros(self.ended.elapsed_us);
+        self.answering = true;
+        let mime = mime.split(|byte| *byte == b';').next().unwrap_or(b"").trim_ascii();
+        match &self.record {
+            Some(record) if self.is_answer_asked_for() && mime.len() <= LATE_MIME_BYTES_MAX => {
+                if !mime.is_empty() {
+                    record.tell_late(mime);
+                }
+                record.update(&self.ended);
+                Ok(())
+            }
+            _ => self.write(Some(mime)),
+        }
+    }
+
+    /// Whether the answer is the one that the record was opened for, from the one it names.
+    fn is_answer_asked_for(&self) -> bool {
+        let undisturbed = self.filter_name.is_empty() && self.reason.is_empty();
+        undisturbed && self.parent.is_none() && self.ended.peercode != PeerCode::None
+    }
+
+    /// Writes the record: before an answer, or with the answer's type.
+    fn write(&mut self, mime: Option<&[u8]>) -> Result<(), SpoolFull> {
         let state = self.client.state;
         let mut scratch = state.scratch.borrow_mut();
         scratch.describe(self.held, &self.tags, self.request.as_ref());
+        let mut record = self.record.take();
         let draft = self.draft(&scratch, mime);
-        match state.desk.borrow_mut().open(&draft, &self.ended) {
+        let mut desk = state.desk.borrow_mut();
+        if let Some(open) = &mut record {
+            let written = desk.rewrite(open, &draft, &self.ended);
+            self.record = record;
+            return written;
+        }
+        match desk.open(&draft, &self.ended) {
             Ok(record) => self.record = Some(record),
             Err(full) => {
                 self.unrecorded = true;
@@ -121,13 +167,13 @@ impl<'a> Account<'a> {
     /// Tells the record, which is open, which server a tunnel's client wants.
     pub(super) fn tell_sni(&self, name: &str) {
         if let Some(record) = &self.record {
-            record.tell_sni(name.as_bytes());
+            record.tell_late(name.as_bytes());
         }
     }
 
     /// Whether the answer has begun, so that another one cannot be given.
     pub(super) fn is_open(&self) -> bool {
-        self.record.is_some()
+        self.answering
     }
 
     /// Patches the record's numbers, at most once a second.
@@ -165,7 +211,7 @@ impl<'a> Account<'a> {
         self.ended.ending =
             if state.cutting.get() && ending.by != By::Nobody { Ending::new(By::Killed, ending.phase) } else { ending };
         self.count();
-        if self.record.is_none() && !self.unrecorded && self.open(b"").is_ok() {
+        if !self.answering && !self.unrecorded && self.open(b"").is_ok() {
             // No answer was begun: there was no first byte.
             self.ended.first_byte_us = 0;
         }
@@ -203,14 +249,14 @@ impl<'a> Account<'a> {
         counters.failures[blame_of(self.ended.ending.by.code())].add(1);
     }
 
-    fn draft<'d>(&'d self, scratch: &'d Scratch, mime: &'d [u8]) -> Draft<'d> {
+    fn draft<'d>(&'d self, scratch: &'d Scratch, mime: Option<&'d [u8]>) -> Draft<'d> {
         let mut draft = Draft {
             client_id: self.client.id,
             request_id: self.request_id,
             started_us: self.started_us,
             client: self.client.address.get(),
             interface: self.client.interface,
-            mime: mime.split(|byte| *byte == b';').next().unwrap_or(b"").trim_ascii(),
+            mime: mime.unwrap_or(b""),
             filter_name: &self.filter_name,
             filtering_reason: &self.reason,
             rule: &self.rule,
@@ -228,10 +274,14 @@ impl<'a> Account<'a> {
             draft.referer = head.field(buf, "referer").unwrap_or(b"");
             draft.useragent = head.field(buf, "user-agent").unwrap_or(b"");
             draft.request_host = head.host();
-            draft.sni_later = head.is_connect();
+            draft.late = match mime {
+                _ if head.is_connect() => Some(Late::Sni),
+                None => Some(Late::Mime),
+                Some(_) => None,
+            };
             draft.peer = match &self.parent {
                 Some(parent) => parent,
-                None if self.ended.peercode == PeerCode::None => "tidegate",
+                None if mime.is_some() && self.ended.peercode == PeerCode::None => "tidegate",
                 None => head.host(),
             };
         }

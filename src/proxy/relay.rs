@@ -68,6 +68,11 @@ pub(super) async fn forward<'a>(
         break_off(state, room);
         return own::refuse(client, account, Failure::BadBody(error), Reading::Part).await;
     }
+    if account.ask().is_err() {
+        break_off(state, room);
+        let reading = if body.is_whole() { Reading::Whole(used) } else { Reading::Part };
+        return own::refuse(client, account, Failure::NoRecord, reading).await;
+    }
     let held = account.held;
     // An idle connection has failed; parents have closed theirs without an answer.
     let (mut stale, mut mute) = (false, Vec::new());

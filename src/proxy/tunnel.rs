@@ -33,6 +33,9 @@ pub(super) async fn connect(
 ) -> Next {
     let state = client.state;
     let target = Target { host: request.head.host(), port: request.head.port() };
+    if account.ask().is_err() {
+        return answer::refuse(client, account, Failure::NoRecord, Reading::Whole(request.head_bytes)).await;
+    }
     let held = account.held;
     let upstream = match state.upstreams.open(&permit, &held.snapshot, &held.ways, target, Over::Tunnel).await {
         Ok(upstream) => upstream,

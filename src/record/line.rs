@@ -9,6 +9,7 @@ pub use crate::record::reading::view;
 
 use crate::record::Draft;
 use crate::record::Ended;
+use crate::record::Late;
 use crate::record::domains;
 use crate::record::domains::Domains;
 use crate::record::pen::Pen;
@@ -118,8 +119,8 @@ pub struct Entry<'a> {
     pub interface: SocketAddr,
     /// Whether the user is known.
     pub named: bool,
-    /// Whether the server's name of a tunnel may be told later: its record keeps room for it.
-    pub late: bool,
+    /// See [`Draft::late`].
+    pub late: Option<Late>,
     /// Whether it is known that no text needs escaping; if false, each is looked at when it is written.
     pub plain: bool,
     /// By [`Text`].
@@ -135,7 +136,7 @@ impl<'a> From<&Draft<'a>> for Entry<'a> {
             client: draft.client,
             interface: draft.interface,
             named: draft.username.is_some(),
-            late: draft.sni_later,
+            late: draft.late,
             plain: false,
             texts: [
                 draft.username.unwrap_or_default().as_bytes(),

@@ -9,6 +9,7 @@
 //! | `pen`, `domains` | what writing a line needs: room and digits, hosts and their domains |
 //! | [`text`] | the escaping inside a value |
 //! | [`batch`] | records on their way to the master (`docs/formats/record-batch.md`) |
+//! | [`under_way`] | an exchange that is under way |
 //! | [`audit`] | what may be asked of an audit, and its answer |
 //! | [`question`] | what may be asked of a store of records, and its answers |
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ mod pen;
 pub mod question;
 mod reading;
 pub mod text;
+pub mod under_way;
 
 pub use codes::By;
 pub use codes::CacheCode;
@@ -95,10 +97,19 @@ pub struct Draft<'a> {
     pub rule: &'a str,
     /// Server name of the TLS ClientHello in a tunnel, if seen.
     pub sni: &'a [u8],
-    /// Whether `sni` may be told while the record is open: a tunnel's record is opened before the client says it.
-    pub sni_later: bool,
+    /// What may be told while the record is open, because it is opened before it is known.
+    pub late: Option<Late>,
     /// TLS versions and ciphers on both sides, if inspected.
     pub tls: &'a str,
+}
+
+/// A text that a record may be opened without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// The server's name of a tunnel: its client says it once the tunnel is open.
+    Sni,
+    /// The type of an answer that is still waited for.
+    Mime,
 }
 
 impl Default for Draft<'_> {
@@ -132,7 +143,7 @@ impl Default for Draft<'_> {
             snapshot: "",
             rule: "",
             sni: b"",
-            sni_later: false,
+            late: None,
             tls: "",
         }
     }

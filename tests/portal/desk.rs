@@ -42,6 +42,7 @@ impl FakeDesk {
             Action::Status => Outcome::Status(Box::new(self.status())),
             Action::Nodes => Outcome::Nodes { nodes: self.nodes() },
             Action::Verify => Outcome::Verify { checks: checks() },
+            Action::Connections { .. } => Outcome::Connections(Default::default()),
             Action::Kernel => Outcome::Kernel { checks: kernel_checks() },
             Action::Diagnostics { with_log } => Outcome::Diagnostics(Box::new(diagnostics(with_log))),
             Action::PolicyShow { version } => Outcome::Policy(self.policy(version.unwrap_or(12))),
