@@ -238,6 +238,27 @@ fn a_kill_at_any_moment_and_a_chain_torn_at_any_byte_leave_a_log_that_holds() {
 }
 
 #[test]
+fn a_bit_flipped_in_the_chain_of_the_current_file_is_kept_and_told_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 1..=5);
+    let path = chain(dir.path(), 1);
+    let mut damaged = fs::read(&path).unwrap();
+    // In the first block's fingerprints; four blocks stand behind it.
+    damaged[64 + 16] ^= 1;
+    fs::write(&path, &damaged).unwrap();
+    start_again(dir.path());
+    assert_eq!(fs::read(&path).unwrap(), damaged, "nothing of it is cut or written anew");
+    let found = |proof: Proof| proof.findings.into_iter().map(|one| (one.file, one.words)).collect::<Vec<_>>();
+    let told = found(all(dir.path()));
+    assert!(told.iter().any(|(file, what)| file.ends_with(".chain") && what.contains("damaged")), "{told:?}");
+    // The log goes on, and what is written from here on is proved.
+    write(dir.path(), 6..=9);
+    let proof = all(dir.path());
+    assert_eq!((proof.records, proof.last), (9, 9));
+    assert_eq!(found(proof), told, "no finding more");
+}
+
+#[test]
 fn a_log_of_an_earlier_build_is_sealed_from_its_current_file_on() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), 1..=40);

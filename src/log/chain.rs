@@ -9,6 +9,8 @@ use std::fs::OpenOptions;
 use std::io;
 use std::io::BufReader;
 use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -19,6 +21,7 @@ const HEADER_BYTES: usize = 64;
 const BLOCK_HEAD_BYTES: usize = 16;
 const PRINT_BYTES: usize = 4;
 const DIGEST_BYTES: usize = 32;
+const BLOCK_BYTES_MAX: usize = BLOCK_HEAD_BYTES + limits::LOG_CHAIN_BLOCK_LINES_MAX * PRINT_BYTES + 2 * DIGEST_BYTES;
 
 /// What is kept of a line: enough to find which one of a block is not what it was. That one is not, the block's digest of all
 /// its lines proves; a digest of each would cost the log's writer more than all else it does.
@@ -85,28 +88,39 @@ struct Run {
 }
 
 impl Chain {
-    /// The chain for a log in `dir` whose file begins with `first` (`None`: it has no record yet). Cuts away what a crash left
-    /// of a block. Answers also the last number that is sealed, 0 if none is.
-    pub fn open(dir: &Path, first: Option<u64>) -> io::Result<(Chain, u64)> {
-        let mut chain = Chain { dir: dir.to_path_buf(), open: None, pending: Vec::new(), pending_lines: 0 };
-        let Some(first) = first else { return Ok((chain, 0)) };
+    /// The chain for a log in `dir` whose file has no record yet.
+    pub fn new(dir: &Path) -> Chain {
+        Chain { dir: dir.to_path_buf(), open: None, pending: Vec::new(), pending_lines: 0 }
+    }
+
+    /// The chain for a log in `dir` whose file begins with `first`. Cuts away what a crash left of a block. Answers also the
+    /// last number that is sealed, 0 if none is. `None` if the chain is damaged otherwise: it is left as it is.
+    pub fn open(dir: &Path, first: u64) -> io::Result<Option<(Chain, u64)>> {
+        let mut chain = Chain::new(dir);
         let path = path_of(dir, first);
         if !path.exists() {
-            return Ok((chain, 0));
+            return Ok(Some((chain, 0)));
         }
         let Ok(mut reader) = Reader::open(dir, first) else {
+            let begun = fs::read(&path)?;
+            if begun.len() >= HEADER_BYTES && begun.iter().any(|byte| *byte != 0) {
+                return Ok(None);
+            }
             tracing::warn!(
                 event = "log-chain-torn",
-                "the beginning of {} is damaged: the chain of this file begins anew",
+                "{} has no whole beginning: the chain of this file begins anew",
                 path.display()
             );
             fs::remove_file(&path)?;
-            return Ok((chain, 0));
+            return Ok(Some((chain, 0)));
         };
         while reader.next_block()?.is_some() {}
         let (end, last) = (reader.bytes, reader.last);
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         if end < file.metadata()?.len() {
+            if !is_torn(&file, end)? {
+                return Ok(None);
+            }
             tracing::warn!(
                 event = "log-chain-torn",
                 "{} ended in {} bytes of a torn block: cut away; the lines it stood for are sealed again",
@@ -117,7 +131,7 @@ impl Chain {
             file.sync_data()?;
         }
         chain.open = Some(Open { file, bytes: end, digest: reader.digest });
-        Ok((chain, last))
+        Ok(Some((chain, last)))
     }
 
     /// Takes whole lines, numbered from `first` on, to be sealed by the next [`Chain::seal`].
@@ -202,6 +216,46 @@ impl Chain {
     pub fn end_file(&mut self) {
         self.open = None;
     }
+}
+
+/// Whether what stands behind `end` may be what a crash left: a piece of one block, or zeros where its pages never reached the
+/// disk. A whole block that does not hold, or one with another behind it, is none of a crash's.
+fn is_torn(file: &File, end: u64) -> io::Result<bool> {
+    let length = file.metadata()?.len() - end;
+    let mut rest = vec![0; length.min(BLOCK_BYTES_MAX as u64) as usize];
+    file.read_exact_at(&mut rest, end)?;
+    let mut behind = file;
+    behind.seek(SeekFrom::Start(end + rest.len() as u64))?;
+    for byte in BufReader::with_capacity(limits::LOG_READ_BYTES, behind).bytes() {
+        if byte? != 0 {
+            return Ok(false);
+        }
+    }
+    let said = rest.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    if said < BLOCK_HEAD_BYTES {
+        return Ok(true);
+    }
+    let Some(bytes) = block_bytes(&rest) else { return Ok(false) };
+    // A digest ends in so many zeros once in 2^64.
+    let in_part = length < bytes as u64 || said + 8 <= bytes;
+    Ok(in_part && !(BLOCK_HEAD_BYTES + DIGEST_BYTES..said).any(|at| holds_at(&rest, at)))
+}
+
+/// The bytes of the block that begins here; `None` if none begins like this.
+fn block_bytes(head: &[u8]) -> Option<usize> {
+    let count = number(head.get(8..12)?) as usize;
+    let kind = number(head.get(12..16)?);
+    let possible = (1..=limits::LOG_CHAIN_BLOCK_LINES_MAX).contains(&count) && kind <= 1;
+    possible.then_some(BLOCK_HEAD_BYTES + count * PRINT_BYTES + 2 * DIGEST_BYTES)
+}
+
+/// Whether at `at` there is a block that goes on from the digest before it.
+fn holds_at(rest: &[u8], at: usize) -> bool {
+    let Some(block) = block_bytes(&rest[at..]).and_then(|bytes| rest.get(at..at + bytes)) else { return false };
+    let mut before = [0; DIGEST_BYTES];
+    before.copy_from_slice(&rest[at - DIGEST_BYTES..at]);
+    let (block, digest) = block.split_at(block.len() - DIGEST_BYTES);
+    digest == digest_of(&before, block)
 }
 
 fn digest_of(before: &Digest, block: &[u8]) -> Digest {
@@ -342,10 +396,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chain_cut_or_changed_at_any_byte_holds_up_to_the_block_before() {
+    fn a_chain_cut_at_any_byte_goes_on_and_one_changed_at_any_byte_is_left_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut chain, sealed) = Chain::open(dir.path(), None).unwrap();
-        assert_eq!(sealed, 0);
+        let mut chain = Chain::new(dir.path());
         let mut ends = vec![(0, 0)];
         for first in [1, 4, 7] {
             chain.add(b"one\ntwo\nthree\n", first, Kind::Written);
@@ -356,15 +409,25 @@ mod tests {
         let expected = |at: usize| ends.iter().rev().find(|(end, _)| *end <= at).unwrap().1;
         for at in 0..whole.len() {
             fs::write(path_of(dir.path(), 1), &whole[..at]).unwrap();
-            let (mut chain, sealed) = Chain::open(dir.path(), Some(1)).unwrap();
+            let (mut chain, sealed) = Chain::open(dir.path(), 1).unwrap().unwrap();
             assert_eq!(sealed, expected(at), "cut at {at}");
             chain.add(b"again\n", sealed + 1, Kind::AtStart);
             chain.seal(1).unwrap();
-            assert_eq!(Chain::open(dir.path(), Some(1)).unwrap().1, sealed + 1, "cut at {at}: it goes on");
+            assert_eq!(Chain::open(dir.path(), 1).unwrap().unwrap().1, sealed + 1, "cut at {at}: it goes on");
+            // A power failure: the length is there, the pages are not.
+            let lost = whole[..at].iter().copied().chain(std::iter::repeat_n(0, whole.len() - at)).collect::<Vec<_>>();
+            fs::write(path_of(dir.path(), 1), &lost).unwrap();
+            let digest_is_nearly_whole =
+                ends.iter().any(|(end, _)| at < *end && at + 8 > *end) || (1..64).contains(&at);
+            assert!(digest_is_nearly_whole || Chain::open(dir.path(), 1).unwrap().is_some(), "zeros from {at} on");
             let mut bad = whole.clone();
             bad[at] ^= 1;
             fs::write(path_of(dir.path(), 1), &bad).unwrap();
-            assert_eq!(Chain::open(dir.path(), Some(1)).unwrap().1, expected(at), "changed at {at}");
+            let opened = Chain::open(dir.path(), 1).unwrap();
+            // Nothing tells a last block that says it is longer than the file from one that was being written.
+            let says_longer = at == ends[2].0 + 9;
+            assert!(opened.is_none() || says_longer, "changed at {at}");
+            assert!(says_longer || fs::read(path_of(dir.path(), 1)).unwrap() == bad, "changed at {at}: nothing is cut");
         }
     }
 }

@@ -42,7 +42,7 @@ impl ExtendedLog {
     /// Opens the log in `dir`, cutting away what a crash left of a line. Answers it and the `seq` of its last line, 0 if
     /// there is no line in any file.
     pub fn open(dir: &Path, bytes_max: u64) -> io::Result<(ExtendedLog, u64)> {
-        let (chain, _) = Chain::open(dir, None)?;
+        let chain = Chain::new(dir);
         let mut log = ExtendedLog {
             dir: dir.to_path_buf(),
             bytes_max,
@@ -175,7 +175,7 @@ impl ExtendedLog {
         let own = |other: &u64| *other <= first && rotated.last().is_none_or(|(last, _)| last < other);
         let first = chain::firsts(&self.dir)?.into_iter().rfind(own).unwrap_or(first);
         self.first = Some(first);
-        let (chain, sealed) = Chain::open(&self.dir, Some(first))?;
+        let Some((chain, sealed)) = Chain::open(&self.dir, first)? else { return self.leave_to_audit(first) };
         self.chain = chain;
         let mut file = File::open(self.dir.join(NAME))?;
         let from = unsealed_from(&file, self.bytes, sealed, limits::LOG_READ_BYTES as u64)?;
@@ -196,6 +196,21 @@ impl ExtendedLog {
             tracing::info!(event = "log-sealed-late", "sealed {late} lines of extended.log that no chain covered");
         }
         self.chain.seal(first)
+    }
+
+    /// The chain of the current file is damaged, and not as a crash does it: the file is put aside as it is, with its chain, so
+    /// that the audit finds what was done to them, and another is begun.
+    fn leave_to_audit(&mut self, first: u64) -> io::Result<()> {
+        tracing::error!(
+            event = "log-chain-damaged",
+            "the chain of extended.log from record {first} on, {}, is damaged, and not at its end: both files are kept as they \
+             are and a new file is begun. Run tidegate report audit, and find out who wrote to them",
+            chain::path_of(&self.dir, first).display()
+        );
+        fs::rename(self.dir.join(NAME), rotated_name(&self.dir, first))?;
+        durable::sync_dir(&self.dir)?;
+        (self.file, self.bytes, self.first) = (None, 0, None);
+        Ok(())
     }
 
     /// Sees that there is a file to append to, with its header.
