@@ -32,11 +32,10 @@ fn copy(from: &PathBuf, to: &PathBuf) {
     fs::set_permissions(to, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-fn row(cluster: &Cluster, name: &str) -> NodeRow {
+/// The slave as the master knows it; nothing before it has come (again).
+fn row(cluster: &Cluster, name: &str) -> Option<NodeRow> {
     match cluster.master.ask(Action::Nodes) {
-        Ok(Outcome::Nodes { nodes }) => {
-            nodes.into_iter().find(|row| row.name == name).unwrap_or_else(|| panic!("{name}"))
-        }
+        Ok(Outcome::Nodes { nodes }) => nodes.into_iter().find(|row| row.name == name),
         other => panic!("nodes: {other:?}"),
     }
 }
@@ -71,14 +70,15 @@ fn the_activation_key_is_changed_node_by_node_and_no_policy_misses_a_slave() {
     cluster.apply(&cluster.policy("# with the new key on the master\n"));
     cluster.wait_for_policy();
     for slave in ["slave-1", "slave-2"] {
-        wait_until("the master to say who holds the former key", || row(&cluster, slave).error.contains("FormerKey:"));
+        wait_until("the master to say who holds the former key", || {
+            row(&cluster, slave).is_some_and(|row| row.error.contains("FormerKey:"))
+        });
     }
 
     copy(&files[0], &files[1]);
     again(&cluster.slaves[0]);
     wait_until("the first slave to hold the new one", || {
-        let row = row(&cluster, "slave-1");
-        row.up && row.error.is_empty() && row.former_key_until_us == 0
+        row(&cluster, "slave-1").is_some_and(|row| row.up && row.error.is_empty() && row.former_key_until_us == 0)
     });
     cluster.apply(&cluster.policy("# one slave with each key\n"));
     cluster.wait_for_policy();
@@ -92,7 +92,9 @@ fn the_activation_key_is_changed_node_by_node_and_no_policy_misses_a_slave() {
         link.is_some_and(|link| link.trouble.starts_with("KeyMismatch:"))
     });
     let snapshot = cluster.apply(&cluster.policy("# for holders of the new key\n"));
-    wait_until("the first slave to enforce it", || row(&cluster, "slave-1").snapshot == snapshot);
+    wait_until("the first slave to enforce it", || {
+        row(&cluster, "slave-1").is_some_and(|row| row.snapshot == snapshot)
+    });
     assert_ne!(cluster.slaves[1].status().unwrap().snapshot, snapshot);
     copy(&files[0], &files[2]);
     again(&cluster.slaves[1]);
@@ -113,7 +115,9 @@ fn a_node_that_is_removed_is_out_and_a_machine_installed_anew_gets_its_name_when
     assert!(code == 0 && said.contains("slave-1 is removed"), "{said}{error}");
     wait_until("the removed slave to know", || trouble(0).starts_with("Removed:"));
     let snapshot = cluster.apply(&cluster.policy("# after the removal\n"));
-    wait_until("the other slave to enforce it", || row(&cluster, "slave-2").snapshot == snapshot);
+    wait_until("the other slave to enforce it", || {
+        row(&cluster, "slave-2").is_some_and(|row| row.snapshot == snapshot)
+    });
     assert_ne!(cluster.slaves[0].status().unwrap().snapshot, snapshot);
     assert_eq!(node("readmit", "slave-1").0, 0);
     cluster.wait_for_policy();
