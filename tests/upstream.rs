@@ -6,6 +6,7 @@ mod harness;
 use harness::Node;
 use harness::client::Answer;
 use harness::client::Client;
+use harness::tidegate;
 use harness::wait_until;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -160,6 +161,29 @@ fn a_connection_a_client_authenticated_on_is_that_clients_alone() {
     client.send(fields.as_bytes()).unwrap();
     assert_eq!(text(&client.receive(false).unwrap()), "0");
     assert_eq!(text(&gateway.client().get(&basic.url("/warm")).unwrap()), "0");
+}
+
+#[test]
+fn flush_closes_idle_connections_and_forgets_names_and_stands_in_the_audit() {
+    let (gateway, site) = (Gateway::start(""), Site::start());
+    let mut client = gateway.client();
+    let connection = |client: &mut Client| text(&client.get(&site.url("/warm")).unwrap());
+    let before = connection(&mut client);
+    assert_eq!(connection(&mut client), before, "the connection is used again");
+    assert_eq!(client.get("http://nowhere.invalid/").unwrap().status, 502);
+
+    let control = gateway.node.layout.control.display().to_string();
+    let flush = |what: &str| tidegate(&["flush", what, "--control", &control]);
+    let (code, said, _) = flush("dns");
+    assert!(code == 0 && said.contains("names forgotten") && !said.starts_with("0 "), "{said}");
+    assert!(flush("dns").1.starts_with("0 names forgotten"), "nothing is remembered any more");
+    assert_eq!(connection(&mut client), before, "connections are another matter");
+    let (code, said, _) = flush("pools");
+    assert!(code == 0 && said.contains("idle connections closed") && !said.starts_with("0 "), "{said}");
+    assert_ne!(connection(&mut client), before, "a new connection");
+    assert_ne!(flush("auth").0, 0, "there is no such memory");
+    let audit = fs::read_to_string(gateway.node.layout.log.with_file_name("config.log")).unwrap();
+    assert_eq!(audit.matches("\"flush\"").count(), 3, "{audit}");
 }
 
 #[test]

@@ -28,6 +28,7 @@ use crate::report::Question;
 use crate::report::UnderWay;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -171,6 +172,11 @@ pub enum Action {
         #[serde(default)]
         node: Option<String>,
     },
+    /// Empty what the node remembers of its way out; what is under way goes on.
+    Flush {
+        /// What is emptied.
+        memory: Memory,
+    },
     /// On a master: who belongs to the cluster.
     Membership {
         /// What changes.
@@ -194,13 +200,32 @@ pub enum Action {
     },
 }
 
+/// What a node remembers of its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Memory {
+    /// What name servers answered.
+    Dns,
+    /// Connections to origins and parents that wait for a next request.
+    Pools,
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Memory::Dns => "dns",
+            Memory::Pools => "pools",
+        })
+    }
+}
+
 impl Action {
     /// Whether the action changes something and so belongs in config.log.
     pub fn changes(&self) -> bool {
         match self {
             Action::PolicyApply { .. } | Action::PolicyRollback { .. } | Action::ParamsSubmit { .. } => true,
             Action::Restart { .. } | Action::Reload | Action::AdminAdd { .. } => true,
-            Action::Drain { .. } | Action::Undrain { .. } | Action::Membership { .. } => true,
+            Action::Drain { .. } | Action::Undrain { .. } | Action::Flush { .. } | Action::Membership { .. } => true,
             Action::Health { .. } | Action::ProxyScript { .. } | Action::Metrics => false,
             Action::FiguresOfDay { .. } => false,
             Action::Status | Action::Nodes | Action::Verify | Action::PolicyShow { .. } => false,

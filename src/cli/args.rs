@@ -10,6 +10,7 @@ use crate::base::version::VERSION;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
+use clap::ValueEnum;
 use std::path::PathBuf;
 
 /// A secure web gateway: a cluster of forward proxies that enforces one policy and keeps one log
@@ -179,6 +180,17 @@ pub enum Command {
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
     },
+    /// Make this node ask its name servers anew, or open new connections
+    ///
+    /// What is under way goes on, and a connection that it uses may be kept afterwards.
+    #[command(after_long_help = "Examples:
+  tidegate flush dns
+  tidegate flush pools")]
+    Flush {
+        /// What is emptied
+        #[arg(value_enum)]
+        memory: FlushOf,
+    },
     /// Say who belongs to the cluster; asked of the master
     #[command(subcommand, arg_required_else_help = true)]
     Node(Node),
@@ -210,6 +222,15 @@ pub enum Command {
         #[arg(short, long, value_name = "DIR")]
         output: Option<PathBuf>,
     },
+}
+
+/// tidegate flush
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum FlushOf {
+    /// What name servers answered
+    Dns,
+    /// Idle connections to origins and parents
+    Pools,
 }
 
 #[derive(Debug, Args)]

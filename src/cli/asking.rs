@@ -3,6 +3,7 @@
 use crate::admin::Action;
 use crate::admin::ApplyHow;
 use crate::admin::ExplainQuestion;
+use crate::admin::Memory;
 use crate::admin::Outcome;
 use crate::admin::PolicySide;
 use crate::admin::Refused;
@@ -15,6 +16,7 @@ use crate::base::durable;
 use crate::cli::args::Admin;
 use crate::cli::args::Ask;
 use crate::cli::args::Command;
+use crate::cli::args::FlushOf;
 use crate::cli::args::How;
 use crate::cli::args::Node;
 use crate::cli::args::Params;
@@ -109,6 +111,7 @@ fn action(command: Command) -> Result<Action, String> {
         Command::Reload => Action::Reload,
         Command::Restart { backup } => Action::Restart { backup },
         Command::Undrain { node } => Action::Undrain { node },
+        Command::Flush { memory } => Action::Flush { memory: memory_of(memory) },
         Command::Node(Node::Remove { name }) => membership(MembershipChange::Remove, name),
         Command::Node(Node::Release { name }) => membership(MembershipChange::Release, name),
         Command::Node(Node::Readmit { name }) => membership(MembershipChange::Readmit, name),
@@ -124,6 +127,13 @@ fn action(command: Command) -> Result<Action, String> {
         // Everything else is dispatched before; were a command forgotten there, this is the friendliest that can be done.
         _ => Action::Status,
     })
+}
+
+fn memory_of(named: FlushOf) -> Memory {
+    match named {
+        FlushOf::Dns => Memory::Dns,
+        FlushOf::Pools => Memory::Pools,
+    }
 }
 
 fn policy_action(policy: Policy) -> Result<Action, String> {

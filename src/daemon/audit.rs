@@ -87,6 +87,7 @@ fn words(action: &Action) -> (&'static str, String) {
         Action::Login { user, .. } => ("login", user.clone()),
         Action::Drain { node } => ("drain", node.clone().unwrap_or_default()),
         Action::Undrain { node } => ("undrain", node.clone().unwrap_or_default()),
+        Action::Flush { memory } => ("flush", memory.to_string()),
         Action::Membership { change, node } => ("membership", format!("{change} {node}")),
         Action::Health { .. } => ("health", String::new()),
         Action::ProxyScript { .. } => ("proxy-script", String::new()),

@@ -18,6 +18,7 @@ use crate::admin::Action;
 use crate::admin::Actor;
 use crate::admin::Desk;
 use crate::admin::Front;
+use crate::admin::Memory;
 use crate::admin::Outcome;
 use crate::admin::Refused;
 use crate::admin::RefusedKind;
@@ -252,6 +253,7 @@ impl NodeDesk {
                 self.here(node.as_deref(), "undrain")?;
                 self.drain.end().await
             }
+            Action::Flush { memory } => self.flush(*memory).await,
         }
     }
 
@@ -459,6 +461,21 @@ impl NodeDesk {
             Ok(outcome) => outcome,
             Err(error) => Err(Refused::failed(format!("reading the startup params again: {error}"))),
         }
+    }
+
+    async fn flush(&self, memory: Memory) -> Result<Outcome, Refused> {
+        let flushed = self.publisher.flush(memory).await.map_err(|words| {
+            Refused::failed(format!(
+                "flushing {memory}: {words}. The other cores are flushed; ask again or restart the node"
+            ))
+        })?;
+        let words = match memory {
+            Memory::Dns => {
+                format!("{flushed} names forgotten, counted on each core: the next requests ask the name servers")
+            }
+            Memory::Pools => format!("{flushed} idle connections closed: the next requests open new ones"),
+        };
+        Ok(Outcome::Done { words })
     }
 
     fn restart(&self, keep: bool) -> Result<Outcome, Refused> {

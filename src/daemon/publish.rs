@@ -1,6 +1,7 @@
 //! The snapshot in force, and how another one takes its place: prepared on every core, then committed on every core; if one
 //! core cannot prepare, all keep the old.
 
+use crate::admin::Memory;
 use crate::cluster::Enforced;
 use crate::cluster::protocol::hash_text;
 use crate::limits::SWAP_MS_MAX;
@@ -118,6 +119,22 @@ impl Publisher {
         }
     }
 
+    /// Empties `memory` on every core; says how much was in it. A core that does not answer keeps none of the others from it.
+    pub async fn flush(&self, memory: Memory) -> Result<u64, String> {
+        let (mut flushed, mut troubles) = (0, Vec::new());
+        for (index, core) in self.cores().iter().enumerate() {
+            let step = match memory {
+                Memory::Dns => step(index, "forget names", core.forget_names()).await,
+                Memory::Pools => step(index, "close idle connections", core.close_idle()).await,
+            };
+            match step {
+                Ok(count) => flushed += count,
+                Err(words) => troubles.push(words),
+            }
+        }
+        if troubles.is_empty() { Ok(flushed) } else { Err(troubles.join("; ")) }
+    }
+
     /// Stops accepting on every core; connections go on, but with `end_idle` those that wait for a next request.
     pub async fn stand_aside(&self, end_idle: bool) {
         for (index, core) in self.cores().iter().enumerate() {
@@ -191,9 +208,9 @@ impl Publisher {
     }
 }
 
-async fn step(index: usize, name: &str, asked: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+async fn step<T>(index: usize, name: &str, asked: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     match tokio::time::timeout(Duration::from_millis(SWAP_MS_MAX), asked).await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(done)) => Ok(done),
         Ok(Err(words)) => Err(format!("{name} on core {index}: {words}")),
         Err(_) => Err(format!("{name} on core {index}: no answer within {SWAP_MS_MAX} ms")),
     }

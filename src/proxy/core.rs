@@ -225,6 +225,16 @@ impl CoreHandle {
         self.ask(|ack| Order::CloseAfterAnswers(close, ack)).await
     }
 
+    /// Forgets what name servers answered; says how many names that were.
+    pub async fn forget_names(&self) -> Result<u64, String> {
+        self.ask(Order::ForgetNames).await
+    }
+
+    /// Closes the connections to origins and parents that wait for a next request; says how many there were.
+    pub async fn close_idle(&self) -> Result<u64, String> {
+        self.ask(Order::CloseIdle).await
+    }
+
     /// Stops accepting; what is there goes on. Answers say from now on that their connection ends, and with `end_idle` so do
     /// connections that wait for a next request.
     pub async fn stand_aside(&self, end_idle: bool) -> Result<(), String> {
@@ -285,6 +295,7 @@ impl CoreHandle {
 }
 
 type Ack = oneshot::Sender<Result<(), String>>;
+type Count = oneshot::Sender<Result<u64, String>>;
 
 enum Order {
     Prepare(Arc<Snapshot>, Ack),
@@ -292,6 +303,8 @@ enum Order {
     Abort(Ack),
     Tune(Box<Tuning>, Ack),
     CloseAfterAnswers(bool, Ack),
+    ForgetNames(Count),
+    CloseIdle(Count),
     StandAside(bool, Ack),
     Drain(Duration, Ack),
 }
@@ -561,6 +574,12 @@ async fn obey(
             Order::CloseAfterAnswers(close, ack) => {
                 state.closing.set(close);
                 let _ = ack.send(Ok(()));
+            }
+            Order::ForgetNames(count) => {
+                let _ = count.send(Ok(state.upstreams.forget_names()));
+            }
+            Order::CloseIdle(count) => {
+                let _ = count.send(Ok(state.upstreams.close_idle()));
             }
             Order::StandAside(end_idle, ack) => {
                 stand_aside(state, listeners, end_idle).await;

@@ -78,7 +78,9 @@ impl FakeDesk {
             Action::FiguresOfDay { .. } => Outcome::FiguresOfDay { points: day() },
             Action::Metrics => Outcome::Metrics { text: "# HELP a A.\n# TYPE a gauge\na 1\n".into() },
             Action::ProxyScript { .. } => Outcome::ProxyScript { script: "// script".into() },
-            Action::Drain { .. } | Action::Undrain { .. } => Outcome::Done { words: "done".into() },
+            Action::Drain { .. } | Action::Undrain { .. } | Action::Flush { .. } => {
+                Outcome::Done { words: "done".into() }
+            }
             Action::Login { user, password } => return self.login(&user, &password),
             Action::AdminAdd { .. } => return Err(refused(RefusedKind::NotAllowed, "From the control socket only.")),
         })

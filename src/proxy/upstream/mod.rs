@@ -514,9 +514,16 @@ impl Upstreams {
         self.pool.len() as u64
     }
 
-    /// Closes all idle connections.
-    pub(super) fn close_idle(&self) {
+    /// Closes all idle connections; says how many there were.
+    pub(super) fn close_idle(&self) -> u64 {
+        let idle = self.idle();
         self.pool.expire(|_| true);
+        idle
+    }
+
+    /// Forgets what name servers answered; says how many names that were.
+    pub(super) fn forget_names(&self) -> u64 {
+        self.resolver.forget()
     }
 
     /// Replaces the list of this host's addresses.

@@ -57,7 +57,13 @@ impl Resolver {
     /// Another configuration: what the old one said is forgotten.
     pub(super) fn follow(&self, system: System) {
         *self.system.borrow_mut() = Rc::new(system);
-        *self.known.borrow_mut() = Generations::default();
+        self.forget();
+    }
+
+    /// Forgets what was answered; says how many names that were. Who waits for an answer still gets it.
+    pub(super) fn forget(&self) -> u64 {
+        let known = self.known.take();
+        (known.young.len() + known.old.len()) as u64
     }
 
     /// What is known of `host`, which may still be growing. What is not known, or not any more, is being asked.
