@@ -126,7 +126,7 @@ fn answer(action: Action) -> Result<Outcome, Refused> {
             return Err(refused(RefusedKind::Invalid, "the document has 1 fault", vec![complaint()]));
         }
         Action::PolicyApply { .. } => {
-            Outcome::Applied { version: 4, snapshot: "4-0123456789ab".to_string(), changed: true }
+            Outcome::Applied { version: 4, snapshot: "4-0123456789ab".to_string(), changed: true, in_waves: false }
         }
         Action::PolicyLog { .. } => Outcome::History {
             versions: vec![PolicyVersion {

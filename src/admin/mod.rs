@@ -339,6 +339,9 @@ pub enum Outcome {
         snapshot: String,
         /// False if the document equals the one in force: nothing was done.
         changed: bool,
+        /// It goes to the slaves in waves, of which the first is out.
+        #[serde(default)]
+        in_waves: bool,
     },
     /// To PolicyRollout.
     Rollout {

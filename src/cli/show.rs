@@ -48,6 +48,11 @@ pub fn outcome(paper: &mut Paper, outcome: &Outcome) {
         Outcome::Rollout { rollout: None } => paper.line("No policy was rolled out in waves yet."),
         Outcome::Rollout { rollout: Some(run) } => rollout(paper, run),
         Outcome::Merged { document, .. } => paper.block(document),
+        Outcome::Applied { snapshot, in_waves: true, .. } => {
+            paper.line(&format!(
+                "Applied: {snapshot} is on its way in waves. To follow it: tidegate policy rollout --follow"
+            ));
+        }
         Outcome::Applied { snapshot, changed: true, .. } => paper.line(&format!("Applied: {snapshot} is in force.")),
         Outcome::Applied { snapshot, changed: false, .. } => {
             paper.line(&format!("Nothing to do: {snapshot}, which is in force, says the same."));

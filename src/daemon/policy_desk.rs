@@ -178,9 +178,10 @@ impl PolicyDesk {
             ));
         }
         let plan = self.plan(&current, how)?;
+        let in_waves = plan.is_some();
         if self.is_in_force(&current, document).await? {
             let (version, snapshot) = (current.version(), current.name().to_string());
-            return Ok(Outcome::Applied { version, snapshot, changed: false });
+            return Ok(Outcome::Applied { version, snapshot, changed: false, in_waves: false });
         }
         let version = policies.next_version().map_err(|error| Refused::failed(error.0))?;
         let bytes = self.compile(document, version).await?.map_err(|complaints| Refused {
@@ -232,7 +233,7 @@ impl PolicyDesk {
         published
             .map_err(|words| Refused::failed(format!("applying policy {name}: {words}; see `tidegate status`")))?;
         tracing::info!(event = "policy-in-force", snapshot = %name, administrator = %author, "policy {name} by {author} is in force");
-        Ok(Outcome::Applied { version, snapshot: name, changed: true })
+        Ok(Outcome::Applied { version, snapshot: name, changed: true, in_waves })
     }
 
     /// The history, newest first.

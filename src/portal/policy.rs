@@ -561,7 +561,10 @@ async fn diff_of(cx: &Cx, from: PolicySide, to: PolicySide) -> Result<(String, V
 /// What to say after an apply.
 fn applied(outcome: &Outcome) -> Option<String> {
     match outcome {
-        Outcome::Applied { version, snapshot, changed: true } => {
+        Outcome::Applied { version, in_waves: true, .. } => {
+            Some(format!("Version {version} is on its way in waves; see Rollout in waves on the page of the history."))
+        }
+        Outcome::Applied { version, snapshot, changed: true, .. } => {
             Some(format!("Version {version} is in force (snapshot {snapshot})."))
         }
         Outcome::Applied { version, changed: false, .. } => {

@@ -60,7 +60,7 @@ impl FakeDesk {
             Action::PolicyApply { document, base, .. } => apply(&document, base)?,
             Action::PolicyLog { .. } => Outcome::History { versions: history() },
             Action::PolicyRollback { .. } => {
-                Outcome::Applied { version: 13, snapshot: "13-77aa01b2c3d4".into(), changed: true }
+                Outcome::Applied { version: 13, snapshot: "13-77aa01b2c3d4".into(), changed: true, in_waves: false }
             }
             Action::Explain(question) => explain(&question),
             Action::Report(question) => Outcome::Report(Box::new(report(&question))),
@@ -220,7 +220,7 @@ fn apply(document: &str, base: Option<u64>) -> Result<Outcome, Refused> {
             "Version 12 was applied by grace after you started. Compare, then apply again.",
         ));
     }
-    Ok(Outcome::Applied { version: 13, snapshot: "13-77aa01b2c3d4".into(), changed: true })
+    Ok(Outcome::Applied { version: 13, snapshot: "13-77aa01b2c3d4".into(), changed: true, in_waves: false })
 }
 
 /// Every line with the word `wrong` is complained of.
