@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 const INDEX: &str = "index.json";
 const SUFFIX: &str = ".snapshot";
+/// The policy that this node refused last, until it takes one.
+const REFUSED: &str = "refused.json";
 
 /// A snapshot that was in force when the node stopped.
 #[derive(Debug)]
@@ -70,6 +72,39 @@ pub fn load(state_dir: &Path) -> Option<HeldSnapshot> {
         }
     }
     None
+}
+
+/// A policy of the master's that this node could not use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedPolicy {
+    /// Its hash, hex.
+    pub hash: String,
+    /// Which, and why, as the master is told.
+    pub words: String,
+}
+
+/// The policy that was refused before this process began; absent if the last one was taken.
+pub fn refused(state_dir: &Path) -> Option<RefusedPolicy> {
+    let mut bytes = Vec::new();
+    let file = File::open(dir(state_dir).join(REFUSED)).ok()?;
+    file.take(CLUSTER_MESSAGE_BYTES_MAX as u64).read_to_end(&mut bytes).ok()?;
+    let refused: RefusedPolicy = serde_json::from_slice(&bytes).ok()?;
+    parse_hash(&refused.hash).is_some().then_some(refused)
+}
+
+/// Notes that a policy was refused, or with nothing that one was taken.
+pub fn note_refused(state_dir: &Path, refused: Option<&RefusedPolicy>) -> io::Result<()> {
+    let path = dir(state_dir).join(REFUSED);
+    match refused {
+        Some(refused) => {
+            fs::create_dir_all(dir(state_dir))?;
+            durable::replace(&path, &serde_json::to_vec(refused)?, 0o600)
+        }
+        None => match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+    }
 }
 
 /// Writes a verified snapshot beside the others, synced; it is not yet the one that [`load`] answers.

@@ -20,6 +20,7 @@ use crate::cluster::client::Trouble;
 use crate::cluster::fetch::Fetch;
 use crate::cluster::fetch::NotFetched;
 use crate::cluster::held;
+use crate::cluster::held::RefusedPolicy;
 use crate::cluster::protocol;
 use crate::cluster::protocol::Build;
 use crate::cluster::protocol::Hello;
@@ -53,6 +54,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// What a slave tells its master of itself and needs to follow it.
 #[derive(Clone)]
@@ -113,6 +115,8 @@ pub struct Sidecar {
     seen: [u8; 32],
     policy_trouble: String,
     retry_ms: u64,
+    /// When a refused policy is tried again.
+    retry_at: Instant,
     round_trip_us: i64,
     skew_us: i64,
     link: watch::Sender<MasterLink>,
@@ -136,15 +140,19 @@ impl Sidecar {
         });
         let (session, session_seen) = watch::channel(None);
         let (proxies, proxies_seen) = watch::channel(Vec::new());
-        let seen = current.hash();
+        // A policy that was refused stays refused: its reason is told at once, and it is tried again only after the longest wait.
+        let refused = held::refused(&config.state_dir).filter(|refused| refused.hash != hash_text(current.hash()));
+        let seen = refused.as_ref().and_then(|refused| protocol::parse_hash(&refused.hash)).unwrap_or(current.hash());
+        let retry_ms = if refused.is_some() { CLUSTER_RETRY_MS_MAX } else { CLUSTER_RETRY_MS_MIN };
         let sidecar = Sidecar {
             config,
             publish,
             vitals,
             current,
             seen,
-            policy_trouble: String::new(),
-            retry_ms: CLUSTER_RETRY_MS_MIN,
+            policy_trouble: refused.map(|refused| refused.words).unwrap_or_default(),
+            retry_ms,
+            retry_at: Instant::now() + Duration::from_millis(retry_ms),
             round_trip_us: 0,
             skew_us: 0,
             link,
@@ -178,6 +186,9 @@ impl Sidecar {
             let reply = self.poll(&mut connection, &welcome.session, hold_ms).await?;
             let in_force = hash_text(self.current.hash());
             if reply.hash == in_force {
+                if !self.policy_trouble.is_empty() {
+                    self.note_refused(None).await;
+                }
                 self.settle(String::new());
             } else if reply.version == 0 {
                 self.seen = protocol::parse_hash(&reply.hash).unwrap_or(self.seen);
@@ -185,7 +196,7 @@ impl Sidecar {
                     "The master has no policy yet; this node keeps {}. Apply a policy on the master.",
                     self.current.name()
                 ));
-            } else {
+            } else if !self.is_refused(&reply.hash) {
                 self.bring(&mut connection, &welcome.session, &reply).await?;
             }
         }
@@ -264,6 +275,8 @@ impl Sidecar {
         };
         let fetched = fetch.bring(hash, self.current.clone()).await;
         let wire_bytes = fetch.wire_bytes;
+        // What was wrong with a transfer is over with the next one; what the node could not use, its next process need not try at once.
+        let came_whole = fetched.is_ok();
         let enforced = match fetched {
             Ok(snapshot) => self.enforce(Arc::new(snapshot.with_own(self.config.own.clone())), wire_bytes).await,
             Err(NotFetched::Unusable(what)) => Err(what),
@@ -288,6 +301,7 @@ impl Sidecar {
                     "policy {name} of the master is in force"
                 );
                 self.retry_ms = CLUSTER_RETRY_MS_MIN;
+                self.note_refused(None).await;
                 self.settle(String::new());
             }
             Err(what) => {
@@ -296,10 +310,29 @@ impl Sidecar {
                     tracing::error!(event = "policy-kept", snapshot = %self.current.name(), "{words}");
                 }
                 self.retry_ms = (self.retry_ms * 2).min(CLUSTER_RETRY_MS_MAX);
+                self.retry_at = Instant::now() + Duration::from_millis(self.retry_ms);
+                if came_whole {
+                    self.note_refused(Some(RefusedPolicy { hash: reply.hash.clone(), words: words.clone() })).await;
+                }
                 self.settle(words);
             }
         }
         Ok(())
+    }
+
+    /// Whether this policy was refused and is not yet to be tried again: polls come oftener than that.
+    fn is_refused(&self, hash: &str) -> bool {
+        let refused = hash == hash_text(self.seen) && self.seen != self.current.hash();
+        refused && !self.policy_trouble.is_empty() && Instant::now() < self.retry_at
+    }
+
+    /// Keeps for the next process what was refused, as far as the disk lets.
+    async fn note_refused(&self, refused: Option<RefusedPolicy>) {
+        let state_dir = self.config.state_dir.clone();
+        let noted = tokio::task::spawn_blocking(move || held::note_refused(&state_dir, refused.as_ref())).await;
+        if let Err(error) = noted.map_err(std::io::Error::other).and_then(|noted| noted) {
+            tracing::debug!("noting that a policy was refused: {error}");
+        }
     }
 
     /// Swaps to a verified and stored snapshot, and remembers it.

@@ -164,6 +164,28 @@ fn a_policy_that_the_cores_refuse_is_not_taken_and_the_next_good_one_is() {
 }
 
 #[test]
+fn a_refused_policy_stays_refused_over_the_slaves_restart_and_the_master_is_told_why() {
+    let (key, dir) = (key(), TempDir::new().unwrap());
+    let master = Master::start(&key, open_policy(1), store());
+    let cores = |new: &Snapshot| if new.version() == 2 { Err("core 0 is out of memory".to_string()) } else { Ok(()) };
+    let slave = Slave::start(SlaveSpec { cores, ..SlaveSpec::new("s1", &key, dir.path()) }, master.address);
+    until("the first policy", || slave.policy().starts_with("1-"));
+    master.policy.send_replace(open_policy(2));
+    until("the refusal", || tidegate::cluster::held::refused(dir.path()).is_some());
+    drop(slave);
+    // The next process could take it, and is told by its disk that the one before could not.
+    let slave = Slave::start(SlaveSpec::new("s1", &key, dir.path()), master.address);
+    let told = || master.row("s1").filter(|row| row.up && row.error.contains("core 0 is out of memory"));
+    let row = wait_for("the reason at the master", told);
+    assert!(row.error.starts_with("Policy 2-") && row.snapshot.starts_with("1-"), "{row:?}");
+    until("it to be in", || slave.up());
+    assert!(slave.policy().starts_with("1-"));
+    master.policy.send_replace(open_policy(3));
+    until("the third policy", || slave.policy().starts_with("3-") && slave.trouble().is_empty());
+    until("the note to be gone", || tidegate::cluster::held::refused(dir.path()).is_none());
+}
+
+#[test]
 fn a_master_without_a_policy_does_not_take_the_slaves_policy_away() {
     let (key, dir) = (key(), TempDir::new().unwrap());
     let master = Master::start(&key, open_policy(4), store());
