@@ -175,10 +175,9 @@ fn a_refused_policy_stays_refused_over_the_slaves_restart_and_the_master_is_told
     drop(slave);
     // The next process could take it, and is told by its disk that the one before could not.
     let slave = Slave::start(SlaveSpec::new("s1", &key, dir.path()), master.address);
-    let told = || master.row("s1").filter(|row| row.up && row.error.contains("core 0 is out of memory"));
-    let row = wait_for("the reason at the master", told);
+    until("the reason in the next process", || slave.up() && slave.trouble().contains("core 0 is out of memory"));
+    let row = wait_for("the reason at the master", || master.row("s1").filter(|row| !row.error.is_empty()));
     assert!(row.error.starts_with("Policy 2-") && row.snapshot.starts_with("1-"), "{row:?}");
-    until("it to be in", || slave.up());
     assert!(slave.policy().starts_with("1-"));
     master.policy.send_replace(open_policy(3));
     until("the third policy", || slave.policy().starts_with("3-") && slave.trouble().is_empty());
