@@ -294,7 +294,8 @@ impl PolicyDesk {
             let remedy = "Nothing was changed. Mend the document, or apply it all the same with --force (in the portal: tick the box)";
             Err(Refused::new(RefusedKind::LocksOut, format!("{words}. {remedy}")))
         };
-        if let Some(why) = new.denies_everything() {
+        // Where everything is denied already, as on a node without a policy, a first step that allows nothing yet takes nothing away.
+        if let Some(why) = new.denies_everything().filter(|_| current.denies_everything().is_none()) {
             return refused(format!("this policy would deny everything to everybody: {why}"));
         }
         let slaves = (self.slaves)().into_iter().filter(|row| row.up && row.refusal.is_empty());
