@@ -263,7 +263,8 @@ fn diagnostics_say_what_is_needed_and_no_secret_of_the_node() {
         assert!(text("startup-params.txt").contains("ROLE=\"slave\"\n"), "{}", text("startup-params.txt"));
         assert!(text("policy.toml").starts_with("# (removed), (removed)\n"), "{}", text("policy.toml"));
         assert!(text("policy.toml").contains("[access_restriction]"), "{}", text("policy.toml"));
-        assert!(text("policy-history.json").contains("master"), "{}", text("policy-history.json"));
+        // A slave has it from its master.
+        assert!(text("policy-history.json").contains("\"comment\": \"a test\""), "{}", text("policy-history.json"));
         assert!(text("messages.txt").contains("starts as slave slave-1"), "{}", text("messages.txt"));
         assert!(text("kernel.txt").contains("io_uring: allowed"), "{}", text("kernel.txt"));
         assert!(text("verify.txt").contains("passed master reachable"), "{}", text("verify.txt"));
