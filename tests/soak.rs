@@ -6,6 +6,8 @@
 mod harness;
 
 use harness::Origin;
+use harness::dice::Dice;
+use harness::dice::number_in;
 use harness::wait_until;
 use harness::watched::Watched;
 use harness::watched::warm_up;
@@ -42,27 +44,6 @@ fn store_pages_kib(watched: &Watched) -> u64 {
     let bytes = fs::metadata(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())).len();
     // A page in the cache has a head of its own.
     bytes.div_ceil(1024).min(tidegate::limits::STORE_CACHE_KIB as u64) * 9 / 8
-}
-
-/// Numbers from a seed (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % below
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.roll(100) < percent
-    }
-}
-
-fn number_in(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: a number")))
 }
 
 /// What a client did: numbers of exchanges whose request went out whole, and of those whose answer's head came back.

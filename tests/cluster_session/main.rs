@@ -2,6 +2,8 @@
 //! through the absence and the lies of a master.
 
 mod deltas;
+#[path = "../harness/dice.rs"]
+mod dice;
 mod flood;
 mod lies;
 mod membership;

@@ -8,6 +8,8 @@
 //!
 //! `TIDEGATE_SIMULATION_SEEDS=20000 cargo test --test cluster_session simulation`; `TIDEGATE_SIMULATION_SEED=7` repeats one.
 
+use crate::dice::Dice;
+use crate::dice::number_in;
 use crate::world::FakeLog;
 use crate::world::open_policy;
 use std::collections::BTreeMap;
@@ -73,23 +75,6 @@ const SLAVES: usize = 2;
 const POLICIES: u64 = 1 + STEPS;
 /// How long it may take after the last trouble until all is well, in the simulation's time.
 const SETTLED_WITHIN: Duration = Duration::from_secs(300);
-
-/// Numbers from a seed (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % below
-    }
-}
-
-fn number_in(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: a number")))
-}
 
 #[test]
 fn whatever_network_and_crashes_do_no_foreign_policy_is_enforced_and_no_record_is_lost_or_doubled() {

@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod client;
+pub mod dice;
 pub mod watched;
 
 use std::collections::BTreeMap;

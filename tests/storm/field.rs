@@ -1,9 +1,9 @@
 //! The hosts, what can befall them, and how each is mended.
 
-use crate::Dice;
 use crate::harness::Node;
 use crate::harness::Origin;
 use crate::harness::client::Client;
+use crate::harness::dice::Dice;
 use crate::harness::wait_until;
 use crate::relay;
 use crate::switch::Port;

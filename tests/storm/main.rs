@@ -15,6 +15,8 @@ mod switch;
 
 use field::Field;
 use harness::account::ids_in_report;
+use harness::dice::Dice;
+use harness::dice::number_in;
 use harness::wait_for_records;
 use harness::wait_until;
 use std::time::Duration;
@@ -23,23 +25,6 @@ use tidegate::report::Question;
 
 /// Faults of a storm, one after the other; what each breaks may overlap with the next.
 const FAULTS: u64 = 16;
-
-/// Numbers from a seed (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % below
-    }
-}
-
-fn number_in(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: a number")))
-}
 
 #[test]
 fn after_every_storm_all_nodes_enforce_one_policy_and_each_answer_is_recorded_once() {
