@@ -50,11 +50,11 @@ use crate::tls::activation::SnapshotSigner;
 use hyper::{Method, StatusCode};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 /// What a slave tells its master of itself and needs to follow it.
 #[derive(Clone)]
@@ -115,8 +115,8 @@ pub struct Sidecar {
     seen: [u8; 32],
     policy_trouble: String,
     retry_ms: u64,
-    /// When a refused policy is tried again.
-    retry_at: Instant,
+    /// Whether a refused policy is to be tried again.
+    retry_due: Arc<AtomicBool>,
     round_trip_us: i64,
     skew_us: i64,
     link: watch::Sender<MasterLink>,
@@ -152,7 +152,7 @@ impl Sidecar {
             seen,
             policy_trouble: refused.map(|refused| refused.words).unwrap_or_default(),
             retry_ms,
-            retry_at: Instant::now() + Duration::from_millis(retry_ms),
+            retry_due: Arc::default(),
             round_trip_us: 0,
             skew_us: 0,
             link,
@@ -164,6 +164,8 @@ impl Sidecar {
 
     /// Follows the master until the future is dropped, whatever happens to it.
     pub async fn run(mut self) {
+        // What the process before refused waits for as long as a policy does that was refused again and again.
+        self.wait_to_retry();
         let mut backoff = Backoff::default();
         loop {
             let Err(trouble) = self.follow(&mut backoff).await;
@@ -310,7 +312,7 @@ impl Sidecar {
                     tracing::error!(event = "policy-kept", snapshot = %self.current.name(), "{words}");
                 }
                 self.retry_ms = (self.retry_ms * 2).min(CLUSTER_RETRY_MS_MAX);
-                self.retry_at = Instant::now() + Duration::from_millis(self.retry_ms);
+                self.wait_to_retry();
                 if came_whole {
                     self.note_refused(Some(RefusedPolicy { hash: reply.hash.clone(), words: words.clone() })).await;
                 }
@@ -323,7 +325,17 @@ impl Sidecar {
     /// Whether this policy was refused and is not yet to be tried again: polls come oftener than that.
     fn is_refused(&self, hash: &str) -> bool {
         let refused = hash == hash_text(self.seen) && self.seen != self.current.hash();
-        refused && !self.policy_trouble.is_empty() && Instant::now() < self.retry_at
+        refused && !self.policy_trouble.is_empty() && !self.retry_due.load(Ordering::Relaxed)
+    }
+
+    /// From now on a refused policy waits.
+    fn wait_to_retry(&mut self) {
+        let (due, wait) = (Arc::new(AtomicBool::new(false)), Duration::from_millis(self.retry_ms));
+        self.retry_due = due.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            due.store(true, Ordering::Relaxed);
+        });
     }
 
     /// Keeps for the next process what was refused, as far as the disk lets.
