@@ -191,7 +191,9 @@ struct RunningRuntime(Option<Runtime>);
 
 impl Drop for RunningRuntime {
     fn drop(&mut self) {
-        self.0.take().unwrap().shutdown_background();
+        // Waits for its threads: a runtime that ends lets every timer run out, and a slave that waits to try a policy again would do
+        // so on its way out, beside the slave that the test starts next.
+        self.0.take().unwrap().shutdown_timeout(Duration::from_secs(10));
     }
 }
 

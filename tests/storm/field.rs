@@ -61,6 +61,8 @@ pub struct Field {
     clients: Port,
     applied: u32,
     paused: BTreeSet<usize>,
+    /// Files that this test damaged, with what it left in them.
+    damaged: BTreeMap<PathBuf, Vec<u8>>,
     _origin: Origin,
     _disk: Mount,
     _switch: Switch,
@@ -98,6 +100,7 @@ impl Field {
             clients,
             applied: 0,
             paused: BTreeSet::new(),
+            damaged: BTreeMap::new(),
             _origin: origin,
             _disk: disk,
             _switch: switch,
@@ -210,24 +213,37 @@ impl Field {
         self.slaves[SMALL].layout.dir.join("log/filler")
     }
 
-    /// A bit of the newest policy that a slave holds on its disk changes while it is off.
+    /// A bit of the newest policy that a slave holds on its disk changes while it is off. Only where it holds another
+    /// good one: a node without any denies everybody until the master is there, as it must.
     fn damage(&mut self, dice: &mut Dice) -> String {
         let at = 1 + dice.roll(self.slaves.len() as u64) as usize;
         self.resume(at);
-        let node = self.node(at);
-        node.kill();
-        let held = fs::read_dir(node.layout.dir.join("state/snapshots")).into_iter().flatten().flatten();
-        let newest = held
-            .filter(|file| file.metadata().is_ok_and(|file| file.len() > 1_000))
-            .max_by_key(|file| file.file_name());
-        if let Some(file) = newest {
-            let mut bytes = fs::read(file.path()).unwrap();
-            let place = dice.roll(bytes.len() as u64) as usize;
-            bytes[place] ^= 1 << dice.roll(8);
-            fs::write(file.path(), bytes).unwrap();
-        }
-        node.spawn();
-        format!("{}: a bit of its policy changed on its disk", node.layout.name)
+        let name = self.node(at).layout.name.clone();
+        self.node(at).kill();
+        let held = self.held(at);
+        let told = match held.split_first() {
+            Some((newest, [_, ..])) => {
+                let mut bytes = fs::read(newest).unwrap();
+                let place = dice.roll(bytes.len() as u64) as usize;
+                bytes[place] ^= 1 << dice.roll(8);
+                fs::write(newest, &bytes).unwrap();
+                self.damaged.insert(newest.clone(), bytes);
+                "a bit of its policy changed on its disk"
+            }
+            _ => "killed; it holds too few good policies for damage",
+        };
+        self.node(at).spawn();
+        format!("{name}: {told}")
+    }
+
+    /// The policies that a slave holds undamaged, newest first.
+    fn held(&self, at: usize) -> Vec<PathBuf> {
+        let dir = self.node(at).layout.dir.join("state/snapshots");
+        let index = fs::read(dir.join("index.json")).unwrap_or_default();
+        let entries: Vec<serde_json::Value> = serde_json::from_slice(&index).unwrap_or_default();
+        let files = entries.iter().filter_map(|entry| Some(dir.join(format!("{}.snapshot", entry["hash"].as_str()?))));
+        let good = |file: &PathBuf| fs::read(file).is_ok_and(|bytes| self.damaged.get(file) != Some(&bytes));
+        files.filter(good).collect()
     }
 
     fn resume(&mut self, at: usize) {
