@@ -140,6 +140,7 @@ fn addresses_of_every_kind_are_written_as_the_programs_read_them() {
         last_contact_us: 1_800_000_000_000_000,
         up,
         record_lag: 0,
+        records: Default::default(),
         clock_skew_ms: 0,
         refusal: String::new(),
         error: String::new(),

@@ -27,6 +27,7 @@ use tidegate::admin::Action;
 use tidegate::admin::Outcome;
 use tidegate::cluster::NodeRow;
 use tidegate::daemon::origin::pattern;
+use tidegate::report::AuditQuestion;
 use tidegate::report::Question;
 
 /// Requests through each slave in the test of the main job.
@@ -238,6 +239,61 @@ fn a_slave_restarted_while_the_master_is_away_serves_by_its_last_policy_and_catc
     let told = || std::fs::read_to_string(slave.layout.log.with_file_name("config.log")).unwrap_or_default();
     wait_until("config.log tells of the sync", || told().contains(&format!("\"policy-sync\"\t\"{changed}\"")));
     assert!(told().contains("\"master\""), "config.log tells of the master's absence: {}", told());
+}
+
+/// What a slave records while its master is away for weeks stands at its own time afterwards; and a line that somebody took out of the
+/// slave's log meanwhile is missed by number and time, on the master's pages and in its figures.
+#[test]
+fn records_that_come_weeks_late_stand_where_they_belong_and_a_lost_one_is_named() {
+    let cluster = Cluster::start(1);
+    let slave = &cluster.slaves[0];
+    let ask = |count: usize| {
+        let mut client = Client::connect(slave.layout.proxy).unwrap();
+        (0..count).for_each(|_| assert_eq!(client.get(&cluster.url("/")).unwrap().status, 200));
+    };
+    ask(5);
+    cluster.wait_for_records();
+    cluster.master.stop();
+    ask(10);
+    slave.stop();
+    let log = &slave.layout.log.with_file_name("extended.log");
+    let text = std::fs::read_to_string(log).unwrap();
+    let three_weeks = jiff::Span::new().weeks(3);
+    // The first line names the columns, so that a line's place is its number.
+    let lines = text.lines().enumerate().filter(|(at, _)| *at != 10).map(|(at, line)| {
+        let mut columns: Vec<String> = line.split('\t').map(str::to_string).collect();
+        if at > 5 {
+            let (date, time) = columns[39].trim_matches('"').split_once('T').unwrap();
+            let date: jiff::civil::Date = date.parse().unwrap();
+            columns[39] = format!("\"{}T{time}\"", date - three_weeks);
+        }
+        columns.join("\t") + "\n"
+    });
+    std::fs::write(log, lines.collect::<String>()).unwrap();
+
+    cluster.master.start();
+    slave.start();
+    ask(1);
+    cluster.wait_for_records();
+    let week = 7 * 24 * 3_600_000_000;
+    let now = tidegate::base::clock::Wall::now().0;
+    let between =
+        |from, to| Question { from_us: Some(now - from * week), to_us: Some(now - to * week), ..Question::default() };
+    assert_eq!(cluster.report(&between(4, 2)).requests, 9, "three weeks ago");
+    assert_eq!(cluster.report(&between(2, -1)).requests, 6, "today");
+    let row = nodes(&cluster).into_iter().find(|row| row.name == "slave-1").unwrap();
+    let told = &row.records;
+    assert_eq!((told.ended, told.written, told.stored, told.missing, row.record_lag), (16, 16, 15, 1, 0), "{told:?}");
+    let gap = &told.gaps[0];
+    assert_eq!((gap.first, gap.last), (10, 10));
+    assert!((now - gap.after_us) / week >= 2 && (now - gap.before_us) / week >= 2, "{gap:?}");
+    let question =
+        AuditQuestion { node: Some("slave-1".into()), from_us: Some(now - 4 * week), to_us: Some(now - 2 * week) };
+    let Ok(Outcome::Audit(proof)) = cluster.master.ask(Action::Audit(question)) else { panic!("no proof") };
+    assert_eq!((proof.records, proof.holds()), (9, false), "{proof:?}");
+    let Ok(Outcome::Metrics { text }) = cluster.master.ask(Action::Metrics) else { panic!("no figures") };
+    assert!(text.contains("tidegate_node_records_missing{node=\"slave-1\"} 1\n"), "{text}");
+    assert!(text.contains("tidegate_node_records_stored{node=\"slave-1\"} 15\n"), "{text}");
 }
 
 #[test]

@@ -112,8 +112,8 @@ fn every_figure_is_served_and_counts_what_clients_did() {
         read(&text).unwrap_or_else(|words| panic!("{words}\n{text}"))
     };
     let before = samples();
-    // And which build it is, and whether it enforces what it should.
-    assert_eq!(before.len(), figures::TABLE.len() + 2);
+    // And which build it is, whether it enforces what it should, and three figures of where its records are.
+    assert_eq!(before.len(), figures::TABLE.len() + 5);
     // One that policy refuses, two that go through over one connection to the origin, and one whose origin is not there.
     let mut client = watched.client();
     assert_eq!(client.get(&watched.url("/social")).unwrap().status, 403);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tidegate::admin::{Action, Actor, ApplyHow, Complaint, Refused, RefusedKind, Waves};
 use tidegate::limits::{PORTAL_FORM_BYTES_MAX, PORTAL_LOGIN_ADDRESS_BURST};
 use tidegate::portal::{PeerAddress, PortalConfig, router};
+use tidegate::report::AuditQuestion;
 use tower::ServiceExt;
 
 /// A portal, and a browser that keeps its cookie and the token of the last form it saw.
@@ -124,10 +125,12 @@ fn enc(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-const PAGES: [(&str, &str); 21] = [
+const PAGES: [(&str, &str); 23] = [
     ("/nodes", "edge-1"),
     ("/nodes", "Most client connections open"),
     ("/nodes/node?name=edge-1", "tidegate_exchanges_total"),
+    ("/nodes/node?name=edge-1", "In its extended.log"),
+    ("/nodes/audit?name=edge-1", "no number is missing"),
     ("/policy", "access_restriction"),
     ("/explain", "Client address"),
     ("/explain?client=192.0.2.7&url=http://casino.test/", "no-gambling"),
@@ -418,6 +421,26 @@ async fn a_reports_rows_narrow_and_its_filters_reach_the_desk() {
     let page = browser.get("/report?status=many&from=never").await;
     assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
     page.says("accepted is an HTTP status such as 403").says("value=\"many\"");
+}
+
+#[tokio::test]
+async fn missing_records_are_named_with_their_time_and_an_audit_asks_for_its_range() {
+    let mut browser = Browser::logged_in("master").await;
+    let rows = browser.get("/nodes/rows").await.text;
+    assert!(rows.contains("12 never arrived though later ones did"), "{rows}");
+    let node = browser.get("/nodes/node?name=edge-2").await.text;
+    assert!(node.contains("records 88120 to 88131</th><td class=\"nowrap\"><time datetime="), "{node}");
+    let audit = browser.get("/nodes/audit?name=edge-2&from=2026-11-20T10:00&to=2026-11-21T10:00").await.text;
+    assert!(audit.contains("Not proved") && audit.contains("never arrived from the node"), "{audit}");
+    let range = AuditQuestion {
+        node: Some("edge-2".into()),
+        from_us: Some(1_795_168_800_000_000),
+        to_us: Some(1_795_255_200_000_000),
+    };
+    let asked = browser.desk.asked.lock().unwrap().iter().any(|(_, action)| *action == Action::Audit(range.clone()));
+    assert!(asked, "the range reaches the desk");
+    let turned = browser.get("/nodes/audit?name=edge-2&from=2026-11-21T10:00&to=2026-11-20T10:00").await;
+    assert_eq!(turned.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use crate::cli::times;
 use crate::cluster::NodeRow;
 use crate::policy::Complaint;
 use crate::report::Answer;
+use crate::report::Gap;
 use crate::report::Proof;
 use crate::report::Rank;
 use crate::report::UnderWay;
@@ -191,7 +192,16 @@ pub fn nodes(paper: &mut Paper, rows: &[NodeRow]) {
         ]);
     }
     paper.table(&table);
+    let accounts = rows.iter().filter(|row| row.refusal.is_empty()).map(|row| {
+        let missing = number(row.records.missing).ink(if row.records.missing > 0 { Ink::Red } else { Ink::Plain });
+        let told = &row.records;
+        let counts = [told.ended, told.written, told.shipped, told.stored].map(number);
+        std::iter::once(cell(&row.name)).chain(counts).chain([missing, number(row.record_lag)]).collect::<Vec<_>>()
+    });
+    let named = ["records of", "ended", "in extended.log", "shipped", "stored", "missing", "lag"];
+    paper.table(&std::iter::once(head(&named)).chain(accounts).collect::<Vec<_>>());
     for row in rows {
+        row.records.gaps.iter().for_each(|found| gap(paper, found));
         for words in [&row.refusal, &row.error, &row.drift].into_iter().filter(|words| !words.is_empty()) {
             paper.inked(&format!("! {}: {words}", row.name), Ink::Red);
         }
@@ -345,15 +355,7 @@ fn audit(paper: &mut Paper, proof: &Proof) {
     if proof.more_findings > 0 {
         paper.inked(&format!("  and {} more", proof.more_findings), Ink::Red);
     }
-    let notes = [
-        (
-            proof.sealed_late,
-            "lines were sealed at a start of the node (after a crash or an upgrade), not as they were written",
-        ),
-        (proof.not_yet_sealed, "lines at the end are younger than the last seal"),
-        (proof.files_unsealed, "files of an earlier build have no chain: only their numbers were looked at"),
-    ];
-    for (count, words) in notes.into_iter().filter(|(count, _)| *count > 0) {
+    for (count, words) in proof.notes() {
         paper.inked(&format!("{count} {words}"), Ink::Dim);
     }
     if !proof.head.is_empty() {
@@ -381,10 +383,17 @@ fn report(paper: &mut Paper, answer: &Answer) {
     ranking(paper, "Rules", &answer.rules);
     ranking(paper, "Nodes", &answer.nodes);
     newest(paper, answer);
-    for gap in &answer.gaps {
-        let words = format!("! {}: records {} to {} never arrived", gap.node, gap.first, gap.last);
-        paper.inked(&words, Ink::Red);
-    }
+    answer.gaps.iter().for_each(|found| gap(paper, found));
+}
+
+/// Records that never came, and of when.
+fn gap(paper: &mut Paper, gap: &Gap) {
+    let when = match (gap.after_us, gap.before_us) {
+        (0, 0) => String::new(),
+        (0, before) => format!(", from before {}", times::local(before)),
+        (after, before) => format!(", from between {} and {}", times::local(after), times::local(before)),
+    };
+    paper.inked(&format!("! {}: {} never arrived{when}", gap.node, gap.numbers()), Ink::Red);
 }
 
 fn ranking(paper: &mut Paper, title: &str, ranks: &[Rank]) {

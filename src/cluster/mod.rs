@@ -41,6 +41,7 @@ pub mod shipper;
 pub mod sidecar;
 
 use crate::figures::Figures;
+use crate::record::question::Gap;
 use serde::{Deserialize, Serialize};
 
 /// Why the master refuses a hello. Each carries its remedy; both ends show it in the same words.
@@ -201,6 +202,9 @@ pub struct NodeRow {
     pub up: bool,
     /// Records the node has written and the master has not yet stored.
     pub record_lag: u64,
+    /// Where its records are; all zero for a caller that was refused, and on a slave but for its own side.
+    #[serde(default)]
+    pub records: RecordAccount,
     /// The node's clock minus the master's, milliseconds.
     pub clock_skew_ms: i64,
     /// What the master refused it for, in words with the remedy; empty if it did not.
@@ -218,6 +222,23 @@ pub struct NodeRow {
     /// In what it enforces something else than the master's policy, in words; empty if in nothing.
     #[serde(default)]
     pub drift: String,
+}
+
+/// Where a node's records are, by their numbers: they count from 1 within the node's epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RecordAccount {
+    /// Ended on the cores.
+    pub ended: u64,
+    /// Of these, in extended.log.
+    pub written: u64,
+    /// Of these, shipped: the node knows that they are stored.
+    pub shipped: u64,
+    /// How many the store of records has received, older ones that it has forgotten since included.
+    pub stored: u64,
+    /// How many are missing there though later ones came.
+    pub missing: u64,
+    /// Which, with the time; bounded.
+    pub gaps: Vec<Gap>,
 }
 
 /// A slave's view of its master.

@@ -12,6 +12,7 @@ use crate::cluster::Counters;
 use crate::cluster::Enforced;
 use crate::cluster::NodeRow;
 use crate::cluster::Offer;
+use crate::cluster::RecordAccount;
 use crate::cluster::Refusal;
 use crate::cluster::drift;
 use crate::cluster::protocol::Build;
@@ -292,6 +293,7 @@ impl Node {
             last_contact_us: self.last_contact.0,
             up: self.is_up(now),
             record_lag: self.written.saturating_sub(self.stored),
+            records: RecordAccount { written: self.written, ..RecordAccount::default() },
             clock_skew_ms: self.skew_us / 1_000,
             refusal: String::new(),
             error: self.error_and_more(now),
@@ -324,6 +326,7 @@ impl Refused {
             last_contact_us: self.at.0,
             up: false,
             record_lag: 0,
+            records: RecordAccount::default(),
             clock_skew_ms: 0,
             refusal: self.why.words(),
             error: String::new(),

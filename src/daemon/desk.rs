@@ -29,12 +29,14 @@ use crate::cluster::Counters;
 use crate::cluster::MasterLink;
 use crate::cluster::NodeRow;
 use crate::cluster::Offer;
+use crate::cluster::RecordAccount;
 use crate::cluster::drift;
 use crate::cluster::master::MasterService;
 use crate::cluster::membership::MembershipChange;
 use crate::cluster::protocol::Proxy;
 use crate::cluster::protocol::hash_text;
 use crate::figures;
+use crate::figures::NodeFigures;
 use crate::limits::CONNECTIONS_SHOWN_MAX;
 use crate::log::Progress;
 use crate::log::in_flight::InFlight;
@@ -207,7 +209,7 @@ impl NodeDesk {
     async fn do_it(&self, actor: &Actor, action: &Action) -> Result<Outcome, Refused> {
         match action {
             Action::Status => Ok(Outcome::Status(Box::new(self.status()))),
-            Action::Nodes => Ok(Outcome::Nodes { nodes: self.nodes() }),
+            Action::Nodes => Ok(Outcome::Nodes { nodes: self.accounted_nodes().await? }),
             Action::Connections { limit } => {
                 let limit = (*limit as usize).min(CONNECTIONS_SHOWN_MAX);
                 Ok(Outcome::Connections(self.views.in_flight.look(limit)))
@@ -241,7 +243,7 @@ impl NodeDesk {
             Action::Health { synced_within_s } => {
                 Ok(Outcome::Health { reasons: health::reasons(self, actor, *synced_within_s) })
             }
-            Action::Metrics => self.metrics(actor),
+            Action::Metrics => self.metrics(actor).await,
             Action::FiguresOfDay { node } => self.figures_of_day(node.clone()).await,
             Action::ProxyScript { client, host } => self.proxy_script(client, host),
             Action::Membership { change, node } => self.membership(*change, node.clone()).await,
@@ -294,7 +296,7 @@ impl NodeDesk {
     }
 
     /// The figures as Prometheus reads them, for whom METRICS_ALLOW lets ask.
-    fn metrics(&self, actor: &Actor) -> Result<Outcome, Refused> {
+    async fn metrics(&self, actor: &Actor) -> Result<Outcome, Refused> {
         if let Actor::Visitor { address } = actor {
             let allowed = address.parse().is_ok_and(|from| self.params.watch().borrow().metrics_allow.holds(from));
             if !allowed {
@@ -304,11 +306,16 @@ impl NodeDesk {
             }
         }
         let mut text = figures::exposition(&self.gauges.read(), VERSION, &self.facts.role.to_string());
-        let slaves = (self.views.nodes)();
-        let slaves = slaves.iter().filter(|row| row.refusal.is_empty());
-        let slaves = slaves.map(|row| (row.name.as_str(), !row.drift.is_empty()));
-        let own = (self.facts.name.as_str(), !self.own_drift().is_empty());
-        figures::add_drift(&mut text, std::iter::once(own).chain(slaves));
+        let rows = self.accounted_nodes().await?;
+        let known = rows.iter().filter(|row| row.refusal.is_empty());
+        let known = known.map(|row| NodeFigures {
+            node: &row.name,
+            drifts: !row.drift.is_empty(),
+            stored: row.records.stored,
+            missing: row.records.missing,
+            lag: row.record_lag,
+        });
+        figures::add_nodes(&mut text, &known.collect::<Vec<_>>());
         Ok(Outcome::Metrics { text })
     }
 
@@ -336,6 +343,7 @@ impl NodeDesk {
             last_contact_us: crate::base::clock::Wall::now().0,
             up: true,
             record_lag: status.records_written.saturating_sub(status.records_acknowledged),
+            records: RecordAccount::default(),
             clock_skew_ms: 0,
             refusal: String::new(),
             error: status.log_trouble,

@@ -7,6 +7,7 @@ use crate::base::clock::Mono;
 use crate::base::clock::Wall;
 use crate::figures::Figures;
 use crate::log::Progress;
+use crate::log::in_flight::InFlight;
 use crate::proxy::CoreTotals;
 use crate::sys::process;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub struct Gauges {
     pub publisher: Arc<Publisher>,
     /// How far extended.log is.
     pub progress: watch::Receiver<Progress>,
+    /// What is on its way there.
+    pub in_flight: InFlight,
     /// Highest record the master (or the local store) has acknowledged.
     pub acknowledged: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Whether the node is being taken out of service.
@@ -35,6 +38,7 @@ impl Gauges {
             start_s: (Wall::now().0.saturating_sub(up_us).max(0) / 1_000_000) as u64,
             cores: self.facts.cores as u64,
             records_written: self.progress.borrow().written,
+            records_waiting: self.in_flight.waiting(),
             records_acknowledged: (self.acknowledged)(),
             policy_version: self.publisher.current().version(),
             draining: u64::from(self.drain.standing().is_some()),

@@ -1,6 +1,7 @@
 //! Assembly: the only module that knows everyone. [`run`] is a node, [`demo`] a whole cluster on loopback.
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod audit;
 mod auditing;
 mod backup;

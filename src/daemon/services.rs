@@ -127,6 +127,7 @@ impl Cluster {
         let gauges = Arc::new(Gauges {
             publisher: needs.publisher.clone(),
             progress: needs.log.progress(),
+            in_flight: needs.log.in_flight(),
             acknowledged: Box::new(move || seen.borrow().acknowledged),
             drain: needs.drain.clone(),
             facts: needs.facts.clone(),

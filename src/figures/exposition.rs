@@ -31,14 +31,47 @@ pub fn exposition(figures: &Figures, version: &str, role: &str) -> String {
     text
 }
 
-/// Adds what a node knows of the nodes of its cluster (a master: all of them): whether each enforces something else than it should.
-pub fn add_drift<'n>(text: &mut String, nodes: impl Iterator<Item = (&'n str, bool)>) {
-    let help = "1 if the node enforces something else than the policy of the cluster: why stands on the Nodes page.";
-    announce(text, "tidegate_node_drift", help, Kind::Gauge);
-    for (node, drifts) in nodes {
-        let _ = writeln!(text, "tidegate_node_drift{{node=\"{node}\"}} {}", u8::from(drifts));
+/// What a node knows of a node of its cluster, itself included.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeFigures<'n> {
+    /// NODE_NAME.
+    pub node: &'n str,
+    /// Whether it enforces something else than it should.
+    pub drifts: bool,
+    /// How many of its records were stored.
+    pub stored: u64,
+    /// How many are missing though later ones came.
+    pub missing: u64,
+    /// How many are in its extended.log and not stored yet.
+    pub lag: u64,
+}
+
+/// Adds what a node knows of the nodes of its cluster (a master: all of them).
+pub fn add_nodes(text: &mut String, nodes: &[NodeFigures]) {
+    for (name, help, of) in PER_NODE {
+        announce(text, name, help, Kind::Gauge);
+        for node in nodes {
+            let _ = writeln!(text, "{name}{{node=\"{}\"}} {}", node.node, of(node));
+        }
     }
 }
+
+type PerNode = (&'static str, &'static str, fn(&NodeFigures) -> u64);
+
+const PER_NODE: [PerNode; 4] = [
+    (
+        "tidegate_node_drift",
+        "1 if the node enforces something else than the policy of the cluster: why stands on the Nodes page.",
+        |node| u64::from(node.drifts),
+    ),
+    ("tidegate_node_records_stored", "Records of the node that the report's store has received.", |node| node.stored),
+    (
+        "tidegate_node_records_missing",
+        "Records of the node that never came though later ones did: which stand on its page.",
+        |node| node.missing,
+    ),
+    ("tidegate_node_records_lag", "Records in the node's extended.log that are not stored yet.", |node| node.lag),
+];
 
 fn announce(text: &mut String, name: &str, help: &str, kind: Kind) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", word(kind));

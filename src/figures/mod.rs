@@ -15,7 +15,8 @@ mod line;
 mod table;
 
 pub use exposition::CONTENT_TYPE;
-pub use exposition::add_drift;
+pub use exposition::NodeFigures;
+pub use exposition::add_nodes;
 pub use exposition::exposition;
 pub use exposition::reference;
 pub use exposition::shown;
@@ -97,6 +98,7 @@ pub struct Figures {
     pub cores: u64,
     pub sweeps: u64,
     pub records_written: u64,
+    pub records_waiting: u64,
     pub records_acknowledged: u64,
     pub records_refused: u64,
     pub record_slots: u64,

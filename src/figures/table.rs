@@ -195,6 +195,12 @@ pub const TABLE: &[Figure] = &[
         |f| f.records_written,
     ),
     gauge(
+        "tidegate_records_waiting",
+        Unit::Count,
+        "Records of ended exchanges that the log's writer has not taken yet.",
+        |f| f.records_waiting,
+    ),
+    gauge(
         "tidegate_records_acknowledged",
         Unit::Count,
         "The highest number of a record that the master (or the node's own report store) has stored.",

@@ -21,6 +21,11 @@ impl InFlight {
         InFlight(cores.into())
     }
 
+    /// Records that have ended and that the log's writer has not taken yet.
+    pub fn waiting(&self) -> u64 {
+        self.0.iter().map(|shared| shared.closed.waiting() as u64).sum()
+    }
+
     /// At most `limit` exchanges, and how many there are. Looks at the state of each slot: not for the data path.
     pub fn look(&self, limit: usize) -> UnderWay {
         let (mut body, mut late) = (Vec::new(), [0; LATE_BYTES]);

@@ -32,6 +32,12 @@ impl Ring {
         self.pushed.0.store(pushed.wrapping_add(1), Ordering::Release);
     }
 
+    /// How many numbers are on their way: as it was when it was asked, from any thread.
+    pub fn waiting(&self) -> usize {
+        let popped = self.popped.0.load(Ordering::Acquire);
+        self.pushed.0.load(Ordering::Acquire).wrapping_sub(popped)
+    }
+
     /// Pops the oldest number.
     pub fn pop(&self) -> Option<u32> {
         let popped = self.popped.0.load(Ordering::Relaxed);

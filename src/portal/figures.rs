@@ -4,6 +4,7 @@ use crate::admin::Action;
 use crate::admin::Outcome;
 use crate::admin::Refused;
 use crate::admin::RefusedKind;
+use crate::base::clock::Wall;
 use crate::base::words::bytes;
 use crate::cluster::NodeRow;
 use crate::figures::Point;
@@ -16,6 +17,8 @@ use crate::portal::web;
 use crate::portal::web::Cx;
 use crate::portal::web::Shell;
 use crate::portal::words;
+use crate::portal::words::Moment;
+use crate::report::Gap;
 use askama::Template;
 use axum::Extension;
 use axum::extract::Query;
@@ -32,6 +35,8 @@ struct NodePage {
     up: bool,
     /// What the master knows its key by; empty for this node itself.
     fingerprint: String,
+    /// Absent for a caller that was refused.
+    records: Option<RecordsView>,
     day: String,
     /// What each figure is called, says and is now; none if the node has not said any.
     figures: Vec<Row>,
@@ -41,6 +46,22 @@ struct Row {
     name: String,
     help: &'static str,
     value: String,
+}
+
+struct RecordsView {
+    ended: String,
+    written: String,
+    shipped: String,
+    stored: String,
+    lag: String,
+    missing: String,
+    gaps: Vec<GapView>,
+}
+
+struct GapView {
+    numbers: String,
+    after: Moment,
+    before: Moment,
 }
 
 /// A day as charts, with the numbers as a table for whoever cannot see them.
@@ -88,6 +109,7 @@ pub async fn page(Extension(cx): Extension<Cx>, query: Query<BTreeMap<String, St
     let page = NodePage {
         shell: cx.shell("Node", "nodes").await,
         figures: figures.collect(),
+        records: node.refusal.is_empty().then(|| records(&node, Wall::now())),
         day: day.render().unwrap_or_default(),
         name: node.name,
         role: node.role,
@@ -95,6 +117,24 @@ pub async fn page(Extension(cx): Extension<Cx>, query: Query<BTreeMap<String, St
         fingerprint: node.fingerprint,
     };
     web::render(StatusCode::OK, &page)
+}
+
+fn records(node: &NodeRow, now: Wall) -> RecordsView {
+    let told = &node.records;
+    let gap = |gap: &Gap| GapView {
+        numbers: gap.numbers(),
+        after: words::moment(gap.after_us, now),
+        before: words::moment(gap.before_us, now),
+    };
+    RecordsView {
+        ended: words::count(told.ended),
+        written: words::count(told.written),
+        shipped: words::count(told.shipped),
+        stored: words::count(told.stored),
+        lag: words::count(node.record_lag),
+        missing: words::count(told.missing),
+        gaps: told.gaps.iter().map(gap).collect(),
+    }
 }
 
 async fn find(cx: &Cx, name: &str) -> Result<NodeRow, Refused> {

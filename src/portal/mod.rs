@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod assets;
+mod audit;
 mod chart;
 mod connections;
 mod diagnostics;
@@ -114,6 +115,7 @@ fn pages() -> Router<Arc<web::Portal>> {
         .route("/nodes", get(nodes::page))
         .route("/nodes/rows", get(nodes::fragment))
         .route("/nodes/node", get(figures::page))
+        .route("/nodes/audit", get(audit::page))
         .route("/connections", get(connections::page))
         .route("/nodes/membership", get(membership::form).post(membership::submit))
         .route("/policy", get(policy::page))

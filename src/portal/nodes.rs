@@ -63,6 +63,8 @@ struct NodeView {
     refusal: String,
     error: String,
     drift: String,
+    /// How many records never came; empty if none is missing.
+    missing: String,
     open: String,
     tunnels: String,
     exchanges: String,
@@ -146,6 +148,7 @@ fn view(node: NodeRow, now: Wall) -> NodeView {
         refusal: node.refusal,
         error: node.error,
         drift: node.drift,
+        missing: Some(node.records.missing).filter(|missing| *missing > 0).map(words::count).unwrap_or_default(),
         open: words::count(node.counters.connections_open),
         tunnels: words::count(node.counters.tunnels_open),
         exchanges: words::count(node.counters.exchanges),

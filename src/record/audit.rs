@@ -72,6 +72,19 @@ impl Proof {
         self.findings.is_empty() && self.more_findings == 0
     }
 
+    /// What is to be known of it though it is no fault: how many, and of what.
+    pub fn notes(&self) -> Vec<(u64, &'static str)> {
+        let all = [
+            (
+                self.sealed_late,
+                "lines were sealed at a start of the node (after a crash or an upgrade), not as they were written",
+            ),
+            (self.not_yet_sealed, "lines at the end are younger than the last seal"),
+            (self.files_unsealed, "files of an earlier build have no chain: only their numbers were looked at"),
+        ];
+        all.into_iter().filter(|(count, _)| *count > 0).collect()
+    }
+
     /// Counts a record that ended in the range.
     pub fn count(&mut self, seq: u64) {
         self.first = if self.records == 0 { seq } else { self.first.min(seq) };

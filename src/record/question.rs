@@ -93,6 +93,36 @@ pub struct Gap {
     pub first: u64,
     /// Last missing sequence number.
     pub last: u64,
+    /// When the record before them ended, microseconds since the epoch; 0 if there is none, or it is not known.
+    #[serde(default)]
+    pub after_us: i64,
+    /// When the record behind them ended.
+    #[serde(default)]
+    pub before_us: i64,
+}
+
+impl Gap {
+    /// Which numbers, in words.
+    pub fn numbers(&self) -> String {
+        if self.first == self.last {
+            format!("record {}", self.first)
+        } else {
+            format!("records {} to {}", self.first, self.last)
+        }
+    }
+}
+
+/// What the store of records has of one node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoredAccount {
+    /// The node.
+    pub node: String,
+    /// The highest number that is stored, of its newest epoch.
+    pub highest: u64,
+    /// How many numbers up to that never arrived.
+    pub missing: u64,
+    /// Which: of all its epochs, the oldest first, bounded.
+    pub gaps: Vec<Gap>,
 }
 
 /// The answer to a [`Question`].

@@ -9,6 +9,7 @@ pub use crate::record::question::Gap;
 pub use crate::record::question::Question;
 pub use crate::record::question::Rank;
 pub use crate::record::question::RecordRow;
+pub use crate::record::question::StoredAccount;
 pub use crate::record::under_way::Exchange;
 pub use crate::record::under_way::UnderWay;
 

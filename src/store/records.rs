@@ -15,6 +15,7 @@ use crate::record::audit::AuditQuestion;
 use crate::record::audit::Proof;
 use crate::record::question::Answer;
 use crate::record::question::Question;
+use crate::record::question::StoredAccount;
 use rusqlite::Connection;
 use std::fmt;
 use std::path::Path;
@@ -35,6 +36,8 @@ pub trait RecordStore: Send + Sync {
     fn answer(&self, question: &Question) -> Result<Answer, StoreError>;
     /// Which numbers of a node's records are missing in a range of time. The question names the node.
     fn audit(&self, question: &AuditQuestion) -> Result<Proof, StoreError>;
+    /// What is stored of each node, by name, and what never arrived.
+    fn accounts(&self) -> Result<Vec<StoredAccount>, StoreError>;
     /// Forgets records that ended before `before`; answers how many.
     fn prune(&self, before: Wall) -> Result<u64, StoreError>;
 }
@@ -95,9 +98,7 @@ impl RecordStore for SqliteRecords {
     }
 
     fn highest(&self, _node: &str, epoch: Epoch) -> Result<u64, StoreError> {
-        self.reading(|connection| {
-            ingest::highest(connection, epoch).map(|known| known.map_or(0, |(_, highest)| highest))
-        })
+        self.reading(|connection| ingest::highest(connection, epoch).map(Option::unwrap_or_default))
     }
 
     fn answer(&self, question: &Question) -> Result<Answer, StoreError> {
@@ -108,6 +109,10 @@ impl RecordStore for SqliteRecords {
         let mut proof = self.reading(|connection| audit::audit(connection, question))?;
         proof.place = self.path.display().to_string();
         Ok(proof)
+    }
+
+    fn accounts(&self) -> Result<Vec<StoredAccount>, StoreError> {
+        self.reading(ask::accounts)
     }
 
     fn prune(&self, before: Wall) -> Result<u64, StoreError> {
@@ -135,6 +140,7 @@ fn failed(doing: &str, path: &Path, why: &str) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::question::Gap;
     use proptest::prelude::*;
 
     const EPOCH: Epoch = Epoch([1; 16]);
@@ -202,6 +208,44 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_says_of_when_its_records_are_and_every_node_has_its_account() {
+        let (dir, store) = store();
+        ingest(&store, "edge-1", EPOCH, [3, 4, 9, 10]);
+        ingest(&store, "edge-1", EPOCH, [6]);
+        ingest(&store, "edge-2", Epoch([2; 16]), 1..=5);
+        ingest(&store, "edge-2", Epoch([3; 16]), [2]);
+        drop(store);
+        let store = SqliteRecords::open(&dir.path().join("records.db")).unwrap();
+        let accounts = store.accounts().unwrap();
+        let told: Vec<_> = accounts.iter().map(|one| (one.node.as_str(), one.highest, one.missing)).collect();
+        assert_eq!(told, [("edge-1", 10, 5), ("edge-2", 2, 1)], "of a node installed anew the new life counts");
+        let seconds = |gap: &Gap| (gap.first, gap.last, gap.after_us / 1_000_000, gap.before_us / 1_000_000);
+        let gaps: Vec<_> = accounts[0].gaps.iter().map(seconds).collect();
+        assert_eq!(gaps, [(1, 2, 0, 3), (5, 5, 4, 6), (7, 8, 6, 9)]);
+    }
+
+    #[test]
+    fn a_store_of_the_version_before_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("records.db");
+        drop(SqliteRecords::open(&path).unwrap());
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(
+            "ALTER TABLE node DROP COLUMN last_us; ALTER TABLE gap DROP COLUMN after_us;
+             ALTER TABLE gap DROP COLUMN before_us; PRAGMA user_version = 1;
+             INSERT INTO node (epoch, name, highest) VALUES (x'01010101010101010101010101010101', 'edge-1', 4);
+             INSERT INTO gap (node, first, last) VALUES (1, 2, 3);",
+        )
+        .unwrap();
+        drop(old);
+        let store = SqliteRecords::open(&path).unwrap();
+        assert_eq!(ingest(&store, "edge-1", EPOCH, [6]), 6);
+        let gaps = store.accounts().unwrap().remove(0).gaps;
+        let told: Vec<_> = gaps.iter().map(|gap| (gap.first, gap.last, gap.after_us, gap.before_us)).collect();
+        assert_eq!(told, [(2, 3, 0, 0), (5, 5, 0, 6_000_000)]);
+    }
+
+    #[test]
     fn a_question_is_answered_by_count_rank_and_time() {
         let (_dir, store) = store();
         ingest(&store, "edge-1", EPOCH, 1..=30);
@@ -245,6 +289,8 @@ mod tests {
         };
         assert_eq!(ask(None, None), ((27, 1, 30), vec![(11, 13)]));
         assert_eq!(ask(Some(14_000_000), Some(20_000_000)), ((6, 14, 19), vec![]), "the range is whole");
+        assert_eq!(ask(Some(11_000_000), Some(13_000_000)), ((0, 0, 0), vec![(11, 13)]), "nothing but a gap");
+        assert_eq!(ask(Some(5_000_000), Some(11_000_000)), ((6, 5, 10), vec![(11, 13)]), "a gap at its end");
         let outside = Connection::open(dir.path().join("records.db")).unwrap();
         outside.execute("DELETE FROM fact WHERE ended_us = 17000000", []).unwrap();
         outside.execute("DELETE FROM detail WHERE source = 1 AND seq = 17", []).unwrap();

@@ -49,6 +49,7 @@ use tidegate::record::audit::Proof;
 use tidegate::record::lines::Lines;
 use tidegate::record::question::Answer;
 use tidegate::record::question::Question;
+use tidegate::report::StoredAccount;
 use tidegate::store::members::Members;
 use tidegate::store::records::RecordStore;
 use tidegate::store::records::StoreError;
@@ -473,6 +474,9 @@ impl RecordStore for SimStore {
     }
     fn audit(&self, _: &AuditQuestion) -> Result<Proof, StoreError> {
         Err(StoreError("not asked in a simulation".into()))
+    }
+    fn accounts(&self) -> Result<Vec<StoredAccount>, StoreError> {
+        unreachable!("nobody asks for accounts here")
     }
     fn prune(&self, _: Wall) -> Result<u64, StoreError> {
         Ok(0)

@@ -27,6 +27,7 @@ use tidegate::record::audit::{AuditQuestion, Proof};
 use tidegate::record::lines::Lines;
 use tidegate::record::question::{Answer, Question};
 use tidegate::record::{Epoch, Record};
+use tidegate::report::StoredAccount;
 use tidegate::store::members::Members;
 use tidegate::store::records::{RecordStore, StoreError};
 use tidegate::tls::activation::ActivationKey;
@@ -345,6 +346,9 @@ impl RecordStore for FakeStore {
         Err(StoreError("not asked in these tests".into()))
     }
     fn audit(&self, _: &AuditQuestion) -> Result<Proof, StoreError> {
+        Err(StoreError("not asked in these tests".into()))
+    }
+    fn accounts(&self) -> Result<Vec<StoredAccount>, StoreError> {
         Err(StoreError("not asked in these tests".into()))
     }
     fn prune(&self, _: Wall) -> Result<u64, StoreError> {

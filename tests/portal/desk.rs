@@ -8,9 +8,9 @@ use std::sync::Mutex;
 use tidegate::admin::*;
 use tidegate::base::clock::Wall;
 use tidegate::cluster::rollout::Plan;
-use tidegate::cluster::{Counters, MasterLink, NodeRow, Offer};
+use tidegate::cluster::{Counters, MasterLink, NodeRow, Offer, RecordAccount};
 use tidegate::figures::{Figures, Point, interval};
-use tidegate::report::{Answer, Gap, Question, Rank, RecordRow};
+use tidegate::report::{Answer, Finding, Gap, Proof, Question, Rank, RecordRow};
 
 /// What a hostile client writes into its URL.
 pub const HOSTILE: &str = "http://evil.test/<script>alert(1)</script>\"'&\u{202e}x";
@@ -65,7 +65,7 @@ impl FakeDesk {
             Action::Explain(question) => explain(&question),
             Action::Report(question) => Outcome::Report(Box::new(report(&question))),
             Action::Membership { change, node } => Outcome::Done { words: format!("{change} {node}") },
-            Action::Audit(_) => Outcome::Audit(Box::default()),
+            Action::Audit(question) => Outcome::Audit(Box::new(audit(question.node))),
             Action::ParamsShow => Outcome::Params { file: "/etc/tidegate/startup.ini".into(), params: params() },
             Action::ParamsSubmit { .. } => {
                 Outcome::Submitted { live: vec!["LOG_LEVEL".into()], waiting: vec!["CORES".into()] }
@@ -135,6 +135,13 @@ impl FakeDesk {
             last_contact_us: now - ago_us,
             up: ago_us < 30_000_000,
             record_lag: 0,
+            records: RecordAccount {
+                ended: 1_204_424 * scale,
+                written: 1_204_418 * scale,
+                shipped: 1_204_418 * scale,
+                stored: 1_204_418 * scale,
+                ..RecordAccount::default()
+            },
             clock_skew_ms: -4,
             refusal: String::new(),
             error: String::new(),
@@ -158,6 +165,7 @@ impl FakeDesk {
         }
         let mut late = node("edge-2", "slave", "192.0.2.22:40110", "11-9c0d11aa22ff", 1_900_000, 1);
         (late.record_lag, late.clock_skew_ms) = (1_204, 2_731);
+        late.records = RecordAccount { stored: 1_203_202, missing: 12, gaps: gaps(), ..late.records };
         late.error = "Snapshot 12-3fa9c1d2e0b4 was not taken: no space left on /var/lib/tidegate. Free some; the node keeps 11-9c0d11aa22ff and tries again.".into();
         let mut refused = node("edge-3", "slave", "192.0.2.23:44871", "", 86_400_000_000, 0);
         refused.refusal = "VersionMismatch: the master runs 0.1.0, the slave 0.0.9. Install the same version of the tidegate package on both.".into();
@@ -387,8 +395,25 @@ fn report(question: &Question) -> Answer {
             .map(|n| (start + n * 900_000_000, wave(n), wave(n) / 12 + if n == 70 { 300 } else { 0 }))
             .collect(),
         newest: (0..question.newest.unwrap_or(50).min(14) as u64).map(record).collect(),
-        gaps: vec![Gap { node: "edge-2".into(), first: 88_120, last: 88_131 }],
+        gaps: gaps(),
     }
+}
+
+fn gaps() -> Vec<Gap> {
+    let before_us = Wall::now().0 - 40 * 60_000_000;
+    vec![Gap { node: "edge-2".into(), first: 88_120, last: 88_131, after_us: before_us - 2_000_000, before_us }]
+}
+
+/// edge-2 lacks what its gap says; everybody else's records are whole.
+fn audit(node: Option<String>) -> Proof {
+    let node = node.unwrap_or_default();
+    let mut proof = Proof { place: "/var/lib/tidegate/records.db".into(), records: 412_006, ..Proof::default() };
+    (proof.first, proof.last, proof.not_yet_sealed) = (792_412, 1_204_418, 17);
+    if node == "edge-2" {
+        let words = "never arrived from the node".to_string();
+        proof.find(Finding { file: String::new(), line: 0, first: 88_120, last: 88_131, words });
+    }
+    Proof { node, ..proof }
 }
 
 fn record(n: u64) -> RecordRow {

@@ -157,6 +157,7 @@ pub(crate) mod tests {
             last_contact_us: 1_800_000_000_000_000,
             up: true,
             record_lag: 0,
+            records: Default::default(),
             clock_skew_ms: 0,
             refusal: String::new(),
             error: String::new(),

@@ -6,6 +6,7 @@ use crate::record::question::Gap;
 use crate::record::question::Question;
 use crate::record::question::Rank;
 use crate::record::question::RecordRow;
+use crate::record::question::StoredAccount;
 use rusqlite::Connection;
 use rusqlite::OptionalExtension;
 use rusqlite::types::Value;
@@ -306,11 +307,35 @@ fn detail(connection: &Connection, id: i64) -> rusqlite::Result<RecordRow> {
     })
 }
 
+/// See `RecordStore::accounts`.
+pub fn accounts(connection: &Connection) -> rusqlite::Result<Vec<StoredAccount>> {
+    let transaction = connection.unchecked_transaction()?;
+    // A name's newest epoch is the one that counts; numbers of former ones may be missing, too, and are in the list.
+    let sql = "SELECT name, highest, (SELECT coalesce(sum(last - first + 1), 0) FROM gap WHERE gap.node = node.id)
+               FROM node WHERE id IN (SELECT max(id) FROM node GROUP BY name) ORDER BY name";
+    let mut statement = transaction.prepare_cached(sql)?;
+    let rows = statement.query_map([], |row| {
+        let (highest, missing) = (row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64);
+        Ok(StoredAccount { node: row.get(0)?, highest, missing, gaps: Vec::new() })
+    })?;
+    let mut accounts: Vec<StoredAccount> = rows.collect::<rusqlite::Result<_>>()?;
+    drop(statement);
+    for gap in gaps(&transaction)? {
+        if let Some(account) = accounts.iter_mut().find(|account| account.node == gap.node) {
+            account.gaps.push(gap);
+        }
+    }
+    transaction.finish()?;
+    Ok(accounts)
+}
+
 fn gaps(connection: &Connection) -> rusqlite::Result<Vec<Gap>> {
-    let sql = "SELECT name, first, last FROM gap JOIN node ON node.id = gap.node ORDER BY name, first LIMIT ?1";
+    let sql = "SELECT name, first, last, after_us, before_us FROM gap JOIN node ON node.id = gap.node
+               ORDER BY name, gap.node, first LIMIT ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([limits::REPORT_GAPS_MAX as i64], |row| {
-        Ok(Gap { node: row.get(0)?, first: row.get::<_, i64>(1)? as u64, last: row.get::<_, i64>(2)? as u64 })
+        let (first, last) = (row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64);
+        Ok(Gap { node: row.get(0)?, first, last, after_us: row.get(3)?, before_us: row.get(4)? })
     })?;
     rows.collect()
 }

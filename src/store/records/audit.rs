@@ -38,6 +38,7 @@ fn audit_source(
         let bound = |column| row.get::<_, Option<i64>>(column).map(|seq| seq.unwrap_or(0) as u64);
         Ok((row.get::<_, i64>(0)? as u64, bound(1)?, bound(2)?))
     })?;
+    at_the_edges(connection, source, (from, to), (first, last), proof)?;
     if count == 0 {
         return Ok(());
     }
@@ -54,6 +55,26 @@ fn audit_source(
         return Ok(()); // a number is stored once: all are there
     }
     missing(connection, source, (first, last), proof)
+}
+
+/// Numbers before the first and after the last of the range that never arrived, and whose neighbours say that they may have ended in it.
+fn at_the_edges(
+    connection: &Connection,
+    source: i64,
+    (from, to): (i64, i64),
+    (first, last): (u64, u64),
+    proof: &mut Proof,
+) -> rusqlite::Result<()> {
+    let sql = "SELECT first, last FROM gap WHERE node = ?1 AND before_us > ?2 AND after_us < ?3 AND (last < ?4 OR first > ?5)
+               ORDER BY first";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![source, from, to, first as i64, last as i64])?;
+    while let Some(row) = rows.next()? {
+        let (first, last) = (row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64);
+        let words = "never arrived from the node, and may have ended in the range".to_string();
+        proof.find(Finding { file: String::new(), line: 0, first, last, words });
+    }
+    Ok(())
 }
 
 /// Goes through every number of the range: some of its records may have ended at another time.

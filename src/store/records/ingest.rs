@@ -59,69 +59,81 @@ impl Writer {
 
     fn ingest_in_transaction(&mut self, node: &str, epoch: Epoch, batch: &[Record<&str>]) -> rusqlite::Result<u64> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let (source, mut highest) = match highest(&transaction, epoch)? {
+        let (source, mut highest, mut last_us) = match known(&transaction, epoch)? {
             Some(known) => known,
             None => {
                 let sql = "INSERT INTO node (epoch, name, highest) VALUES (?1, ?2, 0)";
                 transaction.execute(sql, params![epoch.0.as_slice(), node])?;
-                (transaction.last_insert_rowid(), 0)
+                (transaction.last_insert_rowid(), 0, 0)
             }
         };
         let mut inserts = Inserts::prepare(&transaction)?;
         for record in batch {
             let new = if record.seq > highest {
-                note_gap(&transaction, source, highest + 1, record.seq - 1)?;
-                highest = record.seq;
+                let missing = Missing { numbers: (highest + 1, record.seq - 1), times: (last_us, record.ended_us) };
+                note_gap(&transaction, source, missing)?;
+                (highest, last_us) = (record.seq, record.ended_us);
                 true
             } else {
-                fill_gap(&transaction, source, record.seq)?
+                fill_gap(&transaction, source, record)?
             };
             if new {
                 inserts.insert(&mut self.words, source, record)?;
             }
         }
         drop(inserts);
-        transaction.prepare_cached("UPDATE node SET name = ?2, highest = ?3 WHERE id = ?1")?.execute(params![
-            source,
-            node,
-            highest as i64
-        ])?;
+        transaction
+            .prepare_cached("UPDATE node SET name = ?2, highest = ?3, last_us = ?4 WHERE id = ?1")?
+            .execute(params![source, node, highest as i64, last_us])?;
         transaction.commit()?;
         Ok(highest)
     }
 }
 
-/// A node's row and its highest stored number.
-pub fn highest(connection: &Connection, epoch: Epoch) -> rusqlite::Result<Option<(i64, u64)>> {
+/// The highest stored number of an epoch.
+pub fn highest(connection: &Connection, epoch: Epoch) -> rusqlite::Result<Option<u64>> {
+    known(connection, epoch).map(|known| known.map(|(_, highest, _)| highest))
+}
+
+/// A node's row, its highest stored number, and when that record ended.
+fn known(connection: &Connection, epoch: Epoch) -> rusqlite::Result<Option<(i64, u64, i64)>> {
     connection
-        .prepare_cached("SELECT id, highest FROM node WHERE epoch = ?1")?
-        .query_row([epoch.0.as_slice()], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))
+        .prepare_cached("SELECT id, highest, last_us FROM node WHERE epoch = ?1")?
+        .query_row([epoch.0.as_slice()], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64, row.get(2)?)))
         .optional()
 }
 
-fn note_gap(transaction: &Transaction, source: i64, first: u64, last: u64) -> rusqlite::Result<()> {
+/// Numbers that did not arrive, and when the records around them ended.
+struct Missing {
+    numbers: (u64, u64),
+    times: (i64, i64),
+}
+
+fn note_gap(transaction: &Transaction, source: i64, missing: Missing) -> rusqlite::Result<()> {
+    let ((first, last), (after_us, before_us)) = (missing.numbers, missing.times);
     if first <= last {
-        transaction.prepare_cached("INSERT INTO gap (node, first, last) VALUES (?1, ?2, ?3)")?.execute(params![
-            source,
-            first as i64,
-            last as i64
-        ])?;
+        let sql = "INSERT INTO gap (node, first, last, after_us, before_us) VALUES (?1, ?2, ?3, ?4, ?5)";
+        transaction.prepare_cached(sql)?.execute(params![source, first as i64, last as i64, after_us, before_us])?;
     }
     Ok(())
 }
 
-/// Takes `seq` out of the gap it lies in; false if it lies in none, that is, is stored.
-fn fill_gap(transaction: &Transaction, source: i64, seq: u64) -> rusqlite::Result<bool> {
-    let gap = transaction
-        .prepare_cached("SELECT first, last FROM gap WHERE node = ?1 AND first <= ?2 ORDER BY first DESC LIMIT 1")?
-        .query_row(params![source, seq as i64], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)))
-        .optional()?;
-    let Some((first, last)) = gap.filter(|(_, last)| seq <= *last) else { return Ok(false) };
+/// Takes a record out of the gap it lies in; false if it lies in none, that is, is stored.
+fn fill_gap(transaction: &Transaction, source: i64, record: &Record<&str>) -> rusqlite::Result<bool> {
+    let sql =
+        "SELECT first, last, after_us, before_us FROM gap WHERE node = ?1 AND first <= ?2 ORDER BY first DESC LIMIT 1";
+    let gap = transaction.prepare_cached(sql)?.query_row(params![source, record.seq as i64], |row| {
+        let numbers = (row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64);
+        Ok(Missing { numbers, times: (row.get(2)?, row.get(3)?) })
+    });
+    let Some(gap) = gap.optional()?.filter(|gap| record.seq <= gap.numbers.1) else { return Ok(false) };
+    let ((first, last), (after_us, before_us)) = (gap.numbers, gap.times);
     transaction
         .prepare_cached("DELETE FROM gap WHERE node = ?1 AND first = ?2")?
         .execute(params![source, first as i64])?;
-    note_gap(transaction, source, first, seq - 1)?;
-    note_gap(transaction, source, seq + 1, last)?;
+    let lower = Missing { numbers: (first, record.seq - 1), times: (after_us, record.ended_us) };
+    note_gap(transaction, source, lower)?;
+    note_gap(transaction, source, Missing { numbers: (record.seq + 1, last), times: (record.ended_us, before_us) })?;
     Ok(true)
 }
 

@@ -11,13 +11,15 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The version of these tables, in the file's header.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 const BUSY_MS: u64 = 10_000;
 
 const TABLES: &str = "
     CREATE TABLE word (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, day INTEGER NOT NULL);
-    CREATE TABLE node (id INTEGER PRIMARY KEY, epoch BLOB NOT NULL UNIQUE, name TEXT NOT NULL, highest INTEGER NOT NULL);
-    CREATE TABLE gap (node INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (node, first))
+    CREATE TABLE node (id INTEGER PRIMARY KEY, epoch BLOB NOT NULL UNIQUE, name TEXT NOT NULL, highest INTEGER NOT NULL,
+        last_us INTEGER NOT NULL DEFAULT 0);
+    CREATE TABLE gap (node INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+        after_us INTEGER NOT NULL DEFAULT 0, before_us INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (node, first))
         WITHOUT ROWID;
     CREATE TABLE fact (
         ended_us INTEGER NOT NULL, detail INTEGER NOT NULL, node INTEGER NOT NULL, host INTEGER NOT NULL,
@@ -37,6 +39,13 @@ const TABLES: &str = "
     INSERT INTO word (id, text, day) VALUES (0, '', 9223372036854775807);
 ";
 
+/// From version 1, which did not know the times around a gap.
+const FROM_1: &str = "
+    ALTER TABLE node ADD COLUMN last_us INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE gap ADD COLUMN after_us INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE gap ADD COLUMN before_us INTEGER NOT NULL DEFAULT 0;
+";
+
 /// Opens the store for writing, making its tables if it is new.
 pub fn open_writer(path: &Path) -> Result<Connection, String> {
     let connection = Connection::open(path).map_err(|error| error.to_string())?;
@@ -45,7 +54,8 @@ pub fn open_writer(path: &Path) -> Result<Connection, String> {
         connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(|error| error.to_string())?;
     match version {
         VERSION => Ok(connection),
-        0 => make(&connection).map(|()| connection).map_err(|error| error.to_string()),
+        1 => change(&connection, FROM_1).map(|()| connection).map_err(|error| error.to_string()),
+        0 => change(&connection, TABLES).map(|()| connection).map_err(|error| error.to_string()),
         other => Err(format!(
             "it has the format {other}, this version of Tidegate reads {VERSION}. Start the version that wrote it, or move \
              the file away to begin an empty store"
@@ -75,6 +85,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn make(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))
+/// Makes the tables what this version knows, or leaves them as they are.
+fn change(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; {sql} PRAGMA user_version = {VERSION}; COMMIT;"))
 }
