@@ -31,7 +31,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets by name: each has a folder of inputs in `corpus/`.
 #[allow(dead_code)] // a target runs one
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("request", request),
     ("reply", reply),
     ("chunked", chunked),
@@ -41,6 +41,7 @@ pub const TARGETS: [Target; 12] = [
     ("dns_answer", formats::dns_answer),
     ("record_line", formats::record_line),
     ("record_batch", formats::record_batch),
+    ("record_block", formats::record_block),
     ("policy_document", formats::policy_document),
     ("cluster_message", formats::cluster_message),
     ("startup_ini", formats::startup_ini),

@@ -492,8 +492,18 @@ pub const STORE_CACHE_KIB: i64 = 64 * 1024;
 pub const STORE_WORDS_KEPT_MAX: usize = 100_000;
 /// Readers of the store that may be open at once.
 pub const STORE_READERS_MAX: usize = 4;
-/// How many records the store forgets in one transaction, so that ingest never waits long for it.
-pub const STORE_PRUNE_RECORDS: u32 = 10_000;
+/// How many blocks of records the store looks at in one transaction when it forgets, so that ingest never waits long for it.
+pub const STORE_PRUNE_BLOCKS: u32 = 64;
+/// The most records of a block: enough that they pack well, few enough that one that is shown costs little to unpack.
+pub const STORE_BLOCK_RECORDS_MAX: usize = 1024;
+/// A node's last block with fewer records than this takes the next batch in.
+pub const STORE_BLOCK_RECORDS_MIN: usize = 256;
+/// The most time between the ends of two records of a block, in microseconds: a report of an hour reads little that is not asked for.
+pub const STORE_BLOCK_SPAN_US: i64 = 3_600_000_000;
+/// A block with so many bytes of text takes no more.
+pub const STORE_BLOCK_BYTES_FULL: usize = 1024 * 1024;
+/// The most bytes of a block that is unpacked: a full one and one more record of the longest.
+pub const STORE_BLOCK_BYTES_MAX: usize = 2 * STORE_BLOCK_BYTES_FULL;
 
 const fn sum(numbers: &[usize]) -> usize {
     let (mut total, mut index) = (0, 0);

@@ -383,6 +383,11 @@ fn report(paper: &mut Paper, answer: &Answer) {
     ranking(paper, "Rules", &answer.rules);
     ranking(paper, "Nodes", &answer.nodes);
     newest(paper, answer);
+    if answer.unreadable > 0 {
+        let words =
+            "records of the range stand in damaged blocks of the store and are not counted: tidegate report audit";
+        paper.inked(&format!("! {} {words}", answer.unreadable), Ink::Red);
+    }
     answer.gaps.iter().for_each(|found| gap(paper, found));
 }
 

@@ -70,6 +70,8 @@ struct AnswerView {
     chart: Option<Chart>,
     rankings: Vec<Ranking>,
     gaps: Vec<Gap>,
+    /// How many records cannot be read; empty if none.
+    unreadable: String,
     records: Records,
     live: String,
 }
@@ -208,6 +210,7 @@ fn answer_view(answer: Answer, filters: &Filters, now: Wall) -> AnswerView {
             rank("node", "Nodes", "Node", answer.nodes, &[]),
         ],
         gaps: answer.gaps,
+        unreadable: if answer.unreadable > 0 { words::count(answer.unreadable) } else { String::new() },
         records: records(answer.newest, filters, now),
         live: format!("/report/newest{}", filters.query()),
     }

@@ -152,6 +152,9 @@ pub struct Answer {
     pub series: Vec<(i64, u64, u64)>,
     /// The newest records that match, newest first.
     pub newest: Vec<RecordRow>,
+    /// Records of the range that are stored and cannot be read: they are not counted.
+    #[serde(default)]
+    pub unreadable: u64,
     /// Missing sequence numbers, whatever the filter says: a gap must be seen.
     pub gaps: Vec<Gap>,
 }

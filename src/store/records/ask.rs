@@ -7,11 +7,18 @@ use crate::record::question::Question;
 use crate::record::question::Rank;
 use crate::record::question::RecordRow;
 use crate::record::question::StoredAccount;
+use crate::store::records::block;
+use crate::store::records::block::Details;
+use crate::store::records::block::Fact;
 use rusqlite::Connection;
 use rusqlite::OptionalExtension;
-use rusqlite::types::Value;
+use std::cmp::Ordering;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::BuildHasherDefault;
+use std::hash::Hasher;
 
 /// See `RecordStore::answer`.
 pub fn answer(connection: &Connection, question: &Question) -> rusqlite::Result<Answer> {
@@ -22,10 +29,13 @@ pub fn answer(connection: &Connection, question: &Question) -> rusqlite::Result<
         && let Some(span) = span(&transaction, question)?
     {
         let mut categories = Categories { known: HashMap::new(), wanted: question.category.as_deref() };
-        let sums = add_up(&transaction, &filter, &mut categories, span)?;
+        let newest = Newest::of(question.newest.unwrap_or(50) as usize);
+        let sums = Sums { series: vec![(0, 0); span.intervals], newest, ..Sums::default() };
+        let sums = add_up(&transaction, &filter, &mut categories, span, sums)?;
         let top = question.top.unwrap_or(10) as usize;
         answer.requests = sums.all.requests;
         answer.blocked = sums.all.blocked;
+        answer.unreadable = sums.unreadable;
         (answer.upload, answer.download) = (sums.upload, sums.download);
         answer.hosts = ranks(&transaction, &sums.hosts, top)?;
         answer.users = ranks(&transaction, &sums.users, top)?;
@@ -34,49 +44,56 @@ pub fn answer(connection: &Connection, question: &Question) -> rusqlite::Result<
         answer.blocked_hosts = ranks(&transaction, &sums.blocked_hosts, top)?;
         answer.categories = categories.ranks(&sums.categories, top);
         answer.series = span.series(&sums.series);
-        answer.newest = newest(&transaction, &filter, &mut categories, question.newest.unwrap_or(50) as usize)?;
+        answer.newest = rows(&transaction, sums.newest)?;
     }
     transaction.finish()?;
     Ok(answer)
 }
 
-/// The part of a question that SQL decides: conditions and their values.
+/// A word of a fact.
+type OfFact = fn(&Fact) -> i64;
+
+/// What a fact must be to be asked for; the category is looked at apart.
 struct Filter {
-    sql: String,
-    values: Vec<Value>,
+    from_us: i64,
+    to_us: i64,
+    /// What a word must be, and where it stands.
+    words: Vec<(i64, OfFact)>,
+    status: Option<u16>,
+    blocked: Option<bool>,
 }
 
 impl Filter {
     /// `None` if the question names a word that no record has.
     fn of(connection: &Connection, question: &Question) -> rusqlite::Result<Option<Filter>> {
-        let from = question.from_us.unwrap_or(i64::MIN);
-        let to = question.to_us.unwrap_or(i64::MAX);
-        let mut filter =
-            Filter { sql: "ended_us >= ? AND ended_us < ?".to_string(), values: vec![from.into(), to.into()] };
-        let words = [
-            ("node", &question.node),
-            ("host", &question.host),
-            ("user", &question.user),
-            ("client", &question.client),
-            ("rule", &question.rule),
+        let named: [(&Option<String>, OfFact); 5] = [
+            (&question.node, |fact| fact.node),
+            (&question.host, |fact| fact.host),
+            (&question.user, |fact| fact.user),
+            (&question.client, |fact| fact.client),
+            (&question.rule, |fact| fact.rule),
         ];
-        for (column, text) in words {
+        let mut words = Vec::new();
+        for (text, of) in named {
             let Some(text) = text else { continue };
             let Some(number) = word_number(connection, text)? else { return Ok(None) };
-            filter.require(column, "=", number.into());
+            words.push((number, of));
         }
-        if let Some(status) = question.status {
-            filter.require("status", "=", i64::from(status).into());
-        }
-        if let Some(blocked) = question.blocked {
-            filter.require("filter", if blocked { "<>" } else { "=" }, 0i64.into());
-        }
-        Ok(Some(filter))
+        Ok(Some(Filter {
+            from_us: question.from_us.unwrap_or(i64::MIN),
+            to_us: question.to_us.unwrap_or(i64::MAX),
+            words,
+            status: question.status,
+            blocked: question.blocked,
+        }))
     }
 
-    fn require(&mut self, column: &str, is: &str, value: Value) {
-        self.sql.push_str(&format!(" AND {column} {is} ?"));
-        self.values.push(value);
+    fn holds(&self, fact: &Fact) -> bool {
+        fact.ended_us >= self.from_us
+            && fact.ended_us < self.to_us
+            && self.words.iter().all(|(number, of)| of(fact) == *number)
+            && self.status.is_none_or(|status| fact.status == status)
+            && self.blocked.is_none_or(|blocked| (fact.filter != 0) == blocked)
     }
 }
 
@@ -103,7 +120,7 @@ impl Span {
 /// The span of the question, narrowed to where records are; `None` if there are none.
 fn span(connection: &Connection, question: &Question) -> rusqlite::Result<Option<Span>> {
     let end = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
-    let (Some(oldest), Some(newest)) = (end("SELECT min(ended_us) FROM fact")?, end("SELECT max(ended_us) FROM fact")?)
+    let (Some(oldest), Some(newest)) = (end("SELECT min(min_us) FROM block")?, end("SELECT max(max_us) FROM block")?)
     else {
         return Ok(None);
     };
@@ -131,55 +148,189 @@ impl Sum {
     }
 }
 
+/// Sums by the number of a word.
+type SumsBy = HashMap<i64, Sum, BuildHasherDefault<NumberHasher>>;
+
+/// Spreads the numbers of words, which the store gives out one after the other: nobody outside chooses them.
+#[derive(Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_i64(i64::from(*byte)));
+    }
+
+    fn write_i64(&mut self, number: i64) {
+        let mixed = (self.0 ^ number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
 #[derive(Default)]
 struct Sums {
     all: Sum,
     upload: u64,
     download: u64,
-    hosts: HashMap<i64, Sum>,
+    hosts: SumsBy,
     /// Blocked exchanges alone.
-    blocked_hosts: HashMap<i64, Sum>,
-    users: HashMap<i64, Sum>,
-    rules: HashMap<i64, Sum>,
-    nodes: HashMap<i64, Sum>,
+    blocked_hosts: SumsBy,
+    users: SumsBy,
+    rules: SumsBy,
+    nodes: SumsBy,
     /// By the whole list, taken apart when all is added up.
-    categories: HashMap<i64, Sum>,
+    categories: SumsBy,
     series: Vec<(u64, u64)>,
+    newest: Newest,
+    /// Records of blocks that cannot be read.
+    unreadable: u64,
 }
 
-fn add_up(connection: &Connection, filter: &Filter, categories: &mut Categories, span: Span) -> rusqlite::Result<Sums> {
-    let mut sums = Sums { series: vec![(0, 0); span.intervals], ..Sums::default() };
-    let sql = format!(
-        "SELECT ended_us, node, host, user, rule, filter, categories, upload, download FROM fact WHERE {}",
-        filter.sql
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(rusqlite::params_from_iter(&filter.values))?;
-    while let Some(row) = rows.next()? {
-        let list = row.get(6)?;
-        if !categories.wants(connection, list)? {
-            continue;
-        }
-        let blocked = row.get::<_, i64>(5)? != 0;
-        let (upload, download) = (row.get::<_, i64>(7)? as u64, row.get::<_, i64>(8)? as u64);
-        let bytes = upload.saturating_add(download);
-        sums.all.add(blocked, bytes);
-        sums.upload = sums.upload.saturating_add(upload);
-        sums.download = sums.download.saturating_add(download);
-        sums.nodes.entry(row.get(1)?).or_default().add(blocked, bytes);
-        sums.hosts.entry(row.get(2)?).or_default().add(blocked, bytes);
+impl Sums {
+    fn add(&mut self, fact: &Fact, span: Span) {
+        let (blocked, bytes) = (fact.filter != 0, fact.upload.saturating_add(fact.download));
+        self.all.add(blocked, bytes);
+        self.upload = self.upload.saturating_add(fact.upload);
+        self.download = self.download.saturating_add(fact.download);
+        self.nodes.entry(fact.node).or_default().add(blocked, bytes);
+        self.hosts.entry(fact.host).or_default().add(blocked, bytes);
         if blocked {
-            sums.blocked_hosts.entry(row.get(2)?).or_default().add(blocked, bytes);
+            self.blocked_hosts.entry(fact.host).or_default().add(blocked, bytes);
         }
-        sums.users.entry(row.get(3)?).or_default().add(blocked, bytes);
-        sums.rules.entry(row.get(4)?).or_default().add(blocked, bytes);
-        sums.categories.entry(list).or_default().add(blocked, bytes);
-        let (requests, refused) = &mut sums.series[span.interval(row.get(0)?)];
+        self.users.entry(fact.user).or_default().add(blocked, bytes);
+        self.rules.entry(fact.rule).or_default().add(blocked, bytes);
+        self.categories.entry(fact.categories).or_default().add(blocked, bytes);
+        let (requests, refused) = &mut self.series[span.interval(fact.ended_us)];
         *requests += 1;
         *refused += u64::from(blocked);
     }
+}
+
+fn add_up(
+    connection: &Connection,
+    filter: &Filter,
+    categories: &mut Categories,
+    span: Span,
+    mut sums: Sums,
+) -> rusqlite::Result<Sums> {
+    let sql = "SELECT id, records, facts FROM block WHERE max_us >= ?1 AND min_us < ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut blocks = statement.query([filter.from_us, filter.to_us])?;
+    let mut facts = Vec::new();
+    while let Some(row) = blocks.next()? {
+        facts.clear();
+        if let Err(damaged) = block::read_facts(row.get_ref(2)?.as_blob()?, &mut facts) {
+            sums.unreadable += row.get::<_, u64>(1)?;
+            tracing::error!(
+                event = "record-block-damaged",
+                "block {} of the record store: {damaged}",
+                row.get::<_, i64>(0)?
+            );
+            continue;
+        }
+        let id = row.get(0)?;
+        for (at, fact) in facts.iter().enumerate().filter(|(_, fact)| filter.holds(fact)) {
+            if categories.wants(connection, fact.categories)? {
+                sums.add(fact, span);
+                sums.newest.offer(id, at, fact);
+            }
+        }
+    }
     categories.learn(connection, sums.categories.keys().copied())?;
     Ok(sums)
+}
+
+/// The newest facts so far, and where they stand.
+#[derive(Default)]
+struct Newest {
+    count: usize,
+    /// The oldest of them on top.
+    found: BinaryHeap<Reverse<Place>>,
+}
+
+#[derive(PartialEq, Eq)]
+struct Place {
+    ended_us: i64,
+    block: i64,
+    at: usize,
+    fact: Fact,
+}
+
+impl Place {
+    /// Newest first; what was stored later goes before what ended at the same time.
+    fn order(&self) -> (i64, i64, usize) {
+        (self.ended_us, self.block, self.at)
+    }
+}
+
+impl Ord for Place {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Newest {
+    fn of(count: usize) -> Newest {
+        Newest { count, found: BinaryHeap::new() }
+    }
+
+    fn offer(&mut self, block: i64, at: usize, fact: &Fact) {
+        let full = self.found.len() >= self.count;
+        if full && self.found.peek().is_none_or(|Reverse(oldest)| (fact.ended_us, block, at) < oldest.order()) {
+            return;
+        }
+        if full {
+            self.found.pop();
+        }
+        self.found.push(Reverse(Place { ended_us: fact.ended_us, block, at, fact: *fact }));
+    }
+}
+
+/// The newest records as they are shown, newest first. Each block is unpacked once.
+fn rows(connection: &Connection, newest: Newest) -> rusqlite::Result<Vec<RecordRow>> {
+    let mut unpacked: HashMap<i64, Details> = HashMap::new();
+    let mut statement = connection.prepare_cached("SELECT details FROM block WHERE id = ?1")?;
+    let mut rows = Vec::new();
+    for Reverse(place) in newest.found.into_sorted_vec() {
+        let details = match unpacked.entry(place.block) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let read = statement.query_row([place.block], |row| Ok(Details::read(row.get_ref(0)?.as_blob()?)))?;
+                new.insert(read.unwrap_or_else(|damaged| {
+                    let id = place.block;
+                    tracing::error!(
+                        event = "record-block-damaged",
+                        "details of block {id} of the record store: {damaged}"
+                    );
+                    Details::default()
+                }))
+            }
+        };
+        let (fact, word) = (&place.fact, |number| word_text(connection, number));
+        rows.push(RecordRow {
+            ended_us: fact.ended_us,
+            seq: fact.seq,
+            node: word(fact.node)?,
+            user: word(fact.user)?,
+            host: word(fact.host)?,
+            status: fact.status,
+            size: fact.upload.saturating_add(fact.download),
+            filter_name: word(fact.filter)?,
+            rule: word(fact.rule)?,
+            categories: word(fact.categories)?,
+            ..details.row(place.at)
+        });
+    }
+    Ok(rows)
 }
 
 /// Lists of categories by their number, taken apart.
@@ -206,7 +357,7 @@ impl Categories<'_> {
         Ok(())
     }
 
-    fn ranks(&self, lists: &HashMap<i64, Sum>, top: usize) -> Vec<Rank> {
+    fn ranks(&self, lists: &SumsBy, top: usize) -> Vec<Rank> {
         let mut sums: HashMap<&str, Sum> = HashMap::new();
         for (list, sum) in lists {
             for name in &self.known[list] {
@@ -222,7 +373,7 @@ impl Categories<'_> {
     }
 }
 
-fn ranks(connection: &Connection, sums: &HashMap<i64, Sum>, top: usize) -> rusqlite::Result<Vec<Rank>> {
+fn ranks(connection: &Connection, sums: &SumsBy, top: usize) -> rusqlite::Result<Vec<Rank>> {
     let mut ranked: Vec<(i64, Sum)> = sums.iter().map(|(number, sum)| (*number, *sum)).collect();
     let order = |a: &(i64, Sum), b: &(i64, Sum)| b.1.requests.cmp(&a.1.requests).then(a.0.cmp(&b.0));
     if ranked.len() > top && top > 0 {
@@ -235,76 +386,6 @@ fn ranks(connection: &Connection, sums: &HashMap<i64, Sum>, top: usize) -> rusql
 
 fn rank(name: String, sum: Sum) -> Rank {
     Rank { name, requests: sum.requests, blocked: sum.blocked, bytes: sum.bytes }
-}
-
-fn newest(
-    connection: &Connection,
-    filter: &Filter,
-    categories: &mut Categories,
-    count: usize,
-) -> rusqlite::Result<Vec<RecordRow>> {
-    // A category is not SQL's to decide; without one, SQL need not look further than the rows asked for.
-    let limit = if categories.wanted.is_some() { -1 } else { count as i64 };
-    let sql = format!(
-        "SELECT fact.categories, detail, ended_us, node, user, host, status, upload, download, filter, rule FROM fact
-         WHERE {} ORDER BY ended_us DESC, detail DESC LIMIT {limit}",
-        filter.sql
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(rusqlite::params_from_iter(&filter.values))?;
-    let mut newest = Vec::new();
-    while newest.len() < count
-        && let Some(row) = rows.next()?
-    {
-        if !categories.wants(connection, row.get(0)?)? {
-            continue;
-        }
-        let word = |column: usize| word_text(connection, row.get(column)?);
-        let (upload, download) = (row.get::<_, i64>(7)? as u64, row.get::<_, i64>(8)? as u64);
-        let shown = RecordRow {
-            ended_us: row.get(2)?,
-            node: word(3)?,
-            user: word(4)?,
-            host: word(5)?,
-            status: row.get(6)?,
-            size: upload.saturating_add(download),
-            filter_name: word(9)?,
-            rule: word(10)?,
-            categories: word(0)?,
-            ..detail(connection, row.get(1)?)?
-        };
-        newest.push(shown);
-    }
-    Ok(newest)
-}
-
-/// What a row shows from the detail; the rest is empty.
-fn detail(connection: &Connection, id: i64) -> rusqlite::Result<RecordRow> {
-    let sql =
-        "SELECT record_id, seq, url, elapsed_ms, filtering_reason, method, snapshot, ending FROM detail WHERE id = ?1";
-    connection.prepare_cached(sql)?.query_row([id], |row| {
-        let word = |column: usize| word_text(connection, row.get(column)?);
-        let none = String::new;
-        Ok(RecordRow {
-            record_id: row.get(0)?,
-            ended_us: 0,
-            node: none(),
-            seq: row.get::<_, i64>(1)? as u64,
-            user: none(),
-            method: word(5)?,
-            url: row.get(2)?,
-            host: none(),
-            status: 0,
-            size: 0,
-            elapsed_ms: row.get::<_, i64>(3)? as u64,
-            filter_name: none(),
-            filtering_reason: row.get(4)?,
-            rule: none(),
-            snapshot: word(6)?,
-            ending: word(7)?,
-            categories: none(),
-        })
-    })
 }
 
 /// See `RecordStore::accounts`.

@@ -4,6 +4,7 @@ use crate::limits;
 use crate::record::audit::AuditQuestion;
 use crate::record::audit::Finding;
 use crate::record::audit::Proof;
+use crate::store::records::block;
 use rusqlite::Connection;
 use rusqlite::params;
 
@@ -32,29 +33,64 @@ fn audit_source(
     proof: &mut Proof,
 ) -> rusqlite::Result<()> {
     let (from, to) = (question.from_us.unwrap_or(i64::MIN), question.to_us.unwrap_or(i64::MAX));
-    let sql = "SELECT count(*), min(seq), max(seq) FROM fact JOIN detail ON detail.id = fact.detail
-               WHERE ended_us >= ?1 AND ended_us < ?2 AND source = ?3";
-    let (count, first, last) = connection.prepare_cached(sql)?.query_row(params![from, to, source], |row| {
-        let bound = |column| row.get::<_, Option<i64>>(column).map(|seq| seq.unwrap_or(0) as u64);
-        Ok((row.get::<_, i64>(0)? as u64, bound(1)?, bound(2)?))
-    })?;
-    at_the_edges(connection, source, (from, to), (first, last), proof)?;
-    if count == 0 {
+    let found = in_range(connection, source, (from, to), proof)?;
+    at_the_edges(connection, source, (from, to), (found.first, found.last), proof)?;
+    // A range without an end goes on to the last record that was stored.
+    let last = if question.to_us.is_none() { found.last.max(highest(connection, source)?) } else { found.last };
+    if found.count == 0 {
         return Ok(());
     }
-    proof.first = if proof.records == 0 { first } else { proof.first.min(first) };
+    proof.first = if proof.records == 0 { found.first } else { proof.first.min(found.first) };
     proof.last = proof.last.max(last);
-    proof.records += count;
-    if last - first >= limits::AUDIT_RECORDS_MAX {
+    proof.records += found.count;
+    if last - found.first >= limits::AUDIT_RECORDS_MAX {
         let words =
             format!("more than {} numbers were not gone through; ask for a shorter range", limits::AUDIT_RECORDS_MAX);
-        proof.find(Finding { file: String::new(), line: 0, first, last, words });
+        proof.find(Finding { file: String::new(), line: 0, first: found.first, last, words });
         return Ok(());
     }
-    if count == last - first + 1 {
+    if found.count == last - found.first + 1 {
         return Ok(()); // a number is stored once: all are there
     }
-    missing(connection, source, (first, last), proof)
+    missing(connection, source, (found.first, last), proof)
+}
+
+/// The records of a range.
+struct Found {
+    count: u64,
+    first: u64,
+    last: u64,
+}
+
+fn in_range(
+    connection: &Connection,
+    source: i64,
+    (from, to): (i64, i64),
+    proof: &mut Proof,
+) -> rusqlite::Result<Found> {
+    let sql = "SELECT facts, first_seq, last_seq FROM block WHERE source = ?1 AND max_us >= ?2 AND min_us < ?3";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut blocks = statement.query(params![source, from, to])?;
+    let (mut found, mut facts) = (Found { count: 0, first: u64::MAX, last: 0 }, Vec::new());
+    while let Some(row) = blocks.next()? {
+        facts.clear();
+        if let Err(damaged) = block::read_facts(row.get_ref(0)?.as_blob()?, &mut facts) {
+            let words = format!("stand in a block of the store that cannot be read: {damaged}");
+            proof.find(Finding { file: String::new(), line: 0, first: row.get(1)?, last: row.get(2)?, words });
+            continue;
+        }
+        for fact in facts.iter().filter(|fact| from <= fact.ended_us && fact.ended_us < to) {
+            found.count += 1;
+            found.first = found.first.min(fact.seq);
+            found.last = found.last.max(fact.seq);
+        }
+    }
+    found.first = if found.count == 0 { 0 } else { found.first };
+    Ok(found)
+}
+
+fn highest(connection: &Connection, source: i64) -> rusqlite::Result<u64> {
+    connection.prepare_cached("SELECT highest FROM node WHERE id = ?1")?.query_row([source], |row| row.get(0))
 }
 
 /// Numbers before the first and after the last of the range that never arrived, and whose neighbours say that they may have ended in it.
@@ -65,7 +101,8 @@ fn at_the_edges(
     (first, last): (u64, u64),
     proof: &mut Proof,
 ) -> rusqlite::Result<()> {
-    let sql = "SELECT first, last FROM gap WHERE node = ?1 AND before_us > ?2 AND after_us < ?3 AND (last < ?4 OR first > ?5)
+    let sql =
+        "SELECT first, last FROM gap WHERE node = ?1 AND before_us > ?2 AND after_us < ?3 AND (last < ?4 OR first > ?5)
                ORDER BY first";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params![source, from, to, first as i64, last as i64])?;
@@ -80,12 +117,18 @@ fn at_the_edges(
 /// Goes through every number of the range: some of its records may have ended at another time.
 fn missing(connection: &Connection, source: i64, (first, last): (u64, u64), proof: &mut Proof) -> rusqlite::Result<()> {
     let mut there = vec![0u64; ((last - first) / 64 + 1) as usize];
-    let mut statement =
-        connection.prepare_cached("SELECT seq FROM detail WHERE source = ?1 AND seq BETWEEN ?2 AND ?3")?;
-    let mut rows = statement.query(params![source, first as i64, last as i64])?;
-    while let Some(row) = rows.next()? {
-        let at = row.get::<_, i64>(0)? as u64 - first;
-        there[(at / 64) as usize] |= 1 << (at % 64);
+    let sql = "SELECT facts, first_seq, last_seq FROM block WHERE source = ?1 AND last_seq >= ?2 AND first_seq <= ?3";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut blocks = statement.query(params![source, first as i64, last as i64])?;
+    let mut facts = Vec::new();
+    while let Some(row) = blocks.next()? {
+        facts.clear();
+        let mut mark = |seq: u64| there[((seq - first) / 64) as usize] |= 1 << ((seq - first) % 64);
+        match block::read_facts(row.get_ref(0)?.as_blob()?, &mut facts) {
+            Ok(()) => facts.iter().map(|fact| fact.seq).filter(|seq| (first..=last).contains(seq)).for_each(mark),
+            // That was said before.
+            Err(_) => (row.get::<_, u64>(1)?.max(first)..=row.get::<_, u64>(2)?.min(last)).for_each(&mut mark),
+        }
     }
     let mut gaps = connection.prepare_cached("SELECT 1 FROM gap WHERE node = ?1 AND first <= ?2 AND last >= ?2")?;
     for at in (0..=last - first).filter(|at| there[(at / 64) as usize] >> (at % 64) & 1 == 0) {

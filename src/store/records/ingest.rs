@@ -5,6 +5,9 @@ use crate::base::clock::Wall;
 use crate::limits;
 use crate::record::Epoch;
 use crate::record::Record;
+use crate::store::records::block::Block;
+use crate::store::records::block::Fact;
+use crate::store::records::block::Packer;
 use rusqlite::CachedStatement;
 use rusqlite::Connection;
 use rusqlite::OptionalExtension;
@@ -19,12 +22,13 @@ const DAY_US: i64 = 86_400_000_000;
 pub struct Writer {
     connection: Connection,
     words: Words,
+    packer: Packer,
 }
 
 impl Writer {
     /// A writer on an opened store.
-    pub fn new(connection: Connection) -> Writer {
-        Writer { connection, words: Words::default() }
+    pub fn new(connection: Connection) -> Result<Writer, String> {
+        Ok(Writer { connection, words: Words::default(), packer: Packer::new()? })
     }
 
     /// See `RecordStore::ingest`.
@@ -37,24 +41,30 @@ impl Writer {
         stored
     }
 
-    /// Forgets at most `limit` records that ended before `before`, and when none is left, words not used since.
-    pub fn prune(&mut self, before: Wall, limit: u32) -> rusqlite::Result<u64> {
+    /// Forgets records that ended before `before`, of so many blocks at most, and when none is left, words not used since. Answers how
+    /// many records, and whether there is more to do.
+    pub fn prune(&mut self, before: Wall, blocks_max: u32) -> rusqlite::Result<(u64, bool)> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute(
-            "DELETE FROM detail WHERE id IN (SELECT detail FROM fact WHERE ended_us < ?1 ORDER BY ended_us, detail LIMIT ?2)",
-            params![before.0, limit],
-        )?;
-        let forgotten = transaction.execute(
-            "DELETE FROM fact WHERE (ended_us, detail) IN
-                (SELECT ended_us, detail FROM fact WHERE ended_us < ?1 ORDER BY ended_us, detail LIMIT ?2)",
-            params![before.0, limit],
-        )?;
-        if forgotten < limit as usize {
+        let sql = "SELECT id, records, max_us < ?1 FROM block WHERE min_us < ?1 ORDER BY max_us LIMIT ?2";
+        let mut statement = transaction.prepare_cached(sql)?;
+        let rows =
+            statement.query_map(params![before.0, blocks_max], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let old: Vec<(i64, u64, bool)> = rows.collect::<rusqlite::Result<_>>()?;
+        drop(statement);
+        let mut forgotten = 0;
+        for (id, records, wholly) in &old {
+            forgotten += match wholly {
+                true => transaction.execute("DELETE FROM block WHERE id = ?1", [id]).map(|_| *records)?,
+                false => shorten(&transaction, &mut self.packer, *id, before)?,
+            };
+        }
+        let more = old.len() == blocks_max as usize && forgotten > 0;
+        if !more {
             transaction.execute("DELETE FROM word WHERE day < ?1", [before.0.div_euclid(DAY_US)])?;
         }
         transaction.commit()?;
         self.words = Words::default();
-        Ok(forgotten as u64)
+        Ok((forgotten, more))
     }
 
     fn ingest_in_transaction(&mut self, node: &str, epoch: Epoch, batch: &[Record<&str>]) -> rusqlite::Result<u64> {
@@ -67,7 +77,8 @@ impl Writer {
                 (transaction.last_insert_rowid(), 0, 0)
             }
         };
-        let mut inserts = Inserts::prepare(&transaction)?;
+        let mut number = NumberedWords::prepare(&transaction, &mut self.words)?;
+        let mut shelf = Shelf::new(&transaction, &mut self.packer, source);
         for record in batch {
             let new = if record.seq > highest {
                 let missing = Missing { numbers: (highest + 1, record.seq - 1), times: (last_us, record.ended_us) };
@@ -78,10 +89,11 @@ impl Writer {
                 fill_gap(&transaction, source, record)?
             };
             if new {
-                inserts.insert(&mut self.words, source, record)?;
+                shelf.put(number.fact(record)?, record)?;
             }
         }
-        drop(inserts);
+        shelf.close()?;
+        drop(number);
         transaction
             .prepare_cached("UPDATE node SET name = ?2, highest = ?3, last_us = ?4 WHERE id = ?1")?
             .execute(params![source, node, highest as i64, last_us])?;
@@ -137,97 +149,139 @@ fn fill_gap(transaction: &Transaction, source: i64, record: &Record<&str>) -> ru
     Ok(true)
 }
 
-/// The statements that store a record, prepared for a batch.
-struct Inserts<'t> {
-    detail: CachedStatement<'t>,
-    fact: CachedStatement<'t>,
-    word: CachedStatement<'t>,
+/// Puts records of one node into blocks: first into its last one, if that is small.
+struct Shelf<'t> {
+    transaction: &'t Transaction<'t>,
+    packer: &'t mut Packer,
+    source: i64,
+    /// The block that is filled; none before the first record.
+    open: Option<Open>,
 }
 
-impl<'t> Inserts<'t> {
-    fn prepare(transaction: &'t Transaction) -> rusqlite::Result<Inserts<'t>> {
-        Ok(Inserts {
-            detail: transaction.prepare_cached(
-                "INSERT INTO detail (source, seq, record_id, client_id, request_id, offset_min, elapsed_ms, bypassed, method,
-                    url, referer, useragent, mime, filtering_reason, interface, cachecode, peercode, peer, time_profiles,
-                    user_groups, request_types, applications, response_profiles, upload_types, download_types, profiles,
-                    snapshot, ending, connect_us, first_byte_us, sni, tls)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                    ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32)",
-            )?,
-            fact: transaction.prepare_cached(
-                "INSERT INTO fact (ended_us, detail, node, host, user, client, rule, status, filter, categories, upload,
-                    download)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-            )?,
-            word: transaction.prepare_cached(
-                "INSERT INTO word (text, day) VALUES (?1, ?2)
-                 ON CONFLICT (text) DO UPDATE SET day = max(day, excluded.day) RETURNING id, day",
-            )?,
+struct Open {
+    /// Its row, if it has one.
+    id: Option<i64>,
+    block: Block,
+}
+
+impl<'t> Shelf<'t> {
+    fn new(transaction: &'t Transaction<'t>, packer: &'t mut Packer, source: i64) -> Shelf<'t> {
+        Shelf { transaction, packer, source, open: None }
+    }
+
+    fn put(&mut self, fact: Fact, record: &Record<&str>) -> rusqlite::Result<()> {
+        if self.open.is_none() {
+            self.open = Some(self.last()?);
+        }
+        if self.open.as_ref().is_some_and(|open| !open.block.has_room(fact.ended_us)) {
+            self.close()?;
+        }
+        let open = self.open.get_or_insert_with(|| Open { id: None, block: Block::default() });
+        open.block.push(fact, record);
+        Ok(())
+    }
+
+    /// The node's last block, if it is small; an empty one otherwise. One that cannot be read stays as it is.
+    fn last(&self) -> rusqlite::Result<Open> {
+        let sql = "SELECT id, facts, details FROM block
+                   WHERE id = (SELECT max(id) FROM block WHERE source = ?1) AND records < ?2";
+        let row = self.transaction.prepare_cached(sql)?.query_row(
+            params![self.source, limits::STORE_BLOCK_RECORDS_MIN as i64],
+            |row| {
+                let (facts, details) = (row.get_ref(1)?.as_blob()?, row.get_ref(2)?.as_blob()?);
+                Ok((row.get(0)?, Block::read(facts, details)))
+            },
+        );
+        Ok(match row.optional()? {
+            Some((id, Ok(block))) => Open { id: Some(id), block },
+            _ => Open { id: None, block: Block::default() },
         })
     }
 
-    fn insert(&mut self, words: &mut Words, source: i64, record: &Record<&str>) -> rusqlite::Result<()> {
+    /// Writes the open block.
+    fn close(&mut self) -> rusqlite::Result<()> {
+        match self.open.take() {
+            Some(Open { id, block }) => write_block(self.transaction, self.packer, self.source, id, &block),
+            None => Ok(()),
+        }
+    }
+}
+
+fn write_block(
+    transaction: &Transaction,
+    packer: &mut Packer,
+    source: i64,
+    id: Option<i64>,
+    block: &Block,
+) -> rusqlite::Result<()> {
+    let (Some((first, last)), Some((min_us, max_us))) = (block.numbers(), block.span()) else { return Ok(()) };
+    let (facts, details) = block.pack(packer).map_err(|words| rusqlite::Error::ToSqlConversionFailure(words.into()))?;
+    let sql = "INSERT OR REPLACE INTO block (id, source, first_seq, last_seq, records, min_us, max_us, facts, details)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let records = block.facts().len() as i64;
+    let row = params![id, source, first as i64, last as i64, records, min_us, max_us, facts, details];
+    transaction.prepare_cached(sql)?.execute(row)?;
+    Ok(())
+}
+
+/// Takes the records that ended before `before` out of a block; answers how many. One that cannot be read waits until all of it is old.
+fn shorten(transaction: &Transaction, packer: &mut Packer, id: i64, before: Wall) -> rusqlite::Result<u64> {
+    let sql = "SELECT source, records, facts, details FROM block WHERE id = ?1";
+    let (source, records, block) = transaction.prepare_cached(sql)?.query_row([id], |row| {
+        let (facts, details) = (row.get_ref(2)?.as_blob()?, row.get_ref(3)?.as_blob()?);
+        Ok((row.get(0)?, row.get::<_, u64>(1)?, Block::read(facts, details)))
+    })?;
+    let Ok(block) = block else { return Ok(0) };
+    let rest = block.since(before.0);
+    let kept = rest.facts().len() as u64;
+    match kept {
+        0 => transaction.execute("DELETE FROM block WHERE id = ?1", [id]).map(|_| ())?,
+        _ => write_block(transaction, packer, source, Some(id), &rest)?,
+    }
+    Ok(records.saturating_sub(kept))
+}
+
+/// Records as facts: their words become numbers.
+struct NumberedWords<'t> {
+    words: &'t mut Words,
+    insert: CachedStatement<'t>,
+}
+
+impl<'t> NumberedWords<'t> {
+    fn prepare(transaction: &'t Transaction, words: &'t mut Words) -> rusqlite::Result<NumberedWords<'t>> {
+        let insert = transaction.prepare_cached(
+            "INSERT INTO word (text, day) VALUES (?1, ?2)
+             ON CONFLICT (text) DO UPDATE SET day = max(day, excluded.day) RETURNING id, day",
+        )?;
+        Ok(NumberedWords { words, insert })
+    }
+
+    fn fact(&mut self, record: &Record<&str>) -> rusqlite::Result<Fact> {
         let day = record.ended_us.div_euclid(DAY_US);
         let mut column = 0;
         let mut word = |text: &str| {
             column += 1;
-            words.number(&mut self.word, column - 1, text, day)
+            self.words.number(&mut self.insert, column - 1, text, day)
         };
-        let detail = self.detail.insert(params![
-            source,
-            record.seq as i64,
-            record.record_id,
-            record.client_id as i64,
-            record.request_id,
-            record.offset_min,
-            record.elapsed_ms as i64,
-            record.bypassed,
-            word(record.method)?,
-            record.url,
-            record.referer,
-            word(record.useragent)?,
-            word(record.mime)?,
-            record.filtering_reason,
-            word(record.interface)?,
-            word(record.cachecode)?,
-            word(record.peercode)?,
-            word(record.peer)?,
-            word(record.time_profiles)?,
-            word(record.user_groups)?,
-            word(record.request_types)?,
-            word(record.applications)?,
-            word(record.response_profiles)?,
-            word(record.upload_types)?,
-            word(record.download_types)?,
-            word(record.profiles)?,
-            word(record.snapshot)?,
-            word(record.ending)?,
-            record.connect_us,
-            record.first_byte_us,
-            word(record.sni)?,
-            word(record.tls)?,
-        ])?;
-        self.fact.execute(params![
-            record.ended_us,
-            detail,
-            word(record.node)?,
-            word(record.request_host)?,
-            word(record.username)?,
-            word(record.client_ip)?,
-            word(record.rule)?,
-            record.status,
-            word(record.filter_name)?,
-            word(record.categories)?,
-            record.upload.min(i64::MAX as u64) as i64,
-            record.download.min(i64::MAX as u64) as i64,
-        ])?;
-        Ok(())
+        Ok(Fact {
+            seq: record.seq,
+            ended_us: record.ended_us,
+            node: word(record.node)?,
+            host: word(record.request_host)?,
+            user: word(record.username)?,
+            client: word(record.client_ip)?,
+            rule: word(record.rule)?,
+            filter: word(record.filter_name)?,
+            categories: word(record.categories)?,
+            status: record.status,
+            upload: record.upload,
+            download: record.download,
+        })
     }
 }
 
 /// How many columns are words.
-const WORD_COLUMNS: usize = 26;
+const WORD_COLUMNS: usize = 7;
 
 /// Numbers of words, remembered between batches. A word carries the last day of a record that uses it, so that pruning
 /// knows without a search which words nobody uses.
