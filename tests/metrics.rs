@@ -128,6 +128,8 @@ fn every_figure_is_served_and_counts_what_clients_did() {
         ("tidegate_exchanges_total", 4.0),
         ("tidegate_denials_total{section=\"access_profiles\"}", 1.0),
         ("tidegate_failures_total{blame=\"server\"}", 1.0),
+        ("tidegate_connect_failures_total", 1.0),
+        ("tidegate_answers_5xx_total", 1.0),
         ("tidegate_upstream_connects_total", 2.0),
     ] {
         assert_eq!(grown(name), by, "{name}");

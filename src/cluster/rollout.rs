@@ -309,8 +309,10 @@ impl Rollout {
         }
         let shares = [
             ("blocked", wave.denied, rest.denied),
-            ("failed by the other side (connect, TLS, answer)", wave.servers, rest.servers),
-            ("failed by the node itself (5xx)", wave.own, rest.own),
+            ("answered with 5xx", wave.answered_5xx, rest.answered_5xx),
+            ("without a connection to an origin or parent", wave.connect_failed, rest.connect_failed),
+            ("failed by the other side", wave.servers, rest.servers),
+            ("failed by the node itself", wave.own, rest.own),
         ];
         for (what, ours, theirs) in shares {
             let (ours, theirs) = (milli(ours, wave.exchanges), milli(theirs, rest.exchanges));
@@ -344,6 +346,8 @@ impl Rollout {
 struct Sums {
     exchanges: u64,
     denied: u64,
+    answered_5xx: u64,
+    connect_failed: u64,
     servers: u64,
     own: u64,
     cpu_us: u64,
@@ -359,6 +363,8 @@ impl Sums {
         };
         self.exchanges = self.exchanges.saturating_add(grown(&|figures| figures.exchanges));
         self.denied = self.denied.saturating_add(grown(&Figures::denied));
+        self.answered_5xx = self.answered_5xx.saturating_add(grown(&|figures| figures.answered_5xx));
+        self.connect_failed = self.connect_failed.saturating_add(grown(&|figures| figures.connect_failed));
         // By their places in `figures::BLAMES`: server and server_timeout; time, resource, internal.
         self.servers = self.servers.saturating_add(grown(&failures(&[2, 3])));
         self.own = self.own.saturating_add(grown(&failures(&[4, 5, 6])));
@@ -450,8 +456,10 @@ mod tests {
     #[test]
     fn what_is_worse_than_the_rest_reverts_the_wave_and_says_why() {
         type Change = fn(&mut NodeRow);
-        let changes: [(&str, Change); 6] = [
+        let changes: [(&str, Change); 8] = [
             ("blocked: 30.0 %", |row| row.figures.denials[0] = 300),
+            ("answered with 5xx: 30.0 %", |row| row.figures.answered_5xx = 300),
+            ("without a connection to an origin or parent", |row| row.figures.connect_failed = 300),
             ("failed by the other side", |row| row.figures.failures[3] = 300),
             ("failed by the node itself", |row| row.figures.failures[6] = 300),
             ("CPU time", |row| row.figures.cpu_us = 2_000_000),

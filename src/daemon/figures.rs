@@ -68,6 +68,8 @@ fn of_cores(totals: CoreTotals) -> Figures {
         download: totals.download,
         denials: totals.denials,
         failures: totals.failures,
+        connect_failed: totals.connect_failed,
+        answered_5xx: totals.answered_5xx,
         upstream_connects: totals.upstream_connects,
         upstream_reused: totals.upstream_reused,
         upstream_idle: totals.upstream_idle,

@@ -87,6 +87,8 @@ pub struct Figures {
     pub download: u64,
     pub denials: [u64; SECTIONS.len()],
     pub failures: [u64; BLAMES.len()],
+    pub connect_failed: u64,
+    pub answered_5xx: u64,
     pub upstream_connects: u64,
     pub upstream_reused: u64,
     pub upstream_idle: u64,

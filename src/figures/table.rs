@@ -137,6 +137,18 @@ pub const TABLE: &[Figure] = &[
     failure::<6>(),
     failure::<7>(),
     counter(
+        "tidegate_connect_failures_total",
+        Unit::Count,
+        "Of the exchanges that an error ended: before there was a connection to an origin or parent (names that do not resolve included).",
+        |f| f.connect_failed,
+    ),
+    counter(
+        "tidegate_answers_5xx_total",
+        Unit::Count,
+        "Exchanges answered with a status from 500 to 599, by an origin, a parent or the node itself.",
+        |f| f.answered_5xx,
+    ),
+    counter(
         "tidegate_upstream_connects_total",
         Unit::Count,
         "Connections the node began to origins and parent proxies.",

@@ -231,6 +231,9 @@ impl<'a> Account<'a> {
         counters.exchanges.add(1);
         counters.upload.add(self.ended.upload);
         counters.download.add(self.ended.download);
+        if (500..600).contains(&self.ended.status) {
+            counters.answered_5xx.add(1);
+        }
         match self.ended.ending.by {
             By::Nobody => {}
             // Past its request, what the node ends itself is an exchange that took too long.
@@ -246,6 +249,9 @@ impl<'a> Account<'a> {
     fn count_failed(&self) {
         let counters = &self.client.state.counters;
         counters.failed.add(1);
+        if matches!(self.ended.ending.phase, Phase::Queue | Phase::Connect) {
+            counters.connect_failed.add(1);
+        }
         counters.failures[blame_of(self.ended.ending.by.code())].add(1);
     }
 

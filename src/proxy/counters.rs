@@ -26,6 +26,8 @@ pub struct CoreCounters {
     pub(super) exchanges: Counter,
     pub(super) denied: Counter,
     pub(super) failed: Counter,
+    pub(super) connect_failed: Counter,
+    pub(super) answered_5xx: Counter,
     pub(super) unrecorded: Counter,
     pub(super) tunnels_open: Counter,
     pub(super) upload: Counter,
@@ -69,6 +71,10 @@ pub struct CoreTotals {
     pub denied: u64,
     /// Of these, ended by an error of client, upstream or node.
     pub failed: u64,
+    /// Of these, before there was a connection to an origin or parent.
+    pub connect_failed: u64,
+    /// Exchanges answered with 500 to 599, by whomever.
+    pub answered_5xx: u64,
     /// Requests refused because no record of them could be opened. They are in no log; nothing was served.
     pub unrecorded: u64,
     /// Tunnels open now.
@@ -116,6 +122,8 @@ impl CoreCounters {
             exchanges: self.exchanges.get(),
             denied: self.denied.get(),
             failed: self.failed.get(),
+            connect_failed: self.connect_failed.get(),
+            answered_5xx: self.answered_5xx.get(),
             unrecorded: self.unrecorded.get(),
             tunnels_open: self.tunnels_open.get(),
             upload: self.upload.get(),
@@ -151,6 +159,8 @@ impl Add for CoreTotals {
             exchanges: self.exchanges + other.exchanges,
             denied: self.denied + other.denied,
             failed: self.failed + other.failed,
+            connect_failed: self.connect_failed + other.connect_failed,
+            answered_5xx: self.answered_5xx + other.answered_5xx,
             unrecorded: self.unrecorded + other.unrecorded,
             tunnels_open: self.tunnels_open + other.tunnels_open,
             upload: self.upload + other.upload,
