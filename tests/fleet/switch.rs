@@ -44,25 +44,27 @@ impl Switch {
 
     /// A new machine's place: `eth0` with this address, and nothing beyond the bridge.
     pub fn attach(&self, name: &str, address: Ipv4Addr) -> Port {
+        self.place(name, address, |cable, namespace| {
+            let ends = ["name", cable, "type", "veth", "peer", "name", "eth0", "netns", namespace];
+            ip(&[&["-n", &self.namespace, "link", "add"][..], &ends[..]].concat());
+        })
+    }
+
+    /// The same, with two loose ends instead of a cable: whoever opens both taps carries the frames.
+    #[allow(dead_code)] // the storm's alone
+    pub fn attach_loose(&self, name: &str, address: Ipv4Addr) -> Port {
+        self.place(name, address, |cable, namespace| {
+            ip(&["-n", namespace, "tuntap", "add", "dev", "eth0", "mode", "tap"]);
+            ip(&["-n", &self.namespace, "tuntap", "add", "dev", cable, "mode", "tap"]);
+        })
+    }
+
+    fn place(&self, name: &str, address: Ipv4Addr, connect: impl FnOnce(&str, &str)) -> Port {
         let namespace = format!("{}-{name}", self.namespace);
         ip(&["netns", "add", &namespace]);
         self.ports.borrow_mut().push(namespace.clone());
         let cable = format!("to-{name}");
-        ip(&[
-            "-n",
-            &self.namespace,
-            "link",
-            "add",
-            "name",
-            &cable,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "eth0",
-            "netns",
-            &namespace,
-        ]);
+        connect(&cable, &namespace);
         ip(&["-n", &self.namespace, "link", "set", &cable, "master", "tgfleet0", "up"]);
         ip(&["-n", &namespace, "link", "set", "lo", "up"]);
         Port { switch: self.namespace.clone(), cable, address, namespace }
@@ -89,6 +91,12 @@ impl Port {
     /// From now on nothing goes in or out: not even the goodbyes that a dying process's kernel would send.
     pub fn unplug(&self) {
         ip(&["-n", &self.switch, "link", "set", &self.cable, "down"]);
+    }
+
+    /// The switch's end of its cable: the file of the switch's namespace, and the name there.
+    #[allow(dead_code)] // the storm's alone
+    pub fn far_end(&self) -> (PathBuf, &str) {
+        (PathBuf::from("/run/netns").join(&self.switch), &self.cable)
     }
 
     /// The file that stands for its namespace.

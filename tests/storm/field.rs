@@ -8,6 +8,8 @@ use crate::harness::wait_until;
 use crate::relay;
 use crate::switch::Port;
 use crate::switch::Switch;
+use crate::wire;
+use crate::wire::Told;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
@@ -46,6 +48,8 @@ const ORIGIN_PORT: u16 = 8000;
 const SLOW: usize = 1;
 const SKEWED: usize = 2;
 const SMALL: usize = 0;
+/// The slave whose frames overtake each other.
+const UNRULY: usize = 2;
 /// The small disk, in MiB, and what fills it.
 const DISK_MIB: u64 = 160;
 
@@ -61,6 +65,8 @@ pub struct Field {
     clients: Port,
     applied: u32,
     paused: BTreeSet<usize>,
+    /// What the wire of one slave does with its frames.
+    pub wire: Arc<Told>,
     /// Files that this test damaged, with what it left in them.
     damaged: BTreeMap<PathBuf, Vec<u8>>,
     _origin: Origin,
@@ -71,8 +77,8 @@ pub struct Field {
 
 impl Field {
     /// All hosts up, with a policy in force; nothing if this process may not make hosts.
-    pub fn new() -> Option<Field> {
-        if !nix::unistd::geteuid().is_root() {
+    pub fn new(seed: u64) -> Option<Field> {
+        if !nix::unistd::geteuid().is_root() || !Path::new("/dev/net/tun").exists() {
             return None;
         }
         let switch = Switch::new();
@@ -82,11 +88,23 @@ impl Field {
             port
         };
         let master = plug("master", MASTER);
-        let slaves: Vec<Port> =
-            SLAVES.iter().enumerate().map(|(at, address)| plug(&format!("s{at}"), *address)).collect();
+        let mut wire = None;
+        let slaves: Vec<Port> = SLAVES
+            .iter()
+            .enumerate()
+            .map(|(at, address)| match at {
+                UNRULY => {
+                    let port = switch.attach_loose(&format!("s{at}"), *address);
+                    wire = Some(wire::connect(&port, seed));
+                    port.plug();
+                    port
+                }
+                _ => plug(&format!("s{at}"), *address),
+            })
+            .collect();
         let (origin, clients, relay) = (plug("origin", ORIGIN), plug("clients", CLIENTS), plug("relay", RELAY));
-        let origin = within(&origin, || Origin::at(SocketAddr::from((ORIGIN, ORIGIN_PORT))));
-        within(&relay, || {
+        let origin = within(&origin.path(), || Origin::at(SocketAddr::from((ORIGIN, ORIGIN_PORT))));
+        within(&relay.path(), || {
             let listener = TcpListener::bind((RELAY, PORTAL_PORT)).unwrap();
             relay::run(listener, SocketAddr::from((MASTER, PORTAL_PORT)));
         });
@@ -101,6 +119,7 @@ impl Field {
             applied: 0,
             paused: BTreeSet::new(),
             damaged: BTreeMap::new(),
+            wire: wire.expect("one slave is behind it"),
             _origin: origin,
             _disk: disk,
             _switch: switch,
@@ -199,7 +218,7 @@ impl Field {
         let workers = (0..6).map(|worker| {
             let proxy = SocketAddr::from((SLAVES[worker % SLAVES.len()], PROXY_PORT));
             let (whole, stop): (Arc<Mutex<BTreeSet<String>>>, _) = (Arc::clone(&whole), stop.clone());
-            within(&self.clients, move || thread::spawn(move || ask(worker, proxy, &whole, &stop)))
+            within(&self.clients.path(), move || thread::spawn(move || ask(worker, proxy, &whole, &stop)))
         });
         Load { workers: workers.collect(), whole: whole.clone(), stop: stop.clone() }
     }
@@ -387,8 +406,8 @@ fn shuffled(dice: &mut Dice) -> Vec<usize> {
 }
 
 /// Does something in a host's network: threads and sockets made there stay there.
-fn within<T: Send>(port: &Port, work: impl FnOnce() -> T + Send) -> T {
-    let file = fs::File::open(port.path()).unwrap();
+pub fn within<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
+    let file = fs::File::open(namespace).unwrap();
     thread::scope(|scope| {
         let entered = scope.spawn(move || {
             nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).expect("entering a network namespace");

@@ -1,7 +1,7 @@
 //! Storms: a master, three slaves, an origin and clients on hosts of their own (network namespaces with real addresses), and all that
-//! happens to such hosts: links that are cut, lose packets or reset connections, a slow line, a clock that is wrong, a full disk, damage on
-//! disk, processes that are paused, killed and restarted. After each storm all nodes enforce the same policy, and every answer that a
-//! client received whole stands exactly once in the master's report.
+//! happens to such hosts: links that are cut, lose packets or reset connections, a slow line, a wire on which frames overtake each other
+//! and come twice, a clock that is wrong, a full disk, damage on disk, processes that are paused, killed and restarted. After each storm
+//! all nodes enforce the same policy, and every answer that a client received whole stands exactly once in the master's report.
 //!
 //! 16 faults by default; `TIDEGATE_STORM_FAULTS=300 cargo test --test storm -- --nocapture` for long. The seed is printed;
 //! `TIDEGATE_STORM_SEED` repeats the order of faults (not how the machine interleaves them).
@@ -12,6 +12,7 @@ mod harness;
 mod relay;
 #[path = "../fleet/switch.rs"]
 mod switch;
+mod wire;
 
 use field::Field;
 use harness::account::ids_in_report;
@@ -19,6 +20,7 @@ use harness::dice::Dice;
 use harness::dice::number_in;
 use harness::wait_for_records;
 use harness::wait_until;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 use tidegate::report::Question;
@@ -28,14 +30,14 @@ const FAULTS: u64 = 16;
 
 #[test]
 fn after_every_storm_all_nodes_enforce_one_policy_and_each_answer_is_recorded_once() {
-    let Some(mut field) = Field::new() else {
-        return eprintln!("skipped: network namespaces and mounts need root");
-    };
     let by_time =
         || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |now| u64::from(now.subsec_nanos()));
     let seed = number_in("TIDEGATE_STORM_SEED").unwrap_or_else(by_time);
     let faults = number_in("TIDEGATE_STORM_FAULTS").unwrap_or(FAULTS);
     println!("TIDEGATE_STORM_SEED={seed} TIDEGATE_STORM_FAULTS={faults}");
+    let Some(mut field) = Field::new(seed) else {
+        return eprintln!("skipped: network namespaces and mounts need root, and the bad wire /dev/net/tun");
+    };
     let mut dice = Dice(seed);
     let load = field.load();
     // The first faults are each kind once, so that no run is without one.
@@ -51,6 +53,11 @@ fn after_every_storm_all_nodes_enforce_one_policy_and_each_answer_is_recorded_on
     field.heal();
     load.wait_for_more(200);
     let whole = load.stop();
+
+    let [carried, overtaken, doubled] =
+        [&field.wire.carried, &field.wire.overtaken, &field.wire.doubled].map(|count| count.load(Ordering::Relaxed));
+    println!("the bad wire carried {carried} frames, {overtaken} of them behind later ones, {doubled} twice");
+    assert!(overtaken > 0 && doubled > 0, "the wire is good");
 
     let snapshot = field.master.status().expect("the master runs").snapshot;
     for slave in &field.slaves {
