@@ -274,6 +274,8 @@ pub const DEMO_PORT_MIN: u16 = 10_000;
 pub const DEMO_START_S_MAX: u64 = 60;
 /// How long a core may take to prepare or commit a snapshot before the swap is called off, in milliseconds.
 pub const SWAP_MS_MAX: u64 = 5_000;
+/// How often is looked whether a snapshot that was replaced is used any more, in milliseconds.
+pub const SNAPSHOT_LET_GO_MS: u64 = 500;
 /// How long comparing two policy documents may take, in milliseconds. Past it the difference is coarser (whole stretches instead of
 /// lines), and still right: two documents of 4 MiB that share nothing would take minutes otherwise.
 pub const POLICY_DIFF_MS: u64 = 2_000;

@@ -4,6 +4,7 @@
 use crate::admin::Memory;
 use crate::cluster::Enforced;
 use crate::cluster::protocol::hash_text;
+use crate::limits::SNAPSHOT_LET_GO_MS;
 use crate::limits::SWAP_MS_MAX;
 use crate::policy::Publish;
 use crate::policy::Snapshot;
@@ -84,7 +85,7 @@ impl Publisher {
             // with another policy.
             late.extend(step(index, "commit", core.commit()).await.err());
         }
-        self.current.send_replace(snapshot);
+        let _letting_go = let_go(self.current.send_replace(snapshot));
         if late.is_empty() { Ok(()) } else { Err(late.join("; ")) }
     }
 
@@ -208,10 +209,38 @@ impl Publisher {
     }
 }
 
+/// Keeps a snapshot that was replaced until nobody else does: who holds it last unmaps it, which takes milliseconds for millions of
+/// hosts, and that must not be a data core in the middle of its requests.
+fn let_go(replaced: Arc<Snapshot>) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        while Arc::strong_count(&replaced) > 1 {
+            tokio::time::sleep(Duration::from_millis(SNAPSHOT_LET_GO_MS)).await;
+        }
+        // Its pages are given back off the threads that wait for the network, too.
+        let _ = tokio::task::spawn_blocking(move || drop(replaced)).await;
+    })
+}
+
 async fn step<T>(index: usize, name: &str, asked: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     match tokio::time::timeout(Duration::from_millis(SWAP_MS_MAX), asked).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(words)) => Err(format!("{name} on core {index}: {words}")),
         Err(_) => Err(format!("{name} on core {index}: no answer within {SWAP_MS_MAX} ms")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_replaced_snapshot_is_not_let_go_by_the_core_that_used_it_last() {
+        let replaced = Arc::new(Snapshot::builtin());
+        let (weak, on_a_core) = (Arc::downgrade(&replaced), replaced.clone());
+        let letting_go = let_go(replaced);
+        std::thread::spawn(move || drop(on_a_core)).join().unwrap();
+        assert!(weak.upgrade().is_some(), "the core only put it down");
+        tokio::time::timeout(Duration::from_secs(10), letting_go).await.expect("let go soon").unwrap();
+        assert!(weak.upgrade().is_none());
     }
 }
