@@ -238,6 +238,7 @@ mod tests {
         let replaced = Arc::new(Snapshot::builtin());
         let (weak, on_a_core) = (Arc::downgrade(&replaced), replaced.clone());
         let letting_go = let_go(replaced);
+        tokio::time::sleep(Duration::from_millis(50)).await; // it looks for the first time
         std::thread::spawn(move || drop(on_a_core)).join().unwrap();
         assert!(weak.upgrade().is_some(), "the core only put it down");
         tokio::time::timeout(Duration::from_secs(10), letting_go).await.expect("let go soon").unwrap();

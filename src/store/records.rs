@@ -256,6 +256,13 @@ mod tests {
         }
         let few = store.answer(&Question { top: Some(1), newest: Some(2), ..Question::default() }).unwrap();
         assert_eq!((few.hosts.len(), few.newest.len()), (1, 2));
+        // Of several nodes' blocks, which lie in any order in time.
+        ingest(&store, "edge-2", Epoch([2; 16]), (1..=2000).rev().step_by(50).collect::<Vec<_>>().into_iter().rev());
+        ingest(&store, "edge-3", Epoch([3; 16]), 25..=33);
+        let newest =
+            store.answer(&Question { newest: Some(4), to_us: Some(33_000_000), ..Question::default() }).unwrap();
+        let times: Vec<i64> = newest.newest.iter().map(|row| row.ended_us / 1_000_000).collect();
+        assert_eq!(times, [32, 31, 30, 30]);
     }
 
     #[test]
