@@ -545,6 +545,7 @@ fn log(records: usize) {
         cores: 1,
         file_bytes_max: 1 << 28,
         sync_ms: 200,
+        count_when_full: false,
         keep_days: 30,
     };
     let (log, mut desks) = Log::start(config).expect("a log");

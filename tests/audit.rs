@@ -33,6 +33,7 @@ fn config(dir: &Path) -> LogConfig {
         cores: 1,
         file_bytes_max: FILE_BYTES,
         sync_ms: 200,
+        count_when_full: false,
         keep_days: 30,
     }
 }

@@ -389,64 +389,6 @@ fn no_client_can_forge_a_record() {
     assert_eq!(report.newest.iter().filter(|row| row.url == logged).count(), agents.len(), "{:?}", report.newest);
 }
 
-#[test]
-fn a_full_disk_stops_service_and_loses_nothing() {
-    let cluster = Cluster::lay_out(1, &[]);
-    let slave = &cluster.slaves[0];
-    let log_dir = slave.layout.log.parent().unwrap();
-    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"]).arg(log_dir).status();
-    if !mount.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: mounting a small file system needs root");
-        return;
-    }
-    let _unmount = Unmount(log_dir);
-    std::fs::write(log_dir.join("filler"), vec![0u8; 63 << 20]).unwrap();
-    cluster.master.start();
-    cluster.apply(&cluster.policy(""));
-    slave.start();
-    cluster.wait_for_policy();
-
-    let mut client = Client::connect(slave.layout.proxy).unwrap();
-    let mut whole = BTreeSet::new();
-    let mut refused = None;
-    for number in 0..60_000 {
-        let id = format!("full-{number}");
-        match client.get(&cluster.url(&format!("/bytes/10?id={id}"))) {
-            Ok(answer) if answer.status == 200 => drop(whole.insert(id)),
-            Ok(answer) if answer.status == 503 => {
-                refused = Some(String::from_utf8_lossy(&answer.body).into_owned());
-                break;
-            }
-            other => panic!("request {number}: {other:?}"),
-        }
-    }
-    let refused = refused.expect("a node that cannot log must not serve");
-    assert!(refused.contains("log"), "{refused}");
-    wait_until("the status names the full disk", || !slave.status().unwrap().log_trouble.is_empty());
-
-    // Killed while full, started while full: nothing is forgotten.
-    slave.kill();
-    std::fs::remove_file(log_dir.join("filler")).unwrap();
-    slave.start();
-    wait_until("service is back", || {
-        Client::connect(slave.layout.proxy)
-            .and_then(|mut client| client.get(&cluster.url("/")))
-            .is_ok_and(|answer| answer.status == 200)
-    });
-    cluster.wait_for_records();
-    let found = ids_in_report(&cluster.master);
-    let lost: Vec<_> = whole.iter().filter(|id| !found.contains_key(*id)).take(5).collect();
-    assert!(lost.is_empty(), "served and not recorded: {lost:?} of {}", whole.len());
-}
-
-struct Unmount<'a>(&'a std::path::Path);
-
-impl Drop for Unmount<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
-    }
-}
-
 /// Traffic that knows which answers it received whole.
 struct Load {
     whole: Arc<Mutex<BTreeSet<String>>>,

@@ -40,6 +40,7 @@ fn config(dir: &Path, cores: usize) -> LogConfig {
         cores,
         file_bytes_max: 1 << 30,
         sync_ms: 200,
+        count_when_full: false,
         keep_days: 30,
     }
 }

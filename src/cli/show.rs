@@ -376,6 +376,10 @@ fn report(paper: &mut Paper, answer: &Answer) {
         bytes(answer.upload),
         bytes(answer.download)
     ));
+    if answer.unrecorded > 0 {
+        let words = format!("! {} more went on without a record (LOG_FULL=count)", answer.unrecorded);
+        paper.inked(&words, Ink::Red);
+    }
     ranking(paper, "Hosts", &answer.hosts);
     ranking(paper, "Users", &answer.users);
     ranking(paper, "Categories", &answer.categories);

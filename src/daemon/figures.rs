@@ -80,6 +80,7 @@ fn of_cores(totals: CoreTotals) -> Figures {
         operations: totals.operations,
         sweeps: totals.turns,
         records_refused: totals.unrecorded,
+        exchanges_unrecorded: totals.only_counted,
         record_slots: totals.record_slots,
         record_slots_free: totals.record_slots_free,
         ..Figures::default()

@@ -7,6 +7,7 @@ use crate::admin::Unfit;
 use crate::base::clock::Mono;
 use crate::base::clock::Wall;
 use crate::limits::HEALTH_CORE_STILL_MS;
+use crate::settings::LogFull;
 use crate::settings::Role;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -30,7 +31,8 @@ pub fn reasons(desk: &NodeDesk, actor: &Actor, synced_within_s: Option<u64>) -> 
         let words = "no policy: this node has none yet and would deny every client".to_string();
         reasons.push(unfit("no-policy", words));
     }
-    if !desk.views.progress.borrow().trouble.is_empty() {
+    let counts = desk.params.watch().borrow().log_full == LogFull::Count;
+    if !counts && !desk.views.progress.borrow().trouble.is_empty() {
         // The trouble names paths; those are for `tidegate status`.
         reasons.push(unfit("log", "log: records cannot be written; see `tidegate status` on this node".to_string()));
     }

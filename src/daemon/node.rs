@@ -42,6 +42,7 @@ use crate::proxy::Core;
 use crate::proxy::CoreConfig;
 use crate::proxy::CoreHandle;
 use crate::settings;
+use crate::settings::LogFull;
 use crate::settings::PinCpus;
 use crate::settings::Role;
 use crate::settings::Settings;
@@ -152,6 +153,7 @@ impl Node {
             cores,
             file_bytes_max: settings.log_size_limit,
             sync_ms: settings.log_sync_ms,
+            count_when_full: settings.log_full == LogFull::Count,
             keep_days: settings.keep_data_days,
         })
         .map_err(|error| error.to_string())?;

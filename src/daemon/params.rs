@@ -134,6 +134,7 @@ impl Params {
             settings.sync_time = new.sync_time;
             settings.log_size_limit = new.log_size_limit;
             settings.log_sync_ms = new.log_sync_ms;
+            settings.log_full = new.log_full;
             settings.keep_data_days = new.keep_data_days;
             settings.log_level = new.log_level;
             settings.proxy_protocol = new.proxy_protocol;

@@ -39,6 +39,7 @@ use crate::portal;
 use crate::portal::PortalConfig;
 use crate::record::Epoch;
 use crate::settings;
+use crate::settings::LogFull;
 use crate::settings::Role;
 use crate::settings::Settings;
 use crate::store::members::Members;
@@ -445,13 +446,14 @@ fn follow_sync_time(params: &Params) -> Arc<AtomicU64> {
     sync_time_ms
 }
 
-/// Brings LOG_SIZE_LIMIT, LOG_SYNC and KEEP_DATA to the log whenever they change.
+/// Brings LOG_SIZE_LIMIT, LOG_SYNC, LOG_FULL and KEEP_DATA to the log whenever they change.
 pub fn follow_log_limits(limits: LogLimits, params: &Params) {
     let mut settings = params.watch();
     tokio::spawn(async move {
         while settings.changed().await.is_ok() {
             let now = settings.borrow_and_update();
             limits.set(now.log_size_limit, now.log_sync_ms, now.keep_data_days);
+            limits.count_when_full(now.log_full == LogFull::Count);
         }
     });
 }

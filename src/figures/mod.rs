@@ -103,6 +103,7 @@ pub struct Figures {
     pub records_waiting: u64,
     pub records_acknowledged: u64,
     pub records_refused: u64,
+    pub exchanges_unrecorded: u64,
     pub record_slots: u64,
     pub record_slots_free: u64,
     pub policy_version: u64,

@@ -224,6 +224,12 @@ pub const TABLE: &[Figure] = &[
         "Requests refused because no record of them could be opened: the spool was full.",
         |f| f.records_refused,
     ),
+    counter(
+        "tidegate_exchanges_unrecorded_total",
+        Unit::Count,
+        "Exchanges that went on without a record because none could be opened (LOG_FULL=count).",
+        |f| f.exchanges_unrecorded,
+    ),
     gauge("tidegate_record_slots", Unit::Count, "Slots of the record spools.", |f| f.record_slots),
     gauge(
         "tidegate_record_slots_free",

@@ -4,6 +4,7 @@ use crate::log::body;
 use crate::log::ring::Ring;
 use crate::log::slots::Spool;
 use crate::log::slots::State;
+use crate::log::unrecorded;
 use crate::record::Draft;
 use crate::record::Ended;
 use crate::record::Ending;
@@ -12,6 +13,8 @@ use crate::record::line::write_record_id;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 /// No slot is free: the log cannot take another record, so the exchange must not be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub(crate) struct Shared {
     pub closed: Ring,
     /// Writer to core: slots that are free again.
     pub freed: Ring,
+    /// LOG_FULL=count: what finds no slot is counted instead of refused. Changes live.
+    pub count_when_full: AtomicBool,
 }
 
 /// Where one core opens its records. No call makes a system call, takes a lock or allocates.
@@ -54,7 +59,12 @@ impl RecordDesk {
     /// The desk of core `core` of `cores` and what the writer needs of it.
     pub(crate) fn new(spool: Spool, core: usize, cores: usize) -> (RecordDesk, Arc<Shared>) {
         let size = spool.size();
-        let shared = Arc::new(Shared { closed: Ring::new(size.slots()), freed: Ring::new(size.slots()), spool });
+        let shared = Arc::new(Shared {
+            closed: Ring::new(size.slots()),
+            freed: Ring::new(size.slots()),
+            spool,
+            count_when_full: AtomicBool::new(false),
+        });
         let desk = RecordDesk {
             shared: shared.clone(),
             small: (0..size.small_slots).rev().collect(),
@@ -89,10 +99,27 @@ impl RecordDesk {
         Ok(OpenRecord { shared: Some(self.shared.clone()), slot, stays_on_its_thread: PhantomData })
     }
 
+    /// [`RecordDesk::open`]; where it cannot, and exchanges may go on unrecorded (LOG_FULL=count), this one is counted and has none.
+    pub fn open_or_count(&mut self, draft: &Draft, ended: &Ended) -> Result<Option<OpenRecord>, SpoolFull> {
+        match self.open(draft, ended) {
+            Err(SpoolFull) if self.counts_when_full() => {
+                unrecorded::count(&self.shared.spool, ended.ended_us);
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
+    }
+
     /// Writes an open record anew, in another slot: more has become known of its exchange than can be told. A kill meanwhile
-    /// leaves one of both.
+    /// leaves one of both. Where there is no slot, and exchanges may go on unrecorded, it stays as it is but for its numbers.
     pub fn rewrite(&mut self, record: &mut OpenRecord, draft: &Draft, ended: &Ended) -> Result<(), SpoolFull> {
-        let slot = self.take_slot(draft)?;
+        let slot = match self.take_slot(draft) {
+            Err(SpoolFull) if self.counts_when_full() => {
+                record.update(ended);
+                return Ok(());
+            }
+            taken => taken?,
+        };
         self.shared.spool.fill(slot, &self.body, ended);
         let old = std::mem::replace(&mut record.slot, slot);
         self.shared.spool.set_state(old, State::Free);
@@ -112,6 +139,10 @@ impl RecordDesk {
         body::write_body(&mut self.body, &Entry::from(draft));
         let small = if self.shared.spool.fits_small(&self.body) { self.small.pop() } else { None };
         small.or_else(|| self.large.pop()).ok_or(SpoolFull)
+    }
+
+    fn counts_when_full(&self) -> bool {
+        self.shared.count_when_full.load(Ordering::Relaxed)
     }
 
     fn take_back(&mut self) {

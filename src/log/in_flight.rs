@@ -26,6 +26,11 @@ impl InFlight {
         self.0.iter().map(|shared| shared.closed.waiting() as u64).sum()
     }
 
+    /// What each core shares with the writer.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = &Shared> {
+        self.0.iter().map(Arc::as_ref)
+    }
+
     /// At most `limit` exchanges, and how many there are. Looks at the state of each slot: not for the data path.
     pub fn look(&self, limit: usize) -> UnderWay {
         let (mut body, mut late) = (Vec::new(), [0; LATE_BYTES]);

@@ -8,6 +8,7 @@ use crate::limits::LEFT_OVER_PROCESSES_MAX;
 use crate::log::body;
 use crate::log::slots::Spool;
 use crate::log::slots::State;
+use crate::log::unrecorded;
 use crate::record::Ended;
 use crate::sys::process;
 use std::fs;
@@ -65,7 +66,10 @@ impl LeftOver {
 
     /// Whether nothing more can come. Then its file is gone.
     pub fn is_finished(&self) -> bool {
-        if !self.over || (0..self.spool.size().slots()).any(|slot| self.spool.state(slot) != State::Free) {
+        if !self.over
+            || !unrecorded::is_told(&self.spool)
+            || (0..self.spool.size().slots()).any(|slot| self.spool.state(slot) != State::Free)
+        {
             return false;
         }
         if let Err(error) = fs::remove_file(&self.path) {

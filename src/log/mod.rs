@@ -14,6 +14,7 @@
 //! | `recent` | the newest lines, still in memory for shipping |
 //! | `recover` | what a killed predecessor left in its spools |
 //! | `left_over` | the spools of predecessors that stood aside and still live |
+//! | `unrecorded` | how many exchanges went on without a record |
 //! | [`reader`] | reading extended.log for shipping, from the cursor on |
 //! | `cursor` | up to where the master has the records |
 #![forbid(unsafe_code)]
@@ -31,6 +32,7 @@ mod recent;
 mod recover;
 mod ring;
 pub mod slots;
+mod unrecorded;
 mod writer;
 
 pub use desk::OpenRecord;
@@ -90,6 +92,8 @@ pub struct LogConfig {
     pub file_bytes_max: u64,
     /// LOG_SYNC: extended.log is synced so often, in milliseconds; 0: after every write.
     pub sync_ms: u64,
+    /// LOG_FULL=count: exchanges that the log has no room for go on unrecorded and are counted. Otherwise they are refused.
+    pub count_when_full: bool,
     /// KEEP_DATA: how many days a rotated file is kept at least.
     pub keep_days: u32,
 }
@@ -160,6 +164,7 @@ impl Log {
             let spool = Spool::create(&path, size, &boot, kernel_boot, seq)
                 .map_err(|error| failed("making the record spool", &path, error))?;
             let (desk, shared) = RecordDesk::new(spool, core, config.cores);
+            shared.count_when_full.store(config.count_when_full, Ordering::Relaxed);
             desks.push(desk);
             cores.push(shared);
         }
@@ -195,9 +200,9 @@ impl Log {
         Ok((Log { config, progress, control, recent, in_flight, writer: Some(writer), owners, _lock: lock }, desks))
     }
 
-    /// Changes LOG_SIZE_LIMIT, LOG_SYNC and KEEP_DATA while the log runs.
+    /// Changes LOG_SIZE_LIMIT, LOG_SYNC, LOG_FULL and KEEP_DATA while the log runs.
     pub fn limits(&self) -> LogLimits {
-        LogLimits(self.control.clone())
+        LogLimits { control: self.control.clone(), in_flight: self.in_flight.clone() }
     }
 
     /// Which exchanges are under way, from any thread.
@@ -260,15 +265,23 @@ impl LogTurns {
 }
 
 /// The limits of a running log that change live.
-pub struct LogLimits(Arc<Control>);
+pub struct LogLimits {
+    control: Arc<Control>,
+    in_flight: InFlight,
+}
 
 impl LogLimits {
     /// From now on: a file larger than `file_bytes_max` is rotated, what was written synced every `sync_ms` milliseconds, a rotated
     /// file kept at least `keep_days` days.
     pub fn set(&self, file_bytes_max: u64, sync_ms: u64, keep_days: u32) {
-        self.0.file_bytes_max.store(file_bytes_max, Ordering::Relaxed);
-        self.0.sync_ms.store(sync_ms, Ordering::Relaxed);
-        self.0.keep_days.store(u64::from(keep_days), Ordering::Relaxed);
+        self.control.file_bytes_max.store(file_bytes_max, Ordering::Relaxed);
+        self.control.sync_ms.store(sync_ms, Ordering::Relaxed);
+        self.control.keep_days.store(u64::from(keep_days), Ordering::Relaxed);
+    }
+
+    /// From now on: exchanges that the log has no room for go on unrecorded and are counted; or they are refused.
+    pub fn count_when_full(&self, count: bool) {
+        self.in_flight.shared().for_each(|shared| shared.count_when_full.store(count, Ordering::Relaxed));
     }
 }
 

@@ -11,6 +11,7 @@ use crate::log::slots;
 use crate::log::slots::BadSpool;
 use crate::log::slots::Spool;
 use crate::log::slots::State;
+use crate::log::unrecorded;
 use crate::record::Ended;
 use crate::record::line;
 use crate::record::line::LineWriter;
@@ -46,6 +47,8 @@ pub fn recover(
     // A predecessor that lives has stood aside: what it has closed is written here, the rest while it goes on.
     let living: Vec<bool> = spools.iter().map(|(_, spool)| !spool.take_over()).collect();
     spools.iter().zip(&living).filter(|(_, lives)| !**lives).for_each(|((_, spool), _)| spool.free_doubles());
+    unrecorded::settle(spools.iter().map(|(_, spool)| spool), log_dir)
+        .map_err(|error| failed("reading the end of extended.log in", log_dir, &error))?;
     let mut survivors = survivors(&spools, &living, standing.last);
     forget_logged(&mut survivors, &spools, log_dir, standing.kernel_boot)
         .map_err(|error| failed("reading the end of extended.log in", log_dir, &error))?;
@@ -53,13 +56,16 @@ pub fn recover(
     survivors.sort_by_key(|one| (one.assigned == 0, one.assigned, one.ended.ended_us));
     let mut seq = numbers_start(&spools, &survivors, standing);
     let first = seq + 1;
-    append(log, writer, &spools, &survivors, &mut seq).map_err(|error| {
-        failed("appending the records that a killed predecessor left to extended.log in", log_dir, &error)
-    })?;
+    let dead = spools.iter().zip(&living).filter(|(_, lives)| !**lives).map(|((_, spool), _)| spool);
+    let appended = append(log, writer, &spools, &survivors, &mut seq);
+    let last = seq;
+    appended.and_then(|()| tell_unrecorded(log, writer, dead, &mut seq)).and_then(|()| log.sync()).map_err(
+        |error| failed("appending the records that a killed predecessor left to extended.log in", log_dir, &error),
+    )?;
     if !survivors.is_empty() {
         tracing::info!(
             event = "records-recovered",
-            "recovered {} records of predecessors, seq {first} to {seq}",
+            "recovered {} records of predecessors, seq {first} to {last}",
             survivors.len()
         );
     }
@@ -225,7 +231,24 @@ fn append(
     if !lines.is_empty() {
         log.append(&lines, first)?;
     }
-    log.sync()
+    Ok(())
+}
+
+/// Tells of the exchanges that predecessors had only counted. Their spools go next: nothing is noted there.
+fn tell_unrecorded<'s>(
+    log: &mut ExtendedLog,
+    writer: &mut LineWriter,
+    spools: impl Iterator<Item = &'s Spool> + Clone,
+    seq: &mut u64,
+) -> io::Result<()> {
+    for run in unrecorded::untold(spools) {
+        *seq += 1;
+        let mut lines = Vec::new();
+        run.write(writer, &mut lines, *seq);
+        log.append(&lines, *seq)?;
+        tracing::warn!(event = "exchanges-unrecorded", seq = *seq, "{}; record {seq} says so", run.words());
+    }
+    Ok(())
 }
 
 fn failed(doing: &str, path: &Path, error: &io::Error) -> LogError {

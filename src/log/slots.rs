@@ -32,6 +32,7 @@ const HEADER_BYTES: usize = 4096;
 const HEADER_CHECKED_WORDS: usize = 8;
 const SEQ_HIGH_WORD: usize = 9;
 const OWNER_WORD: usize = 10;
+const UNRECORDED_WORD: usize = 11;
 pub(super) const NUMBER_WORDS: usize = 9;
 
 /// Number and size of the slots of a spool.
@@ -206,6 +207,11 @@ impl Spool {
     /// Notes the highest `seq` given out.
     pub fn set_seq_high(&self, seq: u64) {
         self.map.words()[SEQ_HIGH_WORD].store(seq, Ordering::Release);
+    }
+
+    /// What [`unrecorded`](crate::log::unrecorded) counts.
+    pub(super) fn unrecorded_words(&self) -> [&AtomicU64; 4] {
+        std::array::from_fn(|index| &self.map.words()[UNRECORDED_WORD + index])
     }
 
     /// Whether a body of so many bytes fits a small slot, with the room for its late text if it has one.

@@ -10,7 +10,9 @@ use crate::log::left_over::LeftOver;
 use crate::log::recent::Chunk;
 use crate::log::recent::Recent;
 use crate::log::slots;
+use crate::log::slots::Spool;
 use crate::log::slots::State;
+use crate::log::unrecorded;
 use crate::record::line::LineWriter;
 use crate::record::lines::Lines;
 use std::io;
@@ -74,6 +76,8 @@ pub struct Batch {
     /// `seq` of the first line that is not.
     first: u64,
     slots: Vec<(Source, u32)>,
+    /// Whose unrecorded exchanges a line of the batch tells of, and up to which.
+    told: Vec<(Source, u64)>,
     body: Vec<u8>,
 }
 
@@ -87,7 +91,17 @@ enum Source {
 impl Batch {
     /// An empty one behind the record `seq`.
     pub fn after(seq: u64) -> Batch {
-        Batch { lines: Lines::default(), after: seq, appended: 0, first: 0, slots: Vec::new(), body: Vec::new() }
+        let lines = Lines::default();
+        Batch { lines, after: seq, appended: 0, first: 0, slots: Vec::new(), told: Vec::new(), body: Vec::new() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.told.is_empty()
+    }
+
+    /// Whether more may come in.
+    fn has_room(&self) -> bool {
+        self.slots.len() < limits::LOG_APPEND_RECORDS_MAX && self.lines.text().len() <= limits::LOG_CHUNK_BYTES_MAX
     }
 }
 
@@ -128,13 +142,13 @@ impl Writer {
 
     /// Appends the records that wait, at most one batch. Answers how many there were.
     fn append_some(&mut self) -> io::Result<usize> {
-        if self.batch.slots.is_empty() {
+        if self.batch.is_empty() {
             self.collect();
         }
-        if self.batch.slots.is_empty() {
+        if self.batch.is_empty() {
             return Ok(0);
         }
-        let count = self.batch.slots.len();
+        let count = self.batch.slots.len() + self.batch.told.len();
         self.log.set_bytes_max(self.control.file_bytes_max.load(Ordering::Relaxed));
         self.log.append(&self.batch.lines.text()[self.batch.appended..], self.batch.first)?;
         self.batch.appended = self.batch.lines.text().len();
@@ -148,6 +162,9 @@ impl Writer {
                 // Its process takes no slot back: its writer is gone.
                 Source::LeftOver(index) => self.left_over[index].spool.set_state(slot, State::Free),
             }
+        }
+        for (from, counted) in std::mem::take(&mut self.batch.told) {
+            unrecorded::set_told(self.spool(from), counted);
         }
         let full = self.batch.lines.len() + limits::LOG_APPEND_RECORDS_MAX > limits::BATCH_RECORDS_MAX;
         if full || self.batch.appended > limits::LOG_CHUNK_BYTES_MAX {
@@ -167,8 +184,7 @@ impl Writer {
         self.batch.first = self.seq + 1;
         let mut late = [0; slots::LATE_BYTES];
         for (core, shared) in self.cores.iter().enumerate() {
-            while self.batch.slots.len() < limits::LOG_APPEND_RECORDS_MAX
-                && self.batch.lines.text().len() <= limits::LOG_CHUNK_BYTES_MAX
+            while self.batch.has_room()
                 && let Some(slot) = shared.closed.pop()
             {
                 shared.spool.copy_body(slot, &mut self.batch.body);
@@ -195,6 +211,9 @@ impl Writer {
             self.looked_left_over = Mono::now();
             self.collect_left_over();
         }
+        if self.batch.has_room() {
+            self.tell_unrecorded();
+        }
         if let Some(shared) = self.cores.first() {
             shared.spool.set_seq_high(self.seq);
         }
@@ -202,7 +221,7 @@ impl Writer {
 
     /// The same for what processes that stood aside have finished, and forgets those that are through.
     fn collect_left_over(&mut self) {
-        if self.batch.slots.is_empty() {
+        if self.batch.is_empty() {
             // Nothing in the batch counts by their places.
             self.left_over.retain(|one| !one.is_finished());
         }
@@ -210,9 +229,7 @@ impl Writer {
         for (index, one) in self.left_over.iter_mut().enumerate() {
             one.look();
             for slot in 0..one.spool.size().slots() {
-                if self.batch.slots.len() >= limits::LOG_APPEND_RECORDS_MAX
-                    || self.batch.lines.text().len() > limits::LOG_CHUNK_BYTES_MAX
-                {
+                if !self.batch.has_room() {
                     break; // the next look finds the rest
                 }
                 let Some(ended) = one.finished(slot, &mut self.batch.body) else { continue };
@@ -226,6 +243,27 @@ impl Writer {
             }
         }
         *self.owners.lock().unwrap_or_else(PoisonError::into_inner) = left_over::owners(&self.left_over);
+    }
+
+    /// Tells of exchanges that went on without a record: once what waited is written, so that it is one record for all of them.
+    fn tell_unrecorded(&mut self) {
+        let own = self.cores.len();
+        let spools = self.cores.iter().map(|shared| &shared.spool);
+        for run in unrecorded::untold(spools.chain(self.left_over.iter().map(|one| &one.spool))) {
+            self.seq += 1;
+            let (line, seq) = (&mut self.line, self.seq);
+            self.batch.lines.write(seq, |out| run.write(line, out, seq));
+            let source = |index: usize| if index < own { Source::Core(index) } else { Source::LeftOver(index - own) };
+            self.batch.told.extend(run.spools.iter().map(|(index, counted)| (source(*index), *counted)));
+            tracing::warn!(event = "exchanges-unrecorded", seq, "{}; record {seq} says so", run.words());
+        }
+    }
+
+    fn spool(&self, from: Source) -> &Spool {
+        match from {
+            Source::Core(core) => &self.cores[core].spool,
+            Source::LeftOver(index) => &self.left_over[index].spool,
+        }
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -254,10 +292,12 @@ impl Writer {
 
     /// Shows trouble, or that it is gone.
     fn tell(&self, error: Option<io::Error>) {
+        let count = self.cores.iter().any(|shared| shared.count_when_full.load(Ordering::Relaxed));
+        let full = if count { "exchanges are only counted" } else { "clients get 503" };
         let words = error.map_or(String::new(), |error| {
             format!(
-                "writing extended.log in {}: {error}. Records wait in the spool and clients get 503 when it is full; free \
-                 space or repair the file system, then it goes on by itself.",
+                "writing extended.log in {}: {error}. Records wait in the spool and {full} when it is full; free space or repair \
+                 the file system, then it goes on by itself.",
                 self.log_dir.display()
             )
         });

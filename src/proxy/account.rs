@@ -140,8 +140,11 @@ impl<'a> Account<'a> {
         undisturbed && self.parent.is_none() && self.ended.peercode != PeerCode::None
     }
 
-    /// Writes the record: before an answer, or with the answer's type.
+    /// Writes the record: before an answer, or with the answer's type. There is none if exchanges may go on unrecorded.
     fn write(&mut self, mime: Option<&[u8]>) -> Result<(), SpoolFull> {
+        if self.unrecorded {
+            return Ok(()); // counted already, once
+        }
         let state = self.client.state;
         let mut scratch = state.scratch.borrow_mut();
         scratch.describe(self.held, &self.tags, self.request.as_ref());
@@ -153,8 +156,12 @@ impl<'a> Account<'a> {
             self.record = record;
             return written;
         }
-        match desk.open(&draft, &self.ended) {
-            Ok(record) => self.record = Some(record),
+        match desk.open_or_count(&draft, &self.ended) {
+            Ok(record) => {
+                self.unrecorded = record.is_none();
+                state.counters.only_counted.add(u64::from(record.is_none()));
+                self.record = record;
+            }
             Err(full) => {
                 self.unrecorded = true;
                 state.counters.unrecorded.add(1);

@@ -29,6 +29,7 @@ pub struct CoreCounters {
     pub(super) connect_failed: Counter,
     pub(super) answered_5xx: Counter,
     pub(super) unrecorded: Counter,
+    pub(super) only_counted: Counter,
     pub(super) tunnels_open: Counter,
     pub(super) upload: Counter,
     pub(super) download: Counter,
@@ -77,6 +78,8 @@ pub struct CoreTotals {
     pub answered_5xx: u64,
     /// Requests refused because no record of them could be opened. They are in no log; nothing was served.
     pub unrecorded: u64,
+    /// Exchanges that went on without a record because none could be opened: the log tells how many, and when.
+    pub only_counted: u64,
     /// Tunnels open now.
     pub tunnels_open: u64,
     /// Payload bytes client to server.
@@ -125,6 +128,7 @@ impl CoreCounters {
             connect_failed: self.connect_failed.get(),
             answered_5xx: self.answered_5xx.get(),
             unrecorded: self.unrecorded.get(),
+            only_counted: self.only_counted.get(),
             tunnels_open: self.tunnels_open.get(),
             upload: self.upload.get(),
             download: self.download.get(),
@@ -162,6 +166,7 @@ impl Add for CoreTotals {
             connect_failed: self.connect_failed + other.connect_failed,
             answered_5xx: self.answered_5xx + other.answered_5xx,
             unrecorded: self.unrecorded + other.unrecorded,
+            only_counted: self.only_counted + other.only_counted,
             tunnels_open: self.tunnels_open + other.tunnels_open,
             upload: self.upload + other.upload,
             download: self.download + other.download,

@@ -37,6 +37,10 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 
+/// The rule of a record that tells how many exchanges have none (LOG_FULL=count). Its `request_id` is 0, which no exchange has, and its
+/// `filtering_reason` begins with their number.
+pub const UNRECORDED_RULE: &str = "LOG_FULL";
+
 /// What a core knows of an exchange when it starts to answer: text, borrowed from wherever it stands.
 ///
 /// Empty text means absent. Text longer than its bound in `limits` is cut when the record is opened. Lists are names

@@ -132,6 +132,9 @@ pub struct Answer {
     pub requests: u64,
     /// Of these, blocked by policy.
     pub blocked: u64,
+    /// Exchanges that went on without a record, by the records that tell so (LOG_FULL=count). They are in no other number.
+    #[serde(default)]
+    pub unrecorded: u64,
     /// Bytes client to server.
     pub upload: u64,
     /// Bytes server to client.

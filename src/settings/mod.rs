@@ -82,6 +82,8 @@ pub struct Settings {
     pub log_size_limit: u64,
     /// LOG_SYNC in milliseconds: how often extended.log is synced. Live.
     pub log_sync_ms: u64,
+    /// LOG_FULL: what becomes of exchanges that the log has no room for. Live.
+    pub log_full: LogFull,
     /// KEEP_DATA in days: older rotated logs and records are deleted. Live.
     pub keep_data_days: u32,
     /// LOG_LEVEL of the daemon's own messages. Live.
@@ -167,6 +169,7 @@ impl Settings {
             "OWN_SECTIONS_FILE" => self.own_sections_file.display().to_string(),
             "LOG_SIZE_LIMIT" => self.log_size_limit.to_string(),
             "LOG_SYNC" => self.log_sync_ms.to_string(),
+            "LOG_FULL" => self.log_full.to_string(),
             "KEEP_DATA" => self.keep_data_days.to_string(),
             "LOG_LEVEL" => self.log_level.to_string(),
             "CORES" => self.cores.map_or("auto".to_string(), |cores| cores.to_string()),
@@ -310,6 +313,24 @@ impl fmt::Display for ProxyProtocol {
             ProxyProtocol::Off => "off",
             ProxyProtocol::Optional => "optional",
             ProxyProtocol::Required => "required",
+        })
+    }
+}
+
+/// What becomes of exchanges that the log has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFull {
+    /// They are refused.
+    Refuse,
+    /// They go on unrecorded, and are counted.
+    Count,
+}
+
+impl fmt::Display for LogFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LogFull::Refuse => "refuse",
+            LogFull::Count => "count",
         })
     }
 }

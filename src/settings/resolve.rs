@@ -5,6 +5,7 @@ use crate::settings::Fault;
 use crate::settings::Key;
 use crate::settings::Listen;
 use crate::settings::LocalSection;
+use crate::settings::LogFull;
 use crate::settings::LogLevel;
 use crate::settings::PinCpus;
 use crate::settings::ProxyProtocol;
@@ -42,6 +43,7 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
     let own_sections_file = reader.read("OWN_SECTIONS_FILE", absolute);
     let log_size_limit = reader.read("LOG_SIZE_LIMIT", size);
     let log_sync = reader.read("LOG_SYNC", |text| number(text, 0, 1_000));
+    let log_full = reader.read("LOG_FULL", log_full);
     let keep_data = reader.read("KEEP_DATA", |text| number(text, 1, 3_650));
     let log_level = reader.read("LOG_LEVEL", log_level);
     let cores = reader.read("CORES", cores);
@@ -98,6 +100,7 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
             own_sections_file: own_sections_file?,
             log_size_limit: log_size_limit?,
             log_sync_ms: log_sync?,
+            log_full: log_full?,
             keep_data_days: keep_data? as u32,
             log_level: log_level?,
             cores: cores?,
@@ -291,6 +294,14 @@ fn size(text: &str) -> Option<u64> {
     };
     let bytes = number(digits, 1, u64::MAX)?.checked_mul(unit)?;
     ((1 << 20)..=(1 << 40)).contains(&bytes).then_some(bytes)
+}
+
+fn log_full(text: &str) -> Option<LogFull> {
+    match text {
+        "refuse" => Some(LogFull::Refuse),
+        "count" => Some(LogFull::Count),
+        _ => None,
+    }
 }
 
 fn log_level(text: &str) -> Option<LogLevel> {

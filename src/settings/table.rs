@@ -221,6 +221,17 @@ pub const TABLE: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "LOG_FULL",
+        default: "refuse",
+        accepts: "refuse or count",
+        help: "What becomes of exchanges that the log has no room for, because its disk is full. refuse: they get 503; nothing is \
+               carried that is not recorded. count: they go on without a record; how many they were, and between which times, \
+               is recorded once the disk takes lines again.",
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
+    },
+    Key {
         name: "KEEP_DATA",
         default: "30",
         accepts: "days from 1 to 3650",

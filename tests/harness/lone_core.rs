@@ -44,6 +44,7 @@ impl LoneCore {
             cores: 1,
             file_bytes_max: 1 << 30,
             sync_ms: 200,
+            count_when_full: false,
             keep_days: 1,
         };
         let (log, mut desks) = Log::start(config).unwrap();

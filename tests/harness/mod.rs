@@ -4,6 +4,7 @@
 pub mod account;
 pub mod client;
 pub mod dice;
+pub mod disk;
 pub mod watched;
 
 use std::collections::BTreeMap;

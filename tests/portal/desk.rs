@@ -372,6 +372,7 @@ fn report(question: &Question) -> Answer {
     Answer {
         requests: 2_408_836,
         blocked: 40_234,
+        unrecorded: 0,
         upload: 6_408_836_224,
         download: 182_408_836_224,
         hosts: rank(

@@ -4,6 +4,7 @@ use crate::harness::Node;
 use crate::harness::Origin;
 use crate::harness::client::Client;
 use crate::harness::dice::Dice;
+use crate::harness::disk::Disk;
 use crate::harness::wait_until;
 use crate::relay;
 use crate::switch::Port;
@@ -19,7 +20,6 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -70,7 +70,7 @@ pub struct Field {
     /// Files that this test damaged, with what it left in them.
     damaged: BTreeMap<PathBuf, Vec<u8>>,
     _origin: Origin,
-    _disk: Mount,
+    _disk: Disk,
     _switch: Switch,
     _dir: TempDir,
 }
@@ -361,7 +361,7 @@ fn ask(worker: usize, proxy: SocketAddr, whole: &Mutex<BTreeSet<String>>, stop: 
 }
 
 /// The nodes' files, the small disk among them.
-fn nodes(dir: &Path, master: &Port, slaves: &[Port]) -> Option<(Vec<Node>, Mount)> {
+fn nodes(dir: &Path, master: &Port, slaves: &[Port]) -> Option<(Vec<Node>, Disk)> {
     let key = dir.join("activation.key");
     tidegate::base::durable::replace(&key, ActivationKey::generate().unwrap().to_text().as_bytes(), 0o600).unwrap();
     let at = |name: &str, address: Ipv4Addr| {
@@ -385,7 +385,7 @@ fn nodes(dir: &Path, master: &Port, slaves: &[Port]) -> Option<(Vec<Node>, Mount
     let faketime = faketime.expect("libfaketime is missing: tests/run installs it");
     let skew = [("LD_PRELOAD", faketime), ("FAKETIME", "+1h"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
     nodes[1 + SKEWED].variables = skew.map(|(name, value)| (name.to_string(), value.to_string())).to_vec();
-    let disk = Mount::new(&dir.join("disk.img"), &nodes[1 + SMALL].layout.dir.join("log"))?;
+    let disk = Disk::mount(&dir.join("disk.img"), &nodes[1 + SMALL].layout.dir.join("log"), DISK_MIB)?;
     Some((nodes, disk))
 }
 
@@ -415,25 +415,4 @@ pub fn within<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
         });
         entered.join().expect("what is done in a network namespace")
     })
-}
-
-/// A small file system in a file.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn new(image: &Path, place: &Path) -> Option<Mount> {
-        fs::File::create(image).and_then(|file| file.set_len(DISK_MIB << 20)).unwrap();
-        let quiet = |command: &mut Command| {
-            command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
-        };
-        let made = quiet(Command::new("mkfs.ext4").arg("-q").arg(image));
-        let mounted = made && quiet(Command::new("mount").args(["-o", "loop"]).arg(image).arg(place));
-        mounted.then(|| Mount(place.to_path_buf()))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }

@@ -1,6 +1,7 @@
 //! Answers: one walk over the facts in the range adds up everything at once; words are looked up only for what is shown.
 
 use crate::limits;
+use crate::record::UNRECORDED_RULE;
 use crate::record::question::Answer;
 use crate::record::question::Gap;
 use crate::record::question::Question;
@@ -34,6 +35,7 @@ pub fn answer(connection: &Connection, question: &Question) -> rusqlite::Result<
         let sums = add_up(&transaction, &filter, &mut categories, span, sums)?;
         let top = question.top.unwrap_or(10) as usize;
         answer.requests = sums.all.requests;
+        answer.unrecorded = sums.unrecorded;
         answer.blocked = sums.all.blocked;
         answer.unreadable = sums.unreadable;
         (answer.upload, answer.download) = (sums.upload, sums.download);
@@ -173,6 +175,8 @@ impl Hasher for NumberHasher {
 #[derive(Default)]
 struct Sums {
     all: Sum,
+    /// Exchanges that have no record, by the records that say so.
+    unrecorded: u64,
     upload: u64,
     download: u64,
     hosts: SumsBy,
@@ -220,6 +224,7 @@ fn add_up(
     let mut statement = connection.prepare_cached(sql)?;
     let mut blocks = statement.query([filter.from_us, filter.to_us])?;
     let mut facts = Vec::new();
+    let mut counted = Unrecorded { rule: word_number(connection, UNRECORDED_RULE)?, unpacked: None };
     while let Some(row) = blocks.next()? {
         facts.clear();
         if let Err(damaged) = block::read_facts(row.get_ref(2)?.as_blob()?, &mut facts) {
@@ -234,13 +239,51 @@ fn add_up(
         let id = row.get(0)?;
         for (at, fact) in facts.iter().enumerate().filter(|(_, fact)| filter.holds(fact)) {
             if categories.wants(connection, fact.categories)? {
-                sums.add(fact, span);
+                match counted.number(connection, id, at, fact)? {
+                    Some(number) => sums.unrecorded = sums.unrecorded.saturating_add(number),
+                    None => sums.add(fact, span),
+                }
                 sums.newest.offer(id, at, fact);
             }
         }
     }
     categories.learn(connection, sums.categories.keys().copied())?;
     Ok(sums)
+}
+
+/// Finds the records that tell how many exchanges have none.
+struct Unrecorded {
+    /// Their rule; `None` if no record has it.
+    rule: Option<i64>,
+    /// The block that was looked into last.
+    unpacked: Option<(i64, Details)>,
+}
+
+impl Unrecorded {
+    /// How many exchanges without a record this one tells of; `None` if it is an exchange's own: some policy's rule may have that name.
+    fn number(&mut self, connection: &Connection, block: i64, at: usize, fact: &Fact) -> rusqlite::Result<Option<u64>> {
+        if Some(fact.rule) != self.rule {
+            return Ok(None);
+        }
+        if self.unpacked.as_ref().is_none_or(|(id, _)| *id != block) {
+            self.unpacked = Some((block, details(connection, block)?));
+        }
+        let row = self.unpacked.as_ref().map(|(_, details)| details.row(at));
+        Ok(row.filter(|row| row.record_id.split('-').nth(2) == Some("0")).map(|row| {
+            let number = row.filtering_reason.split(' ').next().unwrap_or_default();
+            number.parse().unwrap_or(0)
+        }))
+    }
+}
+
+/// The details of a block; none of them if they cannot be read.
+fn details(connection: &Connection, block: i64) -> rusqlite::Result<Details> {
+    let mut statement = connection.prepare_cached("SELECT details FROM block WHERE id = ?1")?;
+    let read = statement.query_row([block], |row| Ok(Details::read(row.get_ref(0)?.as_blob()?)))?;
+    Ok(read.unwrap_or_else(|damaged| {
+        tracing::error!(event = "record-block-damaged", "details of block {block} of the record store: {damaged}");
+        Details::default()
+    }))
 }
 
 /// The newest facts so far, and where they stand.
@@ -298,22 +341,11 @@ impl Newest {
 /// The newest records as they are shown, newest first. Each block is unpacked once.
 fn rows(connection: &Connection, newest: Newest) -> rusqlite::Result<Vec<RecordRow>> {
     let mut unpacked: HashMap<i64, Details> = HashMap::new();
-    let mut statement = connection.prepare_cached("SELECT details FROM block WHERE id = ?1")?;
     let mut rows = Vec::new();
     for Reverse(place) in newest.found.into_sorted_vec() {
         let details = match unpacked.entry(place.block) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                let read = statement.query_row([place.block], |row| Ok(Details::read(row.get_ref(0)?.as_blob()?)))?;
-                new.insert(read.unwrap_or_else(|damaged| {
-                    let id = place.block;
-                    tracing::error!(
-                        event = "record-block-damaged",
-                        "details of block {id} of the record store: {damaged}"
-                    );
-                    Details::default()
-                }))
-            }
+            Entry::Vacant(new) => new.insert(details(connection, place.block)?),
         };
         let (fact, word) = (&place.fact, |number| word_text(connection, number));
         rows.push(RecordRow {
