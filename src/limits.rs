@@ -462,8 +462,17 @@ pub const AUDIT_S_MAX: u64 = 100;
 pub const AUDIT_FINDINGS_MAX: usize = 200;
 /// The most numbers between the first and the last record of a range that the audit of a store goes through, one bit each.
 pub const AUDIT_RECORDS_MAX: u64 = 200_000_000;
-/// How often the writer looks for rotated files that may go.
+/// How often it is looked for rotated files that may go, or are to be packed, if none was rotated meanwhile.
 pub const LOG_RETENTION_MS: u64 = 60_000;
+/// How soon after a rotation that is done.
+pub const LOG_UPKEEP_MS: u64 = 1_000;
+/// A packed file is compressed in frames of so many bytes: the most that is decompressed for a line in the middle, and that a
+/// flipped bit costs.
+pub const LOG_FRAME_BYTES: usize = 1024 * 1024;
+/// A smaller file stays as it is: what would be saved is not worth a second kind of file.
+pub const LOG_PACK_BYTES_MIN: u64 = 64 * 1024;
+/// How hard rotated files are compressed: beyond this level a file takes several times as long and comes out little smaller.
+pub const LOG_PACK_LEVEL: i32 = 3;
 /// The most lines kept in memory for shipping, in bytes: at 60,000 requests a second about what comes between two syncs, and
 /// what is under way to the master. Beyond that, shipping reads the file.
 pub const LOG_RECENT_BYTES_MAX: usize = 16 * 1024 * 1024;

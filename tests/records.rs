@@ -79,11 +79,19 @@ fn within<T>(seconds: u64, what: &str, mut look: impl FnMut() -> Option<T>) -> T
 /// Every record in all files, in order of the files; every line must be whole.
 fn logged(log_dir: &Path) -> Vec<Record> {
     let mut names: Vec<_> = fs::read_dir(log_dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-    names.retain(|path| path.extension().is_none_or(|end| end != "chain"));
+    let end_of = |path: &Path| path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_string();
+    // Not a chain, not what is being packed, and not a packed file whose plain one is still there.
+    names.retain(|path| {
+        let twice = end_of(path) == "zst" && path.with_extension("").exists();
+        !["chain", "packing"].contains(&end_of(path).as_str()) && !twice
+    });
     names.sort_by_key(|path| (path.extension().is_some_and(|end| end == "log"), path.clone()));
     let mut records = Vec::new();
     for path in names {
-        let text = fs::read(path).unwrap();
+        let mut text = fs::read(&path).unwrap();
+        if end_of(&path) == "zst" {
+            text = zstd::decode_all(&text[..]).unwrap();
+        }
         assert!(text.is_empty() || text.ends_with(b"\n"));
         let lines = text.split(|byte| *byte == b'\n').filter(|text| !text.is_empty() && !line::is_header(text));
         records.extend(lines.map(|text| line::parse(text).unwrap()));

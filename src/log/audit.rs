@@ -9,14 +9,14 @@ use crate::log::chain::Digest;
 use crate::log::chain::Kind;
 use crate::log::chain::Print;
 use crate::log::chain::Reader;
-use crate::log::extended;
+use crate::log::files;
+use crate::log::files::LogFile;
 use crate::record::audit::AuditQuestion;
 use crate::record::audit::Finding;
 use crate::record::audit::Proof;
 use crate::record::line;
 use data_encoding::HEXLOWER;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::io::BufReader;
 use std::path::Path;
@@ -26,7 +26,7 @@ use std::time::Duration;
 /// Reads the files in `dir` whose records may end in the range, whole, and says what does not hold. The node may be writing
 /// meanwhile.
 pub fn audit(dir: &Path, question: &AuditQuestion) -> io::Result<Proof> {
-    let files = extended::files(dir)?;
+    let files = files::files(dir)?;
     let mut walk = Walk {
         dir,
         question,
@@ -104,6 +104,11 @@ impl Walk<'_> {
         let file_name = name(one.path);
         let mut lines = Lines::new(open(self.dir, one.first, one.path)?);
         self.proof.files += 1;
+        if !lines.reader.get_ref().table_holds() {
+            let words =
+                "the table at its end is not what was written: where its compressed frames begin was looked for";
+            self.find(&file_name, 0, (one.first, one.first), words);
+        }
         match seal {
             Ok(seal) => {
                 self.check_seal(&seal, one, before);
@@ -171,10 +176,21 @@ impl Walk<'_> {
             self.hurry()?;
             let (Some(line), proof) = (lines.peek(0)?, sealed.peek()?) else {
                 let Some((seq, _, _)) = sealed.peek()? else { return Ok(()) };
-                self.removed(file, seq);
-                sealed.step();
+                match &lines.lost {
+                    Some(words) => self.lost(file, words, sealed, sealed_last + 1)?,
+                    None => {
+                        self.removed(file, seq);
+                        sealed.step();
+                    }
+                }
                 continue;
             };
+            if let (true, Some(next), Some(words)) = (line.behind_loss, line.seq, &lines.lost)
+                && proof.is_some_and(|(seq, _, _)| seq < next)
+            {
+                self.lost(file, words, sealed, next)?;
+                continue;
+            }
             let Some((seq, print, kind)) = proof else {
                 match line.seq {
                     // Of a damaged chain that is said once, not of each line.
@@ -247,6 +263,17 @@ impl Walk<'_> {
         }
     }
 
+    /// What is sealed before `next` cannot be decompressed.
+    fn lost(&mut self, file: &str, words: &str, sealed: &mut Sealed, next: u64) -> io::Result<()> {
+        let Some((first, _, _)) = sealed.peek()? else { return Ok(()) };
+        while sealed.peek()?.is_some_and(|(seq, _, _)| seq < next) {
+            sealed.step();
+        }
+        self.find(file, 0, (first, next - 1), &format!("these lines cannot be read: {words}"));
+        self.next = Some(next);
+        Ok(())
+    }
+
     fn removed(&mut self, file: &str, seq: u64) {
         self.find(file, 0, (seq, seq), "the line was removed");
         self.next = seq.checked_add(1);
@@ -280,18 +307,22 @@ fn name(path: &Path) -> String {
 }
 
 /// Opens a file that may be rotated just now.
-fn open(dir: &Path, first: u64, path: &Path) -> io::Result<BufReader<File>> {
-    let opened = File::open(path);
-    let rotated = extended::rotated_name(dir, first);
+fn open(dir: &Path, first: u64, path: &Path) -> io::Result<BufReader<LogFile>> {
+    let opened = LogFile::reader(path);
+    if files::is_rotated(path) {
+        return opened;
+    }
     // If it has been rotated, what was opened may be its successor.
-    let file = if rotated != path && rotated.exists() { File::open(rotated) } else { opened };
-    Ok(BufReader::with_capacity(limits::LOG_READ_BYTES, file?))
+    match LogFile::reader(&files::rotated_name(dir, first)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => opened,
+        rotated => rotated,
+    }
 }
 
 /// The name of the chain of a file: of the current one, whose first lines somebody may have removed, the newest that no
 /// rotated file has.
 fn chain_of(dir: &Path, first: u64, path: &Path, files: &[(u64, PathBuf)]) -> io::Result<u64> {
-    if path == extended::rotated_name(dir, first) {
+    if files::is_rotated(path) {
         return Ok(first);
     }
     let rotated = files.iter().map(|(other, _)| *other).rfind(|other| *other < first).unwrap_or(0);
@@ -314,9 +345,9 @@ fn seal(dir: &Path, first: u64) -> io::Result<Seal> {
 }
 
 /// When the first record of a file ended.
-fn start_of(reader: &mut BufReader<File>) -> io::Result<Option<i64>> {
+fn start_of(reader: &mut BufReader<LogFile>) -> io::Result<Option<i64>> {
     let mut text = Vec::new();
-    while extended::next_line(reader, &mut text)? > 0 {
+    while next_line(reader, &mut text)?.0 > 0 {
         if let Ok(record) = line::view(&text) {
             return Ok(Some(record.ended_us));
         }
@@ -324,10 +355,30 @@ fn start_of(reader: &mut BufReader<File>) -> io::Result<Option<i64>> {
     Ok(None)
 }
 
+/// Reads the next line, behind what cannot be decompressed if the next ones cannot. Answers its length, 0 at the end, and of what was
+/// passed over what was wrong with it.
+fn next_line(reader: &mut BufReader<LogFile>, text: &mut Vec<u8>) -> io::Result<(usize, Option<String>)> {
+    let mut passed = None;
+    loop {
+        match files::next_line(reader, text) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                // Nothing is read ahead: the error came from the file.
+                if reader.get_mut().pass_over().is_none() {
+                    return Err(error);
+                }
+                passed = Some(error.to_string());
+            }
+            read => return Ok((read?, passed)),
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Line {
-    /// From 1.
+    /// From 1; 0 behind lines that cannot be decompressed.
     number: u64,
+    /// Lines before it cannot be decompressed.
+    behind_loss: bool,
     /// `None` if it cannot be read.
     seq: Option<u64>,
     ended_us: i64,
@@ -336,23 +387,28 @@ struct Line {
 
 /// The lines of a file, with a look ahead.
 struct Lines {
-    reader: BufReader<File>,
+    reader: BufReader<LogFile>,
     text: Vec<u8>,
     number: u64,
+    /// What was wrong with lines that cannot be decompressed.
+    lost: Option<String>,
     ahead: VecDeque<Line>,
     /// Of those ahead.
     texts: VecDeque<Vec<u8>>,
 }
 
 impl Lines {
-    fn new(reader: BufReader<File>) -> Lines {
-        Lines { reader, text: Vec::new(), number: 0, ahead: VecDeque::new(), texts: VecDeque::new() }
+    fn new(reader: BufReader<LogFile>) -> Lines {
+        Lines { reader, text: Vec::new(), number: 0, lost: None, ahead: VecDeque::new(), texts: VecDeque::new() }
     }
 
     /// The line so many behind the next; none behind the last whole one.
     fn peek(&mut self, ahead: usize) -> io::Result<Option<Line>> {
         while self.ahead.len() <= ahead {
-            if extended::next_line(&mut self.reader, &mut self.text)? == 0 || self.text.last() != Some(&b'\n') {
+            let (length, passed) = next_line(&mut self.reader, &mut self.text)?;
+            let behind_loss = passed.is_some();
+            self.lost = passed.or(self.lost.take());
+            if length == 0 || self.text.last() != Some(&b'\n') {
                 break;
             }
             self.number += 1;
@@ -363,7 +419,8 @@ impl Lines {
                 Ok(record) => (Some(record.seq), record.ended_us),
                 Err(_) => (None, 0),
             };
-            self.ahead.push_back(Line { number: self.number, seq, ended_us, print: chain::print(&self.text) });
+            let number = if self.lost.is_some() { 0 } else { self.number };
+            self.ahead.push_back(Line { number, behind_loss, seq, ended_us, print: chain::print(&self.text) });
             self.texts.push_back(self.text.clone());
         }
         Ok(self.ahead.get(ahead).copied())

@@ -54,6 +54,13 @@ pub fn firsts(dir: &Path) -> io::Result<Vec<u64>> {
     Ok(firsts)
 }
 
+/// The last number that is sealed of the file that begins with `first`; `None` if none is, or the chain cannot be read.
+pub fn last(dir: &Path, first: u64) -> Option<u64> {
+    let mut reader = Reader::open(dir, first).ok()?;
+    while reader.next_block().ok()?.is_some() {}
+    (reader.last > 0).then_some(reader.last)
+}
+
 /// When lines were sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

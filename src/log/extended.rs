@@ -5,12 +5,19 @@ use crate::limits;
 use crate::log::chain;
 use crate::log::chain::Chain;
 use crate::log::chain::Kind;
+use crate::log::files;
+use crate::log::files::LogFile;
+use crate::log::files::NAME;
+use crate::log::files::first_seq;
+use crate::log::files::last_seq;
+use crate::log::files::next_line;
+use crate::log::files::rotated;
+use crate::log::files::rotated_name;
 use crate::record::line;
 use std::fs;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
-use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Seek;
 use std::io::SeekFrom;
@@ -18,9 +25,6 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::Duration;
-
-const NAME: &str = "extended.log";
 
 /// The file that is written now and its rotated predecessors.
 pub struct ExtendedLog {
@@ -65,7 +69,7 @@ impl ExtendedLog {
         }
         if last.is_none() {
             for (first, path) in rotated(dir)?.into_iter().rev() {
-                last = repair(&open_for_append(&path)?)?.last.map(|last| last.max(first));
+                last = last_of(dir, first, &path)?;
                 if last.is_some() {
                     break;
                 }
@@ -136,25 +140,6 @@ impl ExtendedLog {
     /// Whether there is something to sync.
     pub fn is_unsynced(&self) -> bool {
         self.unsynced || self.chain.is_behind()
-    }
-
-    /// Removes rotated files that hold nothing unacknowledged and have not changed for `age`.
-    pub fn forget(&self, acknowledged: u64, age: Duration) -> io::Result<()> {
-        let files = rotated(&self.dir)?;
-        for (index, (first, path)) in files.iter().enumerate() {
-            let Some(next) = files.get(index + 1).map(|(first, _)| *first).or(self.first) else { break };
-            let old = fs::metadata(path)?.modified()?.elapsed().is_ok_and(|elapsed| elapsed > age);
-            if next.saturating_sub(1) > acknowledged || !old {
-                break;
-            }
-            // The chain first: a file without one is of an earlier build, a chain without its file is a finding.
-            match fs::remove_file(chain::path_of(&self.dir, *first)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => fs::remove_file(path)?,
-            }
-            tracing::info!(event = "log-removed", "removed {}: acknowledged, and older than KEEP_DATA", path.display());
-        }
-        Ok(())
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -257,89 +242,27 @@ fn unsealed_from(mut file: &File, bytes: u64, sealed: u64, mut window: u64) -> i
     Ok(0)
 }
 
-/// The rotated files of `dir` with their first numbers, oldest first.
-pub fn rotated(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let digits = name.to_str().and_then(|name| name.strip_prefix(NAME)?.strip_prefix('.'));
-        if let Some(first) = digits.filter(|digits| digits.len() == 20).and_then(|digits| digits.parse().ok()) {
-            files.push((first, entry.path()));
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// All files of `dir` that hold records, with their first numbers, oldest first.
-pub fn files(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
-    // The current one first: if it is rotated meanwhile, it is in the list twice rather than not at all.
-    let current = dir.join(NAME);
-    let first = if current.exists() { first_seq(&current)? } else { None };
-    let mut files = rotated(dir)?;
-    if let Some(first) = first
-        && files.iter().all(|(other, _)| *other != first)
-    {
-        files.push((first, current));
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// Calls `see` with each line of the last `bytes_max` bytes of the log, newest file first.
-pub fn tail_lines(dir: &Path, bytes_max: u64, mut see: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut left = bytes_max;
-    for (_, path) in files(dir)?.iter().rev() {
-        let file = File::open(path)?;
-        let bytes = file.metadata()?.len();
-        let start = bytes.saturating_sub(left);
-        let mut content = vec![0; (bytes - start) as usize];
-        file.read_exact_at(&mut content, start)?;
-        content.split(|byte| *byte == b'\n').for_each(&mut see);
-        left -= bytes - start;
-        if left == 0 {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// What the file that begins with `first` is called when it is rotated.
-pub fn rotated_name(dir: &Path, first: u64) -> PathBuf {
-    dir.join(format!("{NAME}.{first:020}"))
-}
-
 fn open_for_append(path: &Path) -> io::Result<File> {
     // Not O_APPEND: a retried append must land on the very byte.
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(path)
 }
 
-/// Reads the next line into `text`, a longer one than any of ours in pieces. Answers its length, 0 at the end.
-pub fn next_line(reader: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<usize> {
-    text.clear();
-    io::Read::take(reader, limits::LOG_LINE_BYTES_MAX as u64).read_until(b'\n', text)
-}
-
-/// The `seq` of the first line that has one.
-fn first_seq(path: &Path) -> io::Result<Option<u64>> {
-    let mut reader = BufReader::new(File::open(path)?);
-    let mut text = Vec::new();
-    let mut before = 0;
-    loop {
-        text.clear();
-        if io::Read::take(&mut reader, limits::LOG_LINE_BYTES_MAX as u64).read_until(b'\n', &mut text)? == 0 {
-            return Ok(None);
-        }
-        if line::is_header(&text) || text.last() != Some(&b'\n') {
-            continue;
-        }
-        match line::seq_of(&text[..text.len() - 1]) {
-            // Damaged lines before it had the numbers before its own.
-            Some(seq) => return Ok(Some(seq.saturating_sub(before).max(1))),
-            None => before += 1,
-        }
+/// The `seq` of the last line of a rotated file; `None` if it has none.
+fn last_of(dir: &Path, first: u64, path: &Path) -> io::Result<Option<u64>> {
+    if !files::is_packed(path) {
+        return Ok(repair(&open_for_append(path)?)?.last.map(|last| last.max(first)));
     }
+    let mut file = LogFile::open(path)?;
+    let bytes = file.plain_bytes()?;
+    let mut start = bytes;
+    let mut last = None;
+    while last.is_none() && start > 0 {
+        start = start.saturating_sub(limits::LOG_FRAME_BYTES as u64);
+        last = last_seq(&file.read_from(start)?);
+    }
+    // What cannot be decompressed had numbers, too: they were sealed before the file was packed.
+    let sealed = chain::last(dir, first);
+    Ok(last.max(sealed).map(|last| last.max(first)))
 }
 
 struct Tail {
@@ -374,21 +297,6 @@ fn repair(file: &File) -> io::Result<Tail> {
         }
         window *= 8;
     }
-}
-
-/// The number of the last of these whole lines (the first may be a piece); damaged ones after it count.
-fn last_seq(lines: &[u8]) -> Option<u64> {
-    let mut damaged = 0;
-    for text in lines.strip_suffix(b"\n")?.rsplit(|byte| *byte == b'\n') {
-        if line::is_header(text) {
-            return None;
-        }
-        match line::seq_of(text) {
-            Some(seq) => return Some(seq + damaged),
-            None => damaged += 1,
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -453,31 +361,5 @@ mod tests {
             log.append(&lines(last + 1..=3), last + 1).unwrap();
             assert_eq!(fs::read(&path).unwrap(), whole, "cut at {cut}: the lost lines fit in again");
         }
-    }
-
-    #[test]
-    fn files_rotate_by_size_and_go_when_acknowledged_and_old() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut log, _) = ExtendedLog::open(dir.path(), 3000).unwrap();
-        for seq in 1..=20 {
-            log.append(&lines(seq..=seq), seq).unwrap();
-        }
-        let firsts: Vec<u64> = files(dir.path()).unwrap().iter().map(|(first, _)| *first).collect();
-        assert!(firsts.len() > 2 && firsts[0] == 1, "{firsts:?}");
-        for (_, path) in files(dir.path()).unwrap() {
-            assert!(line::is_header(&fs::read(&path).unwrap()) && fs::metadata(path).unwrap().len() <= 3000);
-        }
-        log.forget(20, Duration::from_secs(60)).unwrap();
-        assert_eq!(files(dir.path()).unwrap().len(), firsts.len(), "all are young");
-        log.forget(firsts[1] - 2, Duration::ZERO).unwrap();
-        assert_eq!(files(dir.path()).unwrap().len(), firsts.len(), "the first has an unacknowledged record");
-        log.forget(firsts[1] - 1, Duration::ZERO).unwrap();
-        assert_eq!(files(dir.path()).unwrap()[0].0, firsts[1]);
-        log.forget(20, Duration::ZERO).unwrap();
-        assert_eq!(files(dir.path()).unwrap().len(), 1, "the one that is written stays");
-        drop(log);
-        assert_eq!(ExtendedLog::open(dir.path(), 3000).unwrap().1, 20);
-        fs::remove_file(dir.path().join(NAME)).unwrap();
-        assert_eq!(ExtendedLog::open(dir.path(), 3000).unwrap().1, 0, "no line, no number");
     }
 }

@@ -8,7 +8,10 @@
 //! | [`body`] | what stands in a slot, as bytes |
 //! | `ring` | slot numbers between a core and the writer |
 //! | `writer` | the thread that appends closed records, in sequence |
-//! | `extended` | extended.log as files: append, rotate, sync, repair |
+//! | `extended` | extended.log as it is written: append, rotate, sync, repair |
+//! | `files` | its files: names, listing, reading |
+//! | `packed` | a rotated file, compressed, that can be read from any place |
+//! | `upkeep` | packs rotated files, and removes those that may go |
 //! | `chain` | what proves that nobody changed extended.log |
 //! | [`audit`] | holding extended.log against its chain |
 //! | `recent` | the newest lines, still in memory for shipping |
@@ -25,14 +28,17 @@ mod chain;
 mod cursor;
 pub mod desk;
 mod extended;
+mod files;
 pub mod in_flight;
 mod left_over;
+mod packed;
 pub mod reader;
 mod recent;
 mod recover;
 mod ring;
 pub mod slots;
 mod unrecorded;
+mod upkeep;
 mod writer;
 
 pub use desk::OpenRecord;
@@ -50,6 +56,7 @@ use crate::log::in_flight::InFlight;
 use crate::log::recent::Recent;
 use crate::log::recover::Standing;
 use crate::log::slots::Spool;
+use crate::log::upkeep::Upkeep;
 use crate::log::writer::Batch;
 use crate::log::writer::Control;
 use crate::log::writer::Writer;
@@ -129,6 +136,7 @@ pub struct Log {
     recent: Arc<Recent>,
     in_flight: InFlight,
     writer: Option<JoinHandle<()>>,
+    upkeep: Option<JoinHandle<()>>,
     /// The processes that stood aside and still live.
     owners: Arc<Mutex<Vec<u32>>>,
     /// Locked as long as this log lives: no second node may use the spool.
@@ -197,7 +205,16 @@ impl Log {
                 writer.run();
             })
             .map_err(|error| failed("starting the writer of", &config.log_dir, error))?;
-        Ok((Log { config, progress, control, recent, in_flight, writer: Some(writer), owners, _lock: lock }, desks))
+        let upkeep = Upkeep::new(&config.log_dir, control.clone());
+        let upkeep = std::thread::Builder::new()
+            .name("log-upkeep".to_string())
+            .spawn(|| {
+                affinity::go_last();
+                upkeep.run();
+            })
+            .map_err(|error| failed("starting the upkeep of", &config.log_dir, error))?;
+        let (writer, upkeep) = (Some(writer), Some(upkeep));
+        Ok((Log { config, progress, control, recent, in_flight, writer, upkeep, owners, _lock: lock }, desks))
     }
 
     /// Changes LOG_SIZE_LIMIT, LOG_SYNC, LOG_FULL and KEEP_DATA while the log runs.
@@ -288,14 +305,20 @@ impl LogLimits {
 impl Drop for Log {
     fn drop(&mut self) {
         self.control.stop.store(true, Ordering::Release);
-        if let Some(writer) = self.writer.take() {
-            writer.thread().unpark();
-            if writer.join().is_err() {
-                tracing::error!(
-                    event = "log-trouble",
-                    "the writer of extended.log panicked; what it had not written is recovered at the next start"
-                );
-            }
+        for thread in [&self.writer, &self.upkeep].into_iter().flatten() {
+            thread.thread().unpark();
+        }
+        if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
+            tracing::error!(
+                event = "log-trouble",
+                "the writer of extended.log panicked; what it had not written is recovered at the next start"
+            );
+        }
+        if self.upkeep.take().is_some_and(|upkeep| upkeep.join().is_err()) {
+            tracing::error!(
+                event = "log-trouble",
+                "what compresses and removes rotated files panicked; the next start begins anew with them"
+            );
         }
     }
 }

@@ -6,7 +6,8 @@ use crate::log::LogConfig;
 use crate::log::LogError;
 use crate::log::Progress;
 use crate::log::cursor::Cursor;
-use crate::log::extended;
+use crate::log::files;
+use crate::log::files::LogFile;
 use crate::log::recent::Recent;
 use crate::log::writer::Control;
 use crate::record::Epoch;
@@ -16,7 +17,6 @@ use crate::record::lines;
 use crate::record::lines::Lines;
 use crate::record::text;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::io::BufRead;
 use std::io::BufReader;
@@ -57,7 +57,7 @@ pub struct LogReader {
 /// A place in a file: the next byte to read.
 struct Place {
     first: u64,
-    file: BufReader<File>,
+    file: BufReader<LogFile>,
     offset: u64,
 }
 
@@ -199,7 +199,17 @@ impl LogReader {
                 return self.give_up_until(durable, records, records_max);
             }
             let Some(place) = &mut self.place else { continue };
-            let length = place.read_line(&mut text)?;
+            let length = match place.read_line(&mut text) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    let first = place.first;
+                    if !place.pass_over()? {
+                        return Err(error);
+                    }
+                    self.note_loss(first, &error);
+                    continue;
+                }
+                read => read?,
+            };
             if length == 0 {
                 let after = place.first;
                 self.place = self.file_after(after)?;
@@ -246,6 +256,18 @@ impl LogReader {
         Ok(())
     }
 
+    /// Lines that cannot be decompressed have no marker: nobody knows how many they are. What is missing between the records
+    /// before and behind them the master shows as a gap.
+    fn note_loss(&mut self, first: u64, error: &io::Error) {
+        tracing::error!(
+            event = "records-lost",
+            "reading {}: {error}. The records from about {} on in it are lost here, and the master will show them as missing",
+            files::packed_name(&self.dir, first).display(),
+            self.next
+        );
+        self.damaged.clear();
+    }
+
     fn note_damage(&mut self, text: &[u8], why: &line::BadLine) {
         tracing::error!(
             event = "records-lost",
@@ -285,43 +307,35 @@ impl LogReader {
 
     /// The place the cursor names, if a line begins there.
     fn hinted(&self, cursor: Cursor) -> io::Result<Option<Place>> {
-        let files = extended::files(&self.dir)?;
+        let files = files::files(&self.dir)?;
         let Some((first, path)) = files.into_iter().find(|(first, _)| *first == cursor.file) else { return Ok(None) };
-        let mut file = File::open(path)?;
-        if cursor.offset == 0 || cursor.offset > file.metadata()?.len() {
+        let mut file = LogFile::reader(&path)?;
+        if cursor.offset == 0 || cursor.offset > file.get_ref().plain_bytes()? {
             return Ok(None);
         }
         file.seek(SeekFrom::Start(cursor.offset - 1))?;
         let mut before = [0];
-        file.read_exact(&mut before)?;
-        Ok((before == *b"\n").then(|| Place {
-            first,
-            file: BufReader::with_capacity(limits::LOG_READ_BYTES, file),
-            offset: cursor.offset,
-        }))
+        match file.read_exact(&mut before) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(None), // found from the file's beginning
+            read => read?,
+        }
+        Ok((before == *b"\n").then_some(Place { first, file, offset: cursor.offset }))
     }
 
     /// Opens the file in which `next` must be: the last that begins at or before it, else the first after it.
     fn find(&mut self) -> io::Result<bool> {
-        let files = extended::files(&self.dir)?;
+        let files = files::files(&self.dir)?;
         let at = files.iter().rposition(|(first, _)| *first <= self.next).unwrap_or(0);
         self.place = match files.into_iter().nth(at) {
-            Some((first, path)) => Some(Place {
-                first,
-                file: BufReader::with_capacity(limits::LOG_READ_BYTES, File::open(path)?),
-                offset: 0,
-            }),
+            Some((first, path)) => Some(Place { first, file: LogFile::reader(&path)?, offset: 0 }),
             None => None,
         };
         Ok(self.place.is_some())
     }
 
     fn file_after(&self, first: u64) -> io::Result<Option<Place>> {
-        let next = extended::files(&self.dir)?.into_iter().find(|(other, _)| *other > first);
-        next.map(|(first, path)| {
-            Ok(Place { first, file: BufReader::with_capacity(limits::LOG_READ_BYTES, File::open(path)?), offset: 0 })
-        })
-        .transpose()
+        let next = files::files(&self.dir)?.into_iter().find(|(other, _)| *other > first);
+        next.map(|(first, path)| Ok(Place { first, file: LogFile::reader(&path)?, offset: 0 })).transpose()
     }
 
     fn failed(&self, doing: &str, error: &io::Error) -> LogError {
@@ -354,6 +368,13 @@ impl Place {
         }
         self.offset += length;
         Ok(length)
+    }
+
+    /// Goes on behind what cannot be decompressed, if that is the trouble.
+    fn pass_over(&mut self) -> io::Result<bool> {
+        let Some(behind) = self.file.get_mut().pass_over() else { return Ok(false) };
+        self.offset = self.file.seek(SeekFrom::Start(behind))?;
+        Ok(true)
     }
 }
 

@@ -4,8 +4,8 @@
 use crate::limits;
 use crate::log::LogError;
 use crate::log::body;
-use crate::log::extended;
 use crate::log::extended::ExtendedLog;
+use crate::log::files;
 use crate::log::left_over::LeftOver;
 use crate::log::slots;
 use crate::log::slots::BadSpool;
@@ -171,7 +171,7 @@ fn forget_logged(
     let wanted: HashSet<&[u8]> = ids.iter().flatten().map(Vec::as_slice).collect();
     let mut logged = HashSet::new();
     if !wanted.is_empty() {
-        extended::tail_lines(log_dir, limits::LOG_RECOVERY_BYTES_MAX, |text| {
+        files::tail_lines(log_dir, limits::LOG_RECOVERY_BYTES_MAX, |text| {
             let id = text.split(|byte| *byte == b'\t').next().unwrap_or_default();
             if let Some(known) =
                 wanted.get(id.trim_ascii().strip_prefix(b"\"").and_then(|id| id.strip_suffix(b"\"")).unwrap_or(id))

@@ -3,7 +3,7 @@
 //! (`docs/formats/record-spool.md`, "What is only counted").
 
 use crate::limits;
-use crate::log::extended;
+use crate::log::files;
 use crate::log::slots::Spool;
 use crate::record::By;
 use crate::record::Draft;
@@ -145,7 +145,7 @@ pub fn settle<'s>(spools: impl Iterator<Item = &'s Spool> + Clone, log_dir: &Pat
     }
     // Of each run, what its last record says.
     let mut logged: HashMap<String, u64> = HashMap::new();
-    extended::tail_lines(log_dir, limits::LOG_RECOVERY_BYTES_MAX, |text| {
+    files::tail_lines(log_dir, limits::LOG_RECOVERY_BYTES_MAX, |text| {
         if let Some((of_run, boot)) = told_by(text) {
             let most = logged.entry(boot.to_string()).or_default();
             *most = of_run.max(*most);

@@ -43,6 +43,8 @@ pub struct Control {
     pub sync_ms: AtomicU64,
     /// A rotated file is kept this many days. Changes live.
     pub keep_days: AtomicU64,
+    /// `seq` of the first record of the current file: another one means that it was rotated.
+    pub file_first: AtomicU64,
 }
 
 /// The writer's state. `run` is its thread.
@@ -129,7 +131,7 @@ impl Writer {
             }
             if Mono::now().micros_since(looked) >= limits::LOG_RETENTION_MS * 1000 {
                 looked = Mono::now();
-                self.forget();
+                self.recent.trim();
             }
             if well && count >= limits::LOG_APPEND_RECORDS_MAX {
                 continue; // more wait already
@@ -152,6 +154,7 @@ impl Writer {
         self.log.set_bytes_max(self.control.file_bytes_max.load(Ordering::Relaxed));
         self.log.append(&self.batch.lines.text()[self.batch.appended..], self.batch.first)?;
         self.batch.appended = self.batch.lines.text().len();
+        self.control.file_first.store(self.log.end().0, Ordering::Relaxed);
         for (from, slot) in self.batch.slots.drain(..) {
             match from {
                 Source::Core(core) => {
@@ -311,13 +314,5 @@ impl Writer {
             progress.trouble = words;
             changed
         });
-    }
-
-    fn forget(&self) {
-        self.recent.trim();
-        let keep = Duration::from_secs(self.control.keep_days.load(Ordering::Relaxed) * 86_400);
-        if let Err(error) = self.log.forget(self.control.acknowledged.load(Ordering::Acquire), keep) {
-            tracing::warn!(event = "log-not-removed", error = ?error.kind(), "removing old files of extended.log in {}: {error}", self.log_dir.display());
-        }
     }
 }

@@ -1,0 +1,170 @@
+//! The files of extended.log once they are rotated: compressed, read by all who read them, kept until they may go.
+
+mod harness;
+
+use harness::wait_until;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use tidegate::log::Log;
+use tidegate::log::LogConfig;
+use tidegate::log::LogReader;
+use tidegate::log::RecordDesk;
+use tidegate::log::audit::audit;
+use tidegate::record::Draft;
+use tidegate::record::Ended;
+use tidegate::record::Ending;
+use tidegate::record::Epoch;
+use tidegate::record::Record;
+use tidegate::record::audit::AuditQuestion;
+use tidegate::record::audit::Proof;
+
+fn config(dir: &Path) -> LogConfig {
+    LogConfig {
+        state_dir: dir.join("state"),
+        log_dir: dir.join("log"),
+        node: "edge-1".to_string(),
+        epoch: Epoch([7; 16]),
+        cores: 1,
+        file_bytes_max: 150_000,
+        sync_ms: 0,
+        count_when_full: false,
+        keep_days: 30,
+    }
+}
+
+/// Writes so many records and waits until they are durable.
+fn write(log: &Log, desk: &mut RecordDesk, count: u64) {
+    let from = log.progress().borrow().written;
+    for seq in from + 1..=from + count {
+        let url = format!("http://a.test/{seq}");
+        let draft = Draft { client_id: seq, request_id: 1, method: b"GET", url: url.as_bytes(), ..Draft::default() };
+        let ended =
+            Ended { status: 200, ended_us: seq as i64 * 1_000_000, ending: Ending::COMPLETE, ..Ended::default() };
+        desk.open(&draft, &ended).unwrap().close(&ended);
+        // One file must not take all of them in one write.
+        if seq % 100 == 0 {
+            wait_until("records to be written", || log.progress().borrow().written >= seq);
+        }
+    }
+    wait_until("records to be durable", || log.progress().borrow().durable >= from + count);
+}
+
+/// The rotated files, oldest first.
+fn rotated(dir: &Path) -> Vec<PathBuf> {
+    let names = fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let is_rotated = |path: &PathBuf| {
+        path.file_name().unwrap().to_str().unwrap().starts_with("extended.log.")
+            && !path.to_str().unwrap().ends_with(".chain")
+    };
+    let mut files: Vec<PathBuf> = names.filter(is_rotated).collect();
+    files.sort();
+    files
+}
+
+fn is_packed(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "zst")
+}
+
+fn wait_until_packed(dir: &Path) {
+    wait_until("all rotated files to be packed", || rotated(dir).iter().all(|path| is_packed(path)));
+    assert!(rotated(dir).len() >= 4, "{:?}", rotated(dir));
+}
+
+fn first_of(path: &Path) -> u64 {
+    path.file_name().unwrap().to_str().unwrap().split('.').nth(2).unwrap().parse().unwrap()
+}
+
+fn proof(dir: &Path) -> Proof {
+    audit(&dir.join("log"), &AuditQuestion::default()).unwrap()
+}
+
+/// What the reader hands out from where it is, in small batches.
+fn read_on(reader: &mut LogReader) -> Vec<Record> {
+    let mut all = Vec::new();
+    loop {
+        let batch = reader.next_batch(70, 1 << 20).unwrap();
+        if batch.is_empty() {
+            return all;
+        }
+        all.extend(batch.records().unwrap().iter().map(Record::owned));
+    }
+}
+
+fn seqs(records: &[Record]) -> Vec<u64> {
+    records.iter().map(|record| record.seq).collect()
+}
+
+#[test]
+fn rotated_files_are_compressed_and_shipping_and_audit_read_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, mut desks) = Log::start(config(dir.path())).unwrap();
+    write(&log, &mut desks[0], 3_000);
+    wait_until_packed(dir.path());
+    let packed: u64 = rotated(dir.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert!(packed < 3_000 * 100, "{packed} bytes of 3000 records");
+    log.stop();
+
+    // Nothing is in memory any more.
+    let (log, mut desks) = Log::start(config(dir.path())).unwrap();
+    let mut reader = log.reader().unwrap();
+    assert_eq!(seqs(&read_on(&mut reader)), (1..=3_000).collect::<Vec<_>>());
+    let middle = first_of(&rotated(dir.path())[1]) + 50;
+    reader.resume_after(middle).unwrap();
+    let again = read_on(&mut reader);
+    assert_eq!(seqs(&again), (middle + 1..=3_000).collect::<Vec<_>>());
+    assert_eq!(again[0].url, format!("http://a.test/{}", middle + 1));
+    // The cursor names a place in a packed file: reading goes on there after a restart.
+    reader.resume_after(0).unwrap();
+    let some = reader.next_batch(middle as usize, 1 << 20).unwrap();
+    reader.acknowledge(some.last()).unwrap();
+    let acknowledged = some.last();
+    drop(reader);
+    write(&log, &mut desks[0], 10);
+    drop(desks);
+    log.stop();
+    let (log, _desks) = Log::start(config(dir.path())).unwrap();
+    assert_eq!(seqs(&read_on(&mut log.reader().unwrap())), (acknowledged + 1..=3_010).collect::<Vec<_>>());
+    let proof = proof(dir.path());
+    assert_eq!((proof.records, proof.findings.as_slice()), (3_010, [].as_slice()));
+}
+
+#[test]
+fn a_flipped_bit_in_a_compressed_file_is_named_by_the_audit_and_the_rest_flows_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, mut desks) = Log::start(config(dir.path())).unwrap();
+    write(&log, &mut desks[0], 3_000);
+    wait_until_packed(dir.path());
+    log.stop();
+    let files = rotated(dir.path());
+    let (first, next) = (first_of(&files[1]), first_of(&files[2]));
+    let good = fs::read(&files[1]).unwrap();
+    let mut bad = good.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 4;
+    fs::write(&files[1], &bad).unwrap();
+
+    let found = proof(dir.path()).findings;
+    let name = files[1].file_name().unwrap().to_str().unwrap();
+    assert_eq!(
+        found.iter().map(|one| (one.file.as_str(), one.first, one.last)).collect::<Vec<_>>(),
+        [(name, first, next - 1)]
+    );
+    assert!(found[0].words.contains("cannot be read") && found[0].words.contains("frame"), "{}", found[0].words);
+    let (log, _desks) = Log::start(config(dir.path())).unwrap();
+    let read = seqs(&read_on(&mut log.reader().unwrap()));
+    assert_eq!(read, (1..first).chain(next..=3_000).collect::<Vec<_>>());
+    log.stop();
+
+    // In the table behind the frames: named, and nothing is lost.
+    let mut bad = good.clone();
+    let end = bad.len() - 30;
+    bad[end] ^= 4;
+    fs::write(&files[1], &bad).unwrap();
+    let found = proof(dir.path());
+    assert_eq!((found.records, found.findings.len()), (3_000, 1));
+    assert!(found.findings[0].file == name && found.findings[0].words.contains("table"), "{:?}", found.findings);
+    // As it was: all is proved again.
+    fs::write(&files[1], &good).unwrap();
+    assert!(proof(dir.path()).holds());
+}
