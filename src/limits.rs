@@ -464,7 +464,11 @@ pub const AUDIT_FINDINGS_MAX: usize = 200;
 pub const AUDIT_RECORDS_MAX: u64 = 200_000_000;
 /// How often it is looked for rotated files that may go, or are to be packed, if none was rotated meanwhile.
 pub const LOG_RETENTION_MS: u64 = 60_000;
-/// How soon after a rotation that is done.
+/// The file system of LOG_DIR is nearly full when less than one part in so many of it is free,
+pub const LOG_FREE_SHARE: u64 = 20;
+/// and less than so many bytes: of a large one, a twentieth is much. Then rotated files that are stored go early.
+pub const LOG_FREE_BYTES: u64 = 1024 * 1024 * 1024;
+/// How soon after a rotation that is done, and how often it is looked how much room there is.
 pub const LOG_UPKEEP_MS: u64 = 1_000;
 /// A packed file is compressed in frames of so many bytes: the most that is decompressed for a line in the middle, and that a
 /// flipped bit costs.

@@ -2,6 +2,10 @@
 
 mod harness;
 
+use harness::Cluster;
+use harness::client::Client;
+use harness::dice::Dice;
+use harness::disk::Disk;
 use harness::wait_until;
 use std::fs;
 use std::path::Path;
@@ -18,6 +22,7 @@ use tidegate::record::Epoch;
 use tidegate::record::Record;
 use tidegate::record::audit::AuditQuestion;
 use tidegate::record::audit::Proof;
+use tidegate::report::Question;
 
 fn config(dir: &Path) -> LogConfig {
     LogConfig {
@@ -167,4 +172,72 @@ fn a_flipped_bit_in_a_compressed_file_is_named_by_the_audit_and_the_rest_flows_o
     // As it was: all is proved again.
     fs::write(&files[1], &good).unwrap();
     assert!(proof(dir.path()).holds());
+}
+
+/// So many exchanges with long lines that cannot be compressed to less than half.
+fn exchange(cluster: &Cluster, count: u64) {
+    let mut dice = Dice(count);
+    let mut client = Client::connect(cluster.slaves[0].layout.proxy).unwrap();
+    for _ in 0..count {
+        let noise: String = (0..100).map(|_| format!("{:016x}", dice.roll(u64::MAX))).collect();
+        assert_eq!(client.get(&cluster.url(&format!("/bytes/10?{noise}"))).unwrap().status, 200);
+    }
+}
+
+#[test]
+fn a_nearly_full_disk_costs_the_oldest_stored_files_and_none_that_is_not_stored() {
+    let cluster = Cluster::lay_out(1, &[("LOG_SIZE_LIMIT", "1M"), ("CORES", "1")]);
+    let slave = &cluster.slaves[0];
+    let log_dir = slave.layout.log.parent().unwrap();
+    let Some(disk) = Disk::mount(&cluster.dir().join("disk.img"), log_dir, 48) else { return };
+    cluster.master.start();
+    cluster.apply(&cluster.policy(""));
+    slave.start();
+    cluster.wait_for_policy();
+    let files = || rotated(log_dir.parent().unwrap());
+    let firsts = || files().iter().map(|path| first_of(path)).collect::<Vec<_>>();
+
+    exchange(&cluster, 3_000);
+    cluster.wait_for_records();
+    wait_until("three files to be packed", || {
+        let files = files();
+        files.len() >= 3 && files.iter().all(|path| is_packed(path))
+    });
+    let before = firsts();
+    disk.fill(1_024);
+    wait_until("the oldest file to be removed", || !firsts().contains(&before[0]));
+    let nothing_left = || slave.journal().contains("no file is left that is stored");
+    let all = disk.space().1;
+    wait_until("enough to be free", || disk.space().0 >= all / 20);
+    let left = firsts();
+    assert!(before.ends_with(&left), "oldest first: {left:?} of {before:?}");
+    assert!(!left.is_empty() && !nothing_left(), "no more than must go");
+    for gone in before.iter().filter(|first| !left.contains(first)) {
+        assert!(
+            slave.journal().contains(&format!("extended.log.{gone:020}.zst, which is stored")),
+            "{}",
+            slave.journal()
+        );
+        assert!(!log_dir.join(format!("extended.log.{gone:020}.chain")).exists());
+    }
+
+    // Nobody stores what comes now.
+    disk.free();
+    cluster.master.stop();
+    let stored = slave.status().unwrap().records_written;
+    exchange(&cluster, 3_000);
+    wait_until("files that are not stored", || firsts().iter().filter(|first| **first > stored).count() >= 2);
+    let unstored: Vec<u64> = firsts().into_iter().filter(|first| *first > stored).collect();
+    disk.fill(64);
+    wait_until("the node to say that nothing is left to remove", nothing_left);
+    let still = firsts();
+    let begun_before = still.iter().filter(|first| **first <= stored).count();
+    assert!(begun_before <= 1, "of those that are stored but for their end there is one at most: {still:?}, {stored}");
+    assert!(still.ends_with(&unstored), "{still:?} without some of {unstored:?}");
+
+    disk.free();
+    cluster.master.start();
+    cluster.wait_for_records();
+    let report = cluster.report(&Question::default());
+    assert_eq!((report.requests, report.gaps.len()), (6_000, 0), "each once");
 }

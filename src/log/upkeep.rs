@@ -37,6 +37,7 @@ impl Upkeep {
         // What a killed predecessor had not finished.
         let _ = fs::remove_file(files::packing_name(&self.dir));
         let mut looked: Option<(Mono, u64)> = None;
+        let mut said = false;
         while !self.stops() {
             let (now, current) = (Mono::now(), self.control.file_first.load(Ordering::Relaxed));
             let due =
@@ -45,6 +46,7 @@ impl Upkeep {
                 looked = Some((now, current));
                 self.look();
             }
+            said = self.make_room(said);
             std::thread::park_timeout(Duration::from_millis(limits::LOG_UPKEEP_MS));
         }
     }
@@ -70,7 +72,50 @@ impl Upkeep {
     /// Removes rotated files that hold nothing unacknowledged and have not changed for KEEP_DATA.
     fn forget(&self) -> io::Result<()> {
         let keep = Duration::from_secs(self.control.keep_days.load(Ordering::Relaxed) * 86_400);
-        forget(&self.dir, self.control.acknowledged.load(Ordering::Acquire), keep)
+        forget(&self.dir, self.acknowledged(), keep)
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.control.acknowledged.load(Ordering::Acquire)
+    }
+
+    /// Removes what is stored elsewhere, oldest first and however young, while the file system is nearly full. `said` is whether it
+    /// was said that nothing is left to remove; so is the answer.
+    fn make_room(&self, said: bool) -> bool {
+        while let Ok((free, all)) = host::space(&self.dir)
+            && is_nearly_full(free, all)
+        {
+            let removed = oldest_stored(&self.dir, self.acknowledged()).and_then(|oldest| {
+                oldest.map_or(Ok(false), |(first, path)| {
+                    remove(&self.dir, first)?;
+                    tracing::warn!(
+                        event = "log-removed-early",
+                        "removed {}, which is stored in the report but younger than KEEP_DATA: {} of {} MiB were free",
+                        path.display(),
+                        free >> 20,
+                        all >> 20
+                    );
+                    Ok(true)
+                })
+            });
+            let why = match removed {
+                Ok(true) => continue,
+                Ok(false) => "no file is left that is stored in the report and could be removed".to_string(),
+                Err(error) => format!("the oldest file could not be removed: {error}"),
+            };
+            if !said {
+                tracing::warn!(
+                    event = "log-space-low",
+                    "{} of {} MiB are free for extended.log in {}, and {why}. Give it room, or see why records do not reach the \
+                     report; what happens when nothing is free LOG_FULL decides",
+                    free >> 20,
+                    all >> 20,
+                    self.dir.display()
+                );
+            }
+            return true;
+        }
+        false
     }
 
     /// Packs the rotated files that are not, oldest first.
@@ -98,17 +143,26 @@ impl Upkeep {
 
 /// See [`Upkeep::forget`].
 fn forget(dir: &Path, acknowledged: u64, keep: Duration) -> io::Result<()> {
-    let files = files::files(dir)?;
-    for pair in files.windows(2) {
-        let ((first, path), (next, _)) = (&pair[0], &pair[1]);
-        let old = fs::metadata(path)?.modified()?.elapsed().is_ok_and(|elapsed| elapsed > keep);
-        if next.saturating_sub(1) > acknowledged || !old || !files::is_rotated(path) {
-            break;
-        }
-        remove(dir, *first)?;
+    while let Some((first, path)) = oldest_stored(dir, acknowledged)?
+        && fs::metadata(&path)?.modified()?.elapsed().is_ok_and(|elapsed| elapsed > keep)
+    {
+        remove(dir, first)?;
         tracing::info!(event = "log-removed", "removed {}: acknowledged, and older than KEEP_DATA", path.display());
     }
     Ok(())
+}
+
+/// The oldest file, if it is rotated and all its records are acknowledged.
+fn oldest_stored(dir: &Path, acknowledged: u64) -> io::Result<Option<(u64, PathBuf)>> {
+    let mut files = files::files(dir)?.into_iter();
+    let (Some((first, path)), Some((next, _))) = (files.next(), files.next()) else { return Ok(None) };
+    let stored = next.saturating_sub(1) <= acknowledged;
+    Ok((stored && files::is_rotated(&path)).then_some((first, path)))
+}
+
+/// Whether so many bytes free, of so many, are too few.
+fn is_nearly_full(free: u64, all: u64) -> bool {
+    free < (all / limits::LOG_FREE_SHARE).min(limits::LOG_FREE_BYTES)
 }
 
 /// Removes a rotated file with its chain. The chain first: a file without one is of an earlier build, a chain without its file is a finding.

@@ -235,7 +235,8 @@ pub const TABLE: &[Key] = &[
         name: "KEEP_DATA",
         default: "30",
         accepts: "days from 1 to 3650",
-        help: "How many days log files that were put aside, and records in the report store, are kept.",
+        help: "How many days log files that were put aside, and records in the report store, are kept. Log files that are stored \
+               in the report go earlier when the disk of LOG_DIR is nearly full, oldest first; what is not stored there never goes.",
         apply: Apply::Live,
         scope: Scope::Node,
         secret: false,

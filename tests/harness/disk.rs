@@ -51,6 +51,11 @@ impl Disk {
         let _ = fs::remove_file(self.filler());
     }
 
+    /// How many bytes are free, and how many there are.
+    pub fn space(&self) -> (u64, u64) {
+        tidegate::sys::host::space(&self.0).unwrap()
+    }
+
     fn filler(&self) -> PathBuf {
         self.0.join("filler")
     }
