@@ -433,6 +433,9 @@ pub const SPOOL_LARGE_SLOT_BYTES: u32 = 32 * 1024;
 pub const SPOOL_SLOT_FIXED_BYTES: usize = 72 + 106;
 /// The most spool files a node recovers: cores of this and former runs.
 pub const SPOOL_FILES_MAX: usize = 1024;
+/// So many spool files of predecessors may wait for a full disk when a node starts, beside its own: each takes as much of STATE_DIR as those of a core.
+/// With more the node does not start before there is room.
+pub const SPOOL_FILES_WAITING_MAX: usize = 32;
 /// The most records the writer takes from the cores before it appends them in one write.
 pub const LOG_APPEND_RECORDS_MAX: usize = 1024;
 /// How often the spools of processes that stood aside are looked through, in milliseconds: a look touches every slot.

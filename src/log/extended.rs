@@ -75,9 +75,10 @@ impl ExtendedLog {
                 }
             }
         }
-        log.seal_rest()?;
-        log.ready()?;
-        log.sync()?;
+        // What a full disk puts off is done with the next append; meanwhile the node runs, and can be asked.
+        log.seal_rest().or_else(unless_full)?;
+        log.ready().or_else(unless_full)?;
+        log.sync().or_else(unless_full)?;
         Ok((log, last.unwrap_or(0)))
     }
 
@@ -117,6 +118,16 @@ impl ExtendedLog {
         self.partly = 0;
         self.first.get_or_insert(first);
         self.chain.add(lines, first, Kind::Written);
+        Ok(())
+    }
+
+    /// After an error of [`ExtendedLog::append`]: cuts away what it had written, instead of another call with the same lines.
+    pub fn drop_partial(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.partly) > 0
+            && let Some(file) = &self.file
+        {
+            file.set_len(self.bytes)?;
+        }
         Ok(())
     }
 
@@ -216,6 +227,16 @@ impl ExtendedLog {
         }
         Ok(())
     }
+}
+
+/// Whether there is no room.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::WriteZero)
+}
+
+/// Takes it as it is that there is no room.
+pub fn unless_full(error: io::Error) -> io::Result<()> {
+    if is_full(&error) { Ok(()) } else { Err(error) }
 }
 
 /// An offset, the start of a line, before which all lines of `file` are sealed: they are up to `sealed`. Looked for from the

@@ -25,19 +25,19 @@ pub struct LeftOver {
 }
 
 impl LeftOver {
-    /// Takes a living predecessor's spool over: under a name that no core of this process uses.
-    pub fn adopt(path: PathBuf, spool: Spool) -> io::Result<LeftOver> {
+    /// Takes a predecessor's spool over, of one that lives or is gone (`over`): under a name that no core of this process uses.
+    pub fn adopt(path: PathBuf, spool: Spool, over: bool) -> io::Result<LeftOver> {
         let dir = path.parent().unwrap_or(Path::new("."));
         let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix("core-")?.parse::<u32>().ok();
         if number(&path).is_some_and(|number| number >= LEFT_OVER_FILE_FIRST) {
-            return Ok(LeftOver { path, spool, over: false });
+            return Ok(LeftOver { path, spool, over });
         }
         let taken = fs::read_dir(dir)?.filter_map(|entry| number(&entry.ok()?.path()));
         // Behind the newest, so that a lower number is an older process.
         let free = taken.max().map_or(0, |last| last.saturating_add(1)).max(LEFT_OVER_FILE_FIRST);
         let aside = dir.join(format!("core-{free}"));
         fs::rename(&path, &aside)?;
-        Ok(LeftOver { path: aside, spool, over: false })
+        Ok(LeftOver { path: aside, spool, over })
     }
 
     /// Looks whether its process still lives. Before a look through the slots: what a dead one stored last is then seen.

@@ -4,6 +4,7 @@
 use crate::limits;
 use crate::log::LogError;
 use crate::log::body;
+use crate::log::extended;
 use crate::log::extended::ExtendedLog;
 use crate::log::files;
 use crate::log::left_over::LeftOver;
@@ -35,7 +36,7 @@ pub struct Standing {
 }
 
 /// Appends the records of all spools in `spool_dir` that are not in the log and removes the spools. Answers the highest
-/// `seq` given out.
+/// `seq` given out, and the spools of those who live. If the disk is full, also those that hold what did not fit: the writer goes on.
 pub fn recover(
     spool_dir: &Path,
     log_dir: &Path,
@@ -56,33 +57,69 @@ pub fn recover(
     survivors.sort_by_key(|one| (one.assigned == 0, one.assigned, one.ended.ended_us));
     let mut seq = numbers_start(&spools, &survivors, standing);
     let first = seq + 1;
-    let dead = spools.iter().zip(&living).filter(|(_, lives)| !**lives).map(|((_, spool), _)| spool);
-    let appended = append(log, writer, &spools, &survivors, &mut seq);
+    let mut done = 0;
+    let appended = append(log, writer, &spools, &survivors, &mut seq, &mut done);
     let last = seq;
-    appended.and_then(|()| tell_unrecorded(log, writer, dead, &mut seq)).and_then(|()| log.sync()).map_err(
-        |error| failed("appending the records that a killed predecessor left to extended.log in", log_dir, &error),
-    )?;
-    if !survivors.is_empty() {
-        tracing::info!(
-            event = "records-recovered",
-            "recovered {} records of predecessors, seq {first} to {last}",
-            survivors.len()
-        );
+    let dead: Vec<&Spool> =
+        spools.iter().zip(&living).filter(|(_, lives)| !**lives).map(|((_, spool), _)| spool).collect();
+    let appended = appended.and_then(|()| tell_unrecorded(log, writer, &dead, &mut seq)).and_then(|()| log.sync());
+    let appended = match appended {
+        Err(error) if extended::is_full(&error) && spools.len() <= limits::SPOOL_FILES_WAITING_MAX => {
+            tracing::warn!(
+                event = "records-wait",
+                "appending the records that predecessors left to extended.log in {}: {error}. {} of them wait in the spool; they \
+                 follow once there is room",
+                log_dir.display(),
+                survivors.len() - done
+            );
+            keep_waiting(log, &spools, &living, &survivors, done)
+        }
+        appended => appended,
+    };
+    appended.map_err(|error| {
+        failed("appending the records that a killed predecessor left to extended.log in", log_dir, &error)
+    })?;
+    if done > 0 {
+        tracing::info!(event = "records-recovered", "recovered {done} records of predecessors, seq {first} to {last}");
     }
-    for one in survivors.iter().filter(|one| living[one.spool]) {
+    for one in survivors[..done].iter().filter(|one| living[one.spool]) {
         spools[one.spool].1.set_state(one.slot, State::Free);
     }
+    let all_done = done == survivors.len();
     let mut left_over = Vec::new();
     for ((path, spool), living) in spools.into_iter().zip(living) {
-        if living {
+        if living || !(all_done && unrecorded::is_told(&spool)) {
             let named = path.clone();
-            let adopted = LeftOver::adopt(path, spool);
+            let adopted = LeftOver::adopt(path, spool, !living);
             left_over.push(adopted.map_err(|error| failed("adopting the spool", &named, &error))?);
         } else {
             fs::remove_file(&path).map_err(|error| failed("removing the recovered spool", &path, &error))?;
         }
     }
     Ok((seq, left_over))
+}
+
+/// The disk is full: what is not in the log stays in the spools, and nothing else does.
+fn keep_waiting(
+    log: &mut ExtendedLog,
+    spools: &[(PathBuf, Spool)],
+    living: &[bool],
+    survivors: &[Survivor],
+    done: usize,
+) -> io::Result<()> {
+    log.drop_partial()?;
+    log.sync().or_else(extended::unless_full)?;
+    let waiting: HashSet<(usize, u32)> = survivors[done..].iter().map(|one| (one.spool, one.slot)).collect();
+    for (spool, slot) in &waiting {
+        // The number that it was to have may be another's before its line is written.
+        spools[*spool].1.set_seq(*slot, 0);
+    }
+    for (index, (_, spool)) in spools.iter().enumerate().filter(|(index, _)| !living[*index]) {
+        for slot in (0..spool.size().slots()).filter(|slot| !waiting.contains(&(index, *slot))) {
+            spool.set_state(slot, State::Free);
+        }
+    }
+    Ok(())
 }
 
 /// A record that is not in the log.
@@ -211,41 +248,39 @@ fn append(
     spools: &[(PathBuf, Spool)],
     survivors: &[Survivor],
     seq: &mut u64,
+    done: &mut usize,
 ) -> io::Result<()> {
-    let (mut body, mut lines, mut first) = (Vec::new(), Vec::new(), *seq + 1);
-    for one in survivors {
+    let (mut body, mut lines, mut given) = (Vec::new(), Vec::new(), *seq);
+    for (index, one) in survivors.iter().enumerate() {
         let spool = &spools[one.spool].1;
         spool.copy_body(one.slot, &mut body);
         let mut late = [0; slots::LATE_BYTES];
         let Some(entry) = slots::read_record(spool, one.slot, &body, &mut late) else { continue };
-        *seq += 1;
+        given += 1;
         // Before the line, so that a kill during this recovery is recovered like any other.
-        spool.set_seq(one.slot, *seq);
-        writer.write(&mut lines, &entry, &one.ended, spool.boot(), *seq);
+        spool.set_seq(one.slot, given);
+        writer.write(&mut lines, &entry, &one.ended, spool.boot(), given);
         if lines.len() >= CHUNK_BYTES {
-            log.append(&lines, first)?;
+            log.append(&lines, *seq + 1)?;
             lines.clear();
-            first = *seq + 1;
+            (*seq, *done) = (given, index + 1);
         }
     }
     if !lines.is_empty() {
-        log.append(&lines, first)?;
+        log.append(&lines, *seq + 1)?;
     }
+    (*seq, *done) = (given, survivors.len());
     Ok(())
 }
 
-/// Tells of the exchanges that predecessors had only counted. Their spools go next: nothing is noted there.
-fn tell_unrecorded<'s>(
-    log: &mut ExtendedLog,
-    writer: &mut LineWriter,
-    spools: impl Iterator<Item = &'s Spool> + Clone,
-    seq: &mut u64,
-) -> io::Result<()> {
-    for run in unrecorded::untold(spools) {
-        *seq += 1;
+/// Tells of the exchanges that predecessors had only counted.
+fn tell_unrecorded(log: &mut ExtendedLog, writer: &mut LineWriter, spools: &[&Spool], seq: &mut u64) -> io::Result<()> {
+    for run in unrecorded::untold(spools.iter().copied()) {
         let mut lines = Vec::new();
-        run.write(writer, &mut lines, *seq);
-        log.append(&lines, *seq)?;
+        run.write(writer, &mut lines, *seq + 1);
+        log.append(&lines, *seq + 1)?;
+        *seq += 1;
+        run.spools.iter().for_each(|(index, counted)| unrecorded::set_told(spools[*index], *counted));
         tracing::warn!(event = "exchanges-unrecorded", seq = *seq, "{}; record {seq} says so", run.words());
     }
     Ok(())

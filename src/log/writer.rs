@@ -211,8 +211,11 @@ impl Writer {
         if !self.left_over.is_empty()
             && Mono::now().micros_since(self.looked_left_over) >= limits::LEFT_OVER_LOOK_MS * 1000
         {
-            self.looked_left_over = Mono::now();
             self.collect_left_over();
+            if self.batch.has_room() {
+                // All were seen; otherwise the next batch goes on with them.
+                self.looked_left_over = Mono::now();
+            }
         }
         if self.batch.has_room() {
             self.tell_unrecorded();
