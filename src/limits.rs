@@ -490,6 +490,8 @@ pub const LOG_RECENT_JOINED_BYTES: usize = 256 * 1024;
 /// How long the cursor may lag behind the acknowledgements while there is more to ship, in milliseconds: after a crash
 /// the master says what it has, so that only a look into the file is lost.
 pub const LOG_CURSOR_MS: u64 = 1_000;
+/// A search for a record in a file of extended.log ends so near to it, in bytes; the rest is read.
+pub const LOG_APPROACH_BYTES: u64 = 256 * 1024;
 /// Bytes of extended.log read at once for shipping.
 pub const LOG_READ_BYTES: usize = 64 * 1024;
 /// The longest line of extended.log that is read: the longest record with every byte escaped fits.

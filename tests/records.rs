@@ -363,6 +363,39 @@ fn a_damaged_line_is_shipped_as_a_marker_and_removed_lines_are_passed_over() {
     assert!(records[1].filtering_reason.contains("could not be read"));
 }
 
+/// Wherever the master says that it is, in a file of megabytes with damage here and there: what is handed out is what reading from the
+/// beginning hands out.
+#[test]
+fn a_reader_finds_any_place_of_a_large_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log/extended.log");
+    let (log, mut desks) = Log::start(config(dir.path(), 1)).unwrap();
+    for id in 1..=6_000 {
+        within(5, "a free slot", || desks[0].open(&draft(id), &running()).ok()).close(&done(200));
+    }
+    wait_durable(&log, 6_000);
+    log.stop();
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.len() as u64 > 6 * tidegate::limits::LOG_APPROACH_BYTES, "a large file");
+    let kept = text.lines().enumerate().filter(|(at, _)| !(3_000..3_010).contains(at));
+    let damaged = kept.map(|(at, line)| if at % 97 == 5 { "no record at all" } else { line }.to_string() + "\n");
+    fs::write(&path, damaged.collect::<String>()).unwrap();
+
+    let (log, _desks) = Log::start(config(dir.path(), 1)).unwrap();
+    let whole: Vec<(u64, String)> =
+        read_all(&mut log.reader().unwrap()).into_iter().map(|record| (record.seq, record.ending)).collect();
+    assert!(whole.len() > 5_900 && whole.iter().any(|(_, ending)| ending == "I-"));
+    let mut reader = log.reader().unwrap();
+    for after in (0..6_000).step_by(83).chain([2_999, 3_005, 5_999, 1]) {
+        reader.resume_after(after).unwrap();
+        let batch = reader.next_batch(10, 1 << 20).unwrap();
+        let found: Vec<(u64, String)> =
+            batch.records().unwrap().iter().map(|record| (record.seq, record.ending.to_string())).collect();
+        let expected: Vec<_> = whole.iter().filter(|(seq, _)| *seq > after).take(10).cloned().collect();
+        assert_eq!(found, expected, "after {after}");
+    }
+}
+
 /// What is still in memory, what only the files have, and what a batch is too small for: whatever a reader is asked for
 /// and wherever it starts anew, it hands out every record once and in order.
 #[test]
