@@ -351,6 +351,7 @@ fn offer() -> Offer {
         proxy_protocol: "off".into(),
         weight: 100,
         draining: false,
+        closing: false,
     }
 }
 

@@ -4,8 +4,10 @@
 //! input adds its limit here.
 
 mod data_cores;
+mod tasks;
 
 pub use data_cores::*;
+pub use tasks::*;
 
 /// The longest request line we read, in bytes. RFC 9112 section 3 asks for at least 8,000 octets.
 pub const REQUEST_LINE_BYTES_MAX: usize = 16 * 1024;

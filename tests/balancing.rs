@@ -147,12 +147,14 @@ fn addresses_of_every_kind_are_written_as_the_programs_read_them() {
         counters: Counters::default(),
         figures: Default::default(),
         drift: String::new(),
+        labels: Vec::new(),
         offer: Offer {
             listen: vec![listen.into()],
             portal: portal.into(),
             proxy_protocol: "required".into(),
             weight: 256,
             draining: false,
+            closing: false,
         },
     };
     let backends = balancer::backends(&[

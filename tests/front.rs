@@ -189,7 +189,7 @@ fn an_order_for_another_node_or_for_the_master_is_refused_with_what_to_do() {
     let cluster = Cluster::start(1);
     for (node, named, words) in [
         (&cluster.master, None, "it carries no traffic"),
-        (&cluster.master, Some("slave-1"), "run `tidegate drain` on slave-1 itself"),
+        (&cluster.master, Some("master"), "it carries no traffic"),
         (&cluster.slaves[0], Some("slave-2"), "this node is slave-1"),
     ] {
         let refused = node.ask(Action::Drain { node: named.map(str::to_string) }).unwrap_err();

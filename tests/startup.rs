@@ -114,6 +114,8 @@ fn each_bad_file_has_exactly_its_fault() {
         (b"DRAIN_TIME=\"1h\"", "accepted: seconds from 0 to 3600"),
         (b"DRAIN_NOTICE=\"3601\"", "accepted: seconds from 0 to 3600"),
         (b"LB_WEIGHT=\"0\"", "accepted: auto or a number from 1 to 256"),
+        (b"NODE_LABELS=\"edge,rack 1\"", "accepted: at most 8 labels"),
+        (b"NODE_LABELS=\"1,2,3,4,5,6,7,8,9\"", "accepted: at most 8 labels"),
         (b"MAX_CONNECTIONS=\"15\"", "accepted: a number from 16 to 4194304"),
         (b"ROLE=\"Slave\"", "accepted: auto, standalone, master or slave"),
         (
@@ -183,7 +185,9 @@ fn values_mean_what_they_say() {
 
 #[test]
 fn every_key_is_resolved_and_has_a_text_and_help() {
-    let settings = settings_of("MASTER_IP=\"192.0.2.1\"\nTRUSTED_PROXIES=\"10.0.0.0/8\"\nNEVER_SYNC=\"pac, network\"");
+    let settings = settings_of(
+        "MASTER_IP=\"192.0.2.1\"\nTRUSTED_PROXIES=\"10.0.0.0/8\"\nNEVER_SYNC=\"pac, network\"\nNODE_LABELS=\"edge, rack-1\"",
+    );
     let names: Vec<&str> = TABLE.iter().map(|key| key.name).collect();
     assert_eq!(names.len(), names.iter().collect::<std::collections::BTreeSet<_>>().len());
     for key in TABLE {
@@ -191,6 +195,7 @@ fn every_key_is_resolved_and_has_a_text_and_help() {
         assert!(key.help.ends_with('.') && !key.accepts.ends_with('.'), "{}", key.name);
     }
     assert_eq!(settings.text("NEVER_SYNC").as_deref(), Some("network,pac"));
+    assert_eq!(settings.text("NODE_LABELS").as_deref(), Some("edge,rack-1"));
     assert_eq!(settings.text("ALWAYS_SYNC"), None);
 }
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod policy;
+mod tasks;
 
 pub use self::policy::ApplyHow;
 pub use self::policy::ExplainQuestion;
@@ -10,6 +11,7 @@ pub use self::policy::PolicySide;
 pub use self::policy::PolicyText;
 pub use self::policy::PolicyVersion;
 pub use self::policy::Waves;
+pub use self::tasks::TaskAction;
 pub use crate::policy::Complaint;
 pub use crate::sys::kernel_checks::Finding as KernelCheck;
 pub use crate::sys::kernel_checks::Verdict;
@@ -20,6 +22,10 @@ use crate::cluster::NodeRow;
 use crate::cluster::membership::MembershipChange;
 pub use crate::cluster::rollout::End as RolloutEnd;
 pub use crate::cluster::rollout::Rollout;
+pub use crate::cluster::tasks::Order;
+pub use crate::cluster::tasks::Progress as TaskProgress;
+pub use crate::cluster::tasks::Task;
+pub use crate::cluster::tasks::TaskNode;
 use crate::figures::Point;
 use crate::report::Answer;
 use crate::report::AuditQuestion;
@@ -160,13 +166,13 @@ pub enum Action {
         /// The name or address by which it reached this node, without a port.
         host: String,
     },
-    /// Take a node out of service without failing a request.
+    /// Take a node out of service without failing a request. On a master, for a slave: as a task.
     Drain {
         /// The node; this one if absent.
         #[serde(default)]
         node: Option<String>,
     },
-    /// Put it back.
+    /// Put it back; on a master, for a slave, as a task.
     Undrain {
         /// The node; this one if absent.
         #[serde(default)]
@@ -177,6 +183,8 @@ pub enum Action {
         /// What is emptied.
         memory: Memory,
     },
+    /// Tasks: orders from the master to chosen slaves.
+    Task(TaskAction),
     /// On a master: who belongs to the cluster.
     Membership {
         /// What changes.
@@ -234,6 +242,7 @@ impl Action {
             Action::PolicyMerge { .. } | Action::PolicyRollout => false,
             Action::PolicyRolloutAbort { .. } | Action::PolicyRolloutSkip { .. } => true,
             Action::Audit(_) => false,
+            Action::Task(asked) => matches!(asked, TaskAction::Order { .. } | TaskAction::Cancel { .. }),
             Action::Explain(_) | Action::Report(_) | Action::ParamsShow | Action::Login { .. } => false,
         }
     }
@@ -255,6 +264,15 @@ pub enum Actor {
         user: String,
         /// Where they came from.
         address: String,
+    },
+    /// The master of this slave, for an administrator there.
+    Master {
+        /// Where it is.
+        master: String,
+        /// Who ordered it there.
+        by: String,
+        /// The task's id.
+        task: String,
     },
     /// The portal itself, before anybody is logged in: it may only ask for Login.
     Visitor {
@@ -366,6 +384,13 @@ pub enum Outcome {
     Report(Box<Answer>),
     /// To Audit.
     Audit(Box<Proof>),
+    /// To Task, listing: newest first.
+    Tasks {
+        /// With how each slave stands.
+        tasks: Vec<Task>,
+    },
+    /// To Task otherwise, and to Drain and Undrain of another node: how it stands.
+    Task(Box<Task>),
     /// To ParamsShow.
     Params {
         /// The file they stand in.

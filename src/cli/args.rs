@@ -1,10 +1,13 @@
 //! The arguments, as clap reads them; the help, the completions and the manual pages come from here.
 
 mod policy;
+mod tasks;
 
 pub use policy::How;
 pub use policy::Policy;
 pub use policy::RolloutOrder;
+pub use tasks::On;
+pub use tasks::Task;
 
 use crate::base::version::VERSION;
 use clap::Args;
@@ -158,28 +161,44 @@ pub enum Command {
         #[arg(long)]
         backup: bool,
     },
-    /// Take this node out of service without failing a request
+    /// Take this node out of service without failing a request; on the master, a slave
     ///
     /// Its /health says 503 at once, so that balancers send new clients elsewhere. All goes on as before until DRAIN_NOTICE is
     /// over; from then on every answer asks its client to come back over another connection. Tunnels go on. The node stays
-    /// drained, also over restarts, until `tidegate undrain`.
+    /// drained, also over restarts, until `tidegate undrain`. A slave that is named on its master gets the order as a task
+    /// (see `tidegate task`), which is followed until it is done.
     #[command(after_long_help = "Examples:
   tidegate drain --wait 600 && systemctl stop tidegate
+  tidegate drain slave-2 --wait 600         on the master
   tidegate undrain")]
     Drain {
-        /// The node that is meant; refused if that is not this one
-        #[arg(long, value_name = "NAME")]
+        /// On the master: the slave that is meant
+        #[arg(value_name = "NAME")]
         node: Option<String>,
         /// Return when no client is served any more, or with 1 after so many seconds
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
         wait: Option<u64>,
     },
-    /// Put a drained node back into service
+    /// Put a drained node back into service; on the master, a slave
     Undrain {
-        /// The node that is meant; refused if that is not this one
-        #[arg(long, value_name = "NAME")]
+        /// On the master: the slave that is meant
+        #[arg(value_name = "NAME")]
         node: Option<String>,
     },
+    /// Order something of slaves, each once, and see what came of it; asked of the master
+    ///
+    /// A slave that is away gets the order when it comes back, until it expires. What came of it is kept, and noted in config.log of the master
+    /// and of the slave.
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_long_help = "Examples:
+  tidegate task reload --on all --follow
+  tidegate task restart --on slave-1,slave-2
+  tidegate task drain --on label:rack-1 --expires 10m
+  tidegate task show 12 --follow"
+    )]
+    Task(Task),
     /// Make this node ask its name servers anew, or open new connections
     ///
     /// What is under way goes on, and a connection that it uses may be kept afterwards.

@@ -34,6 +34,7 @@ use crate::cli::local;
 use crate::cli::paper::Paper;
 use crate::cli::put;
 use crate::cli::show;
+use crate::cli::tasks;
 use crate::cli::times;
 use crate::cluster::membership::MembershipChange;
 use crate::limits::ROLLOUT_FOLLOW_MS;
@@ -55,6 +56,8 @@ pub fn run(ask: &Ask, command: Command) -> ExitCode {
         Command::Status => status(ask, &socket),
         Command::Lb(lb) => lb::run(ask, &socket, lb),
         Command::Drain { node, wait } => draining::drain(ask, &socket, node, wait),
+        Command::Undrain { node } => draining::undrain(ask, &socket, node),
+        Command::Task(task) => tasks::run(ask, &socket, task),
         Command::Kernel => kernel(ask, &socket),
         Command::Diagnostics { output, with_log } => diagnostics(ask, &socket, output, with_log),
         Command::Policy(Policy::Show { version }) => show_policy(ask, &socket, version),
@@ -110,7 +113,6 @@ fn action(command: Command) -> Result<Action, String> {
         Command::Metrics { .. } => Action::Metrics,
         Command::Reload => Action::Reload,
         Command::Restart { backup } => Action::Restart { backup },
-        Command::Undrain { node } => Action::Undrain { node },
         Command::Flush { memory } => Action::Flush { memory: memory_of(memory) },
         Command::Node(Node::Remove { name }) => membership(MembershipChange::Remove, name),
         Command::Node(Node::Release { name }) => membership(MembershipChange::Release, name),

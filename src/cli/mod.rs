@@ -11,6 +11,7 @@ mod local;
 mod manual;
 mod paper;
 mod show;
+mod tasks;
 mod times;
 
 use args::ActivationKey;

@@ -18,6 +18,7 @@ use crate::cli::paper::Ink;
 use crate::cli::paper::Paper;
 use crate::cli::paper::cell;
 use crate::cli::paper::number;
+use crate::cli::tasks;
 use crate::cli::times;
 use crate::cluster::NodeRow;
 use crate::policy::Complaint;
@@ -62,6 +63,8 @@ pub fn outcome(paper: &mut Paper, outcome: &Outcome) {
         Outcome::Explained { verdict, rule, lines } => explained(paper, verdict, rule, lines),
         Outcome::Report(answer) => report(paper, answer),
         Outcome::Audit(proof) => audit(paper, proof),
+        Outcome::Tasks { tasks: rows } => tasks::list(paper, rows),
+        Outcome::Task(task) => tasks::show(paper, task),
         Outcome::Params { file, params: rows } => params(paper, file, rows),
         Outcome::Submitted { live, waiting } => submitted(paper, live, waiting),
         Outcome::Done { words } => paper.line(words),

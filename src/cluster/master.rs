@@ -7,6 +7,7 @@ use crate::cluster::NodeRow;
 use crate::cluster::Refusal;
 use crate::cluster::balancer;
 use crate::cluster::client::Line;
+use crate::cluster::handing;
 use crate::cluster::intake::Intake;
 use crate::cluster::intake::Overtaken;
 use crate::cluster::offered::Offered;
@@ -26,6 +27,7 @@ use crate::cluster::questions::QUESTION_BYTES_MAX;
 use crate::cluster::roster::Caller;
 use crate::cluster::roster::Newcomer;
 use crate::cluster::roster::Roster;
+use crate::cluster::tasks::Tasks;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::limits::BATCH_WIRE_BYTES_MAX;
 use crate::limits::CLUSTER_BATCH_MS;
@@ -94,8 +96,10 @@ pub struct MasterService {
     /// Answers questions about older policies; nothing before the node's desk is there.
     answers: OnceLock<AnswerQuestion>,
     questions: Semaphore,
+    /// Orders to slaves; nothing before they are there.
+    pub(super) tasks: OnceLock<Arc<Tasks>>,
     /// Refusals that callers can make it tell.
-    lines: Seldom,
+    pub(super) lines: Seldom,
 }
 
 impl MasterService {
@@ -109,6 +113,7 @@ impl MasterService {
             held_back: watch::Sender::new(None),
             answers: OnceLock::new(),
             questions: Semaphore::new(POLICY_QUESTIONS_MAX),
+            tasks: OnceLock::new(),
             lines: Seldom::new(PEER_LINES_TOLD_MAX, REFUSALS_TOLD_MS),
             config: Arc::new(config),
         })
@@ -199,6 +204,7 @@ impl MasterService {
             .route(&format!("{}{{hash}}", protocol::PIECES_PATH), post(pieces))
             .route(protocol::RECORDS_PATH, get(stored).post(records))
             .route(protocol::POLICY_PATH, post(policy_question))
+            .route(protocol::TASK_PATH, post(handing::report))
             .with_state(self)
     }
 
@@ -229,7 +235,7 @@ impl MasterService {
     }
 
     /// The node behind a request that follows a hello.
-    fn admit(&self, fields: &HeaderMap, visitor: &Visitor) -> Result<(Caller, String), Fault> {
+    pub(super) fn admit(&self, fields: &HeaderMap, visitor: &Visitor) -> Result<(Caller, String), Fault> {
         let session = fields.get(protocol::SESSION_FIELD).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let caller = self.roster().caller(session, Wall::now()).ok_or(Fault::NoSession)?;
         // A connection may outlive the time of the key it was opened with.
@@ -287,13 +293,13 @@ pub struct HeldBack {
 
 /// Who stands at the other end of the connection a request came on.
 #[derive(Clone)]
-struct Visitor {
+pub(super) struct Visitor {
     peer: PeerIdentity,
     address: IpAddr,
 }
 
-type Service = State<Arc<MasterService>>;
-type Who = Extension<Visitor>;
+pub(super) type Service = State<Arc<MasterService>>;
+pub(super) type Who = Extension<Visitor>;
 
 async fn hello(State(master): Service, Extension(visitor): Who, body: Body) -> Result<Response, Fault> {
     let bytes = read_message(body).await?;
@@ -368,18 +374,24 @@ async fn poll(
 ) -> Result<Response, Fault> {
     let (caller, session) = master.admit(&fields, &visitor)?;
     let poll: Poll = protocol::decode(&read_message(body).await?).map_err(|e| Fault::Bad(e.to_string()))?;
+    // Before it is shown: who sees a label may choose by it.
+    master.keep_labels(&caller.node, &poll.labels).await;
     let mut open = OpenPoll::begin(&master, session, &poll);
     let hold = Duration::from_millis(poll.hold_ms.min(caller.synctime_ms));
     let (mut current, mut held) = (master.config.current.clone(), master.held_back.subscribe());
+    let tasks = master.tasks();
+    let mut revision = tasks.as_ref().map(|tasks| tasks.revision(&caller.node));
     let news = async {
         loop {
             let target = hash_text(master.target(&caller.node, held.borrow_and_update().as_ref()).hash());
-            if target != poll.have && target != poll.seen {
+            let has_list = revision.as_mut().is_none_or(|now| *now.borrow_and_update() == poll.tasks_revision);
+            if target != poll.have && target != poll.seen || !has_list {
                 return;
             }
             let changed = tokio::select! {
                 changed = current.changed() => changed,
                 changed = held.changed() => changed,
+                changed = handing::changed(&mut revision) => changed,
             };
             if changed.is_err() {
                 return;
@@ -388,6 +400,7 @@ async fn poll(
     };
     // Whether it changed or the time is over, the answer is the same: what this slave is to have now.
     let _ = tokio::time::timeout(hold, news).await;
+    let tasks = master.list_for(&caller.node, &poll).await;
     let snapshot = master.offered_to(&caller);
     open.answered = true;
     Ok(message(&PollReply {
@@ -396,6 +409,7 @@ async fn poll(
         version: snapshot.version(),
         clock_us: Wall::now().0,
         proxies: master.proxies_lately(),
+        tasks,
     }))
 }
 
@@ -512,7 +526,7 @@ fn ingest(store: &dyn RecordStore, caller: &Caller, wire: &[u8]) -> Result<u64, 
     store.ingest(&caller.node, caller.epoch, &batch.records).map_err(Fault::failed)
 }
 
-async fn read_message(body: Body) -> Result<Bytes, Fault> {
+pub(super) async fn read_message(body: Body) -> Result<Bytes, Fault> {
     read_body(body, CLUSTER_MESSAGE_BYTES_MAX, CLUSTER_REQUEST_MS).await
 }
 
@@ -533,7 +547,7 @@ fn unmapped(address: IpAddr) -> IpAddr {
 
 /// Why a request is not done; each becomes one answer.
 #[derive(Debug)]
-enum Fault {
+pub(super) enum Fault {
     Refused(Refusal),
     NoSession,
     NotFound,
@@ -549,7 +563,7 @@ impl From<Overtaken> for Fault {
 }
 
 impl Fault {
-    fn failed(error: impl fmt::Display) -> Self {
+    pub(super) fn failed(error: impl fmt::Display) -> Self {
         Fault::Failed(error.to_string())
     }
 }

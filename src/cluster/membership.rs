@@ -52,6 +52,11 @@ impl MasterService {
         met.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
+    /// The names of all nodes of the cluster, also of those that are away. Blocks.
+    pub fn member_names(&self) -> Result<Vec<String>, DatabaseError> {
+        self.config.members.names()
+    }
+
     /// Does what an administrator orders; answers what that means, or why it cannot be done. Blocks.
     pub fn change_membership(&self, change: MembershipChange, name: &str) -> Result<Option<String>, DatabaseError> {
         let members = &self.config.members;
@@ -65,6 +70,7 @@ impl MasterService {
         }
         if change != MembershipChange::Readmit {
             self.roster().forget(name);
+            self.tasks().map_or(Ok(()), |tasks| tasks.forget_node(name))?;
         }
         Ok(Some(match change {
             MembershipChange::Remove => format!(

@@ -17,6 +17,9 @@
 //! | [`balancer`] | the slaves as balancers and browsers are to know them |
 //! | [`questions`] | what a slave asks about older versions of policy |
 //! | [`rollout`] | a policy that reaches the slaves in waves, sans-IO |
+//! | [`tasks`] | master: orders to slaves and what comes of them |
+//! | `handing` | master: tasks over the wire |
+//! | [`ledger`] | slave: its notes of tasks, by which each is done once |
 //! | [`packer`] | batches made ready for the wire |
 //! | [`backoff`] | waits between attempts |
 #![forbid(unsafe_code)]
@@ -27,8 +30,10 @@ pub mod balancer;
 pub mod client;
 pub mod drift;
 pub mod fetch;
+mod handing;
 pub mod held;
 mod intake;
+pub mod ledger;
 pub mod master;
 pub mod membership;
 pub mod offered;
@@ -39,6 +44,7 @@ pub mod rollout;
 pub mod roster;
 pub mod shipper;
 pub mod sidecar;
+pub mod tasks;
 
 use crate::figures::Figures;
 use crate::record::question::Gap;
@@ -173,6 +179,9 @@ pub struct Offer {
     pub weight: u16,
     /// Whether it is being taken out of service.
     pub draining: bool,
+    /// Whether DRAIN_NOTICE is over: answers close their connections.
+    #[serde(default)]
+    pub closing: bool,
 }
 
 /// One node as the master knows it (the Nodes page, `tidegate status --json` on the master).
@@ -222,6 +231,9 @@ pub struct NodeRow {
     /// In what it enforces something else than the master's policy, in words; empty if in nothing.
     #[serde(default)]
     pub drift: String,
+    /// Its NODE_LABELS.
+    #[serde(default)]
+    pub labels: Vec<String>,
 }
 
 /// Where a node's records are, by their numbers: they count from 1 within the node's epoch.

@@ -12,8 +12,15 @@ use crate::limits::CLUSTER_PROXIES_MAX;
 use crate::limits::CLUSTER_SYNCTIME_MS_MAX;
 use crate::limits::CLUSTER_SYNCTIME_MS_MIN;
 use crate::limits::CLUSTER_TEXT_BYTES_MAX;
+use crate::limits::LABELS_MAX;
 use crate::limits::LOCAL_SECTIONS_MAX;
+use crate::limits::TASK_BY_BYTES_MAX;
+use crate::limits::TASKS_HANDED_MAX;
 use crate::record::Epoch;
+use crate::settings::is_label;
+use crate::store::tasks::Handed;
+use crate::store::tasks::Progress;
+use crate::store::tasks::is_task_id;
 use crate::tls::identity::is_node_name;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -34,6 +41,9 @@ pub const RECORDS_PATH: &str = "/cluster/3/records";
 
 /// Where a slave asks about older versions of policy.
 pub const POLICY_PATH: &str = "/cluster/3/policy";
+
+/// Where a slave says how it stands with a task.
+pub const TASK_PATH: &str = "/cluster/3/task";
 
 /// The field of every request after the hello: the session it belongs to.
 pub const SESSION_FIELD: &str = "tidegate-session";
@@ -153,6 +163,12 @@ pub struct Poll {
     pub figures: Figures,
     /// What it effectively enforces.
     pub enforced: Enforced,
+    /// Its labels, by which tasks choose it.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// The revision of the list of tasks that it has; 0 if none. The master answers at once if there is another.
+    #[serde(default)]
+    pub tasks_revision: u64,
 }
 
 /// The master's answer to a poll.
@@ -169,6 +185,30 @@ pub struct PollReply {
     /// The slaves that take clients now, for browsers that ask a node for the way: at most
     /// [`crate::limits::CLUSTER_PROXIES_MAX`].
     pub proxies: Vec<Proxy>,
+    /// What the slave is to do; absent: what it has is still so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<TaskList>,
+}
+
+/// All that a slave is to do, oldest first: at most [`crate::limits::TASKS_HANDED_MAX`], the next ones when these have ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskList {
+    /// Named in the next polls; 0: the list is empty and there never was another.
+    pub revision: u64,
+    /// The tasks.
+    pub tasks: Vec<Handed>,
+}
+
+/// A slave's word on a task: `started`, `done`, `failed`, `unknown` or `cancelled`. An answer says that it is on the master's disk,
+/// or that the master knows no such task (any more).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// The task's id.
+    pub id: String,
+    /// How the slave stands with it.
+    pub progress: Progress,
+    /// What came of it.
+    pub words: String,
 }
 
 /// A proxy that takes clients.
@@ -278,6 +318,9 @@ impl Message for Poll {
             () if !is_text(&self.snapshot) || !is_text(&self.error) => {
                 Some("a text is too long or has control characters")
             }
+            () if self.labels.len() > LABELS_MAX || !self.labels.iter().all(|label| is_label(label)) => {
+                Some("too many labels, or one that is none")
+            }
             () => self.enforced.fault().or(self.offer.fault()),
         }
     }
@@ -317,7 +360,29 @@ impl Message for PollReply {
             () if parse_hash(&self.hash).is_none() => Some("the hash is not 64 hex digits"),
             () if !is_text(&self.snapshot) => Some("the snapshot's name is no text"),
             () if self.proxies.len() > CLUSTER_PROXIES_MAX => Some("more proxies than a reply may name"),
+            () => self.tasks.as_ref().and_then(TaskList::fault),
+        }
+    }
+}
+
+impl TaskList {
+    fn fault(&self) -> Option<&'static str> {
+        let good = |task: &Handed| is_task_id(&task.id) && is_text(&task.by) && task.by.len() <= TASK_BY_BYTES_MAX;
+        match () {
+            () if self.tasks.len() > TASKS_HANDED_MAX => Some("more tasks than a reply may hand out"),
+            () if !self.tasks.iter().all(good) => Some("a task has no id, or who ordered it is no text"),
             () => None,
+        }
+    }
+}
+
+impl Message for TaskReport {
+    fn fault(&self) -> Option<&'static str> {
+        match self.progress {
+            Progress::Queued | Progress::Sent | Progress::Expired => Some("that is not for a slave to say of a task"),
+            _ if !is_task_id(&self.id) => Some("the task's id is none"),
+            _ if !is_text(&self.words) => Some("the words on a task are too long or have control characters"),
+            _ => None,
         }
     }
 }
@@ -421,6 +486,11 @@ mod tests {
             assert!(fault.0.contains(word), "{fault} should speak of {word}");
         }
         assert!(decode::<Poll>(&encode(&Poll { have: "zz".into(), ..poll() })).is_err());
+        assert!(decode::<Poll>(&encode(&Poll { labels: vec!["a b".into()], ..poll() })).is_err());
+        let report = |progress| TaskReport { id: "7-3fa9c1d2".into(), progress, words: "drained".into() };
+        assert_eq!(decode(&encode(&report(Progress::Done))), Ok(report(Progress::Done)));
+        assert!(decode::<TaskReport>(&encode(&report(Progress::Expired))).is_err());
+        assert!(decode::<TaskReport>(&encode(&TaskReport { id: "7;".into(), ..report(Progress::Done) })).is_err());
         assert!(decode::<Poll>(&vec![b' '; CLUSTER_MESSAGE_BYTES_MAX + 1]).is_err());
     }
 
@@ -470,6 +540,7 @@ mod tests {
             let _ = decode::<HelloReply>(&bytes);
             let _ = decode::<Poll>(&bytes);
             let _ = decode::<PollReply>(&bytes);
+            let _ = decode::<TaskReport>(&bytes);
             let _ = decode::<Stored>(&bytes);
             let _ = build_of(&bytes);
         }

@@ -1,12 +1,14 @@
 //! What a slave asks its master about policy: older versions, and how they would have decided. The cluster carries question and answer
-//! as bytes, within bounds; what they mean is the business of the nodes' desks.
+//! as bytes, within bounds; what they mean is the business of the nodes' desks. And how it tells its master of its tasks.
 
 use crate::cluster::client::Connection;
 use crate::cluster::client::MasterAddress;
 use crate::cluster::client::Trouble;
 use crate::cluster::protocol;
+use crate::cluster::protocol::TaskReport;
 use crate::cluster::sidecar::accepted;
 use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
+use crate::limits::CLUSTER_REQUEST_MS;
 use crate::limits::POLICY_ANSWER_BYTES_MAX;
 use crate::limits::POLICY_ANSWER_MS;
 use hyper::Method;
@@ -30,8 +32,19 @@ pub struct AskMaster {
 }
 
 impl AskMaster {
-    /// Asks, on a connection of its own: the sidecar's holds a poll.
+    /// Asks a question about policy.
     pub async fn ask(&self, question: Vec<u8>) -> Result<Vec<u8>, String> {
+        self.post(protocol::POLICY_PATH, question, POLICY_ANSWER_BYTES_MAX, POLICY_ANSWER_MS).await
+    }
+
+    /// Says how this node stands with a task; done when the master has it on disk.
+    pub async fn report_task(&self, report: &TaskReport) -> Result<(), String> {
+        let message = protocol::encode(report);
+        self.post(protocol::TASK_PATH, message, CLUSTER_MESSAGE_BYTES_MAX, CLUSTER_REQUEST_MS).await.map(drop)
+    }
+
+    /// On a connection of its own: the sidecar's holds a poll.
+    async fn post(&self, path: &str, body: Vec<u8>, bytes_max: usize, within_ms: u64) -> Result<Vec<u8>, String> {
         let words = |trouble: Trouble| format!("asking the master {}: {trouble}", self.master.address);
         let session = self.session.borrow().clone();
         let session = session.ok_or_else(|| {
@@ -41,9 +54,9 @@ impl AskMaster {
             )
         })?;
         let mut connection = Connection::open(&self.master).await.map_err(words)?;
-        let (path, fields) = (protocol::POLICY_PATH, [(protocol::SESSION_FIELD, session)]);
-        let deadline = Duration::from_millis(POLICY_ANSWER_MS);
-        let answer = connection.ask(Method::POST, path, &fields, question, POLICY_ANSWER_BYTES_MAX, deadline).await;
+        let fields = [(protocol::SESSION_FIELD, session)];
+        let deadline = Duration::from_millis(within_ms);
+        let answer = connection.ask(Method::POST, path, &fields, body, bytes_max, deadline).await;
         answer.and_then(accepted).map(|answer| answer.body.to_vec()).map_err(words)
     }
 }

@@ -57,6 +57,7 @@ struct Node {
     figures: Figures,
     enforced: Enforced,
     offer: Offer,
+    labels: Vec<String>,
 }
 
 struct Refused {
@@ -162,6 +163,7 @@ impl Roster {
             error: String::new(),
             figures: known.as_ref().map(|node| node.figures.clone()).unwrap_or_default(),
             enforced: known.as_ref().map(|node| node.enforced.clone()).unwrap_or_default(),
+            labels: known.as_ref().map(|node| node.labels.clone()).unwrap_or_default(),
             counters: known.map(|node| node.counters).unwrap_or_default(),
             offer: hello.offer.clone(),
         };
@@ -192,6 +194,7 @@ impl Roster {
         node.figures = poll.figures.clone();
         node.enforced = poll.enforced.clone();
         node.offer = poll.offer.clone();
+        node.labels = poll.labels.clone();
     }
 
     /// A poll was answered, or its connection broke.
@@ -301,6 +304,7 @@ impl Node {
             offer: self.offer.clone(),
             figures: self.figures.clone(),
             drift: drift::words(&self.enforced, &self.snapshot, current, effect),
+            labels: self.labels.clone(),
         }
     }
 
@@ -334,6 +338,7 @@ impl Refused {
             offer: Offer::default(),
             figures: Figures::default(),
             drift: String::new(),
+            labels: Vec::new(),
         }
     }
 }

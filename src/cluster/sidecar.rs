@@ -29,6 +29,7 @@ use crate::cluster::protocol::Message;
 use crate::cluster::protocol::Poll;
 use crate::cluster::protocol::PollReply;
 use crate::cluster::protocol::Proxy;
+use crate::cluster::protocol::TaskList;
 use crate::cluster::protocol::Welcome;
 use crate::cluster::protocol::hash_text;
 use crate::cluster::protocol::skew_us;
@@ -90,6 +91,8 @@ pub struct Vitals {
     pub figures: Figures,
     /// What its cores decide by.
     pub enforced: Enforced,
+    /// Its NODE_LABELS.
+    pub labels: Vec<String>,
 }
 
 /// Asked before every poll; must answer at once.
@@ -104,6 +107,8 @@ pub struct SlaveHandle {
     pub session: watch::Receiver<Option<String>>,
     /// The cluster's proxies, as the master named them last; none before the first contact.
     pub proxies: watch::Receiver<Vec<Proxy>>,
+    /// What the master wants done, as it said last; nothing while it is away.
+    pub tasks: watch::Receiver<Option<TaskList>>,
 }
 
 /// See the module. Made by [`Sidecar::new`], driven by [`Sidecar::run`] on a tokio runtime.
@@ -122,6 +127,7 @@ pub struct Sidecar {
     link: watch::Sender<MasterLink>,
     session: watch::Sender<Option<String>>,
     proxies: watch::Sender<Vec<Proxy>>,
+    tasks: watch::Sender<Option<TaskList>>,
 }
 
 impl Sidecar {
@@ -140,6 +146,7 @@ impl Sidecar {
         });
         let (session, session_seen) = watch::channel(None);
         let (proxies, proxies_seen) = watch::channel(Vec::new());
+        let (tasks, tasks_seen) = watch::channel(None);
         // A policy that was refused stays refused: its reason is told at once, and it is tried again only after the longest wait.
         let refused = held::refused(&config.state_dir).filter(|refused| refused.hash != hash_text(current.hash()));
         let seen = refused.as_ref().and_then(|refused| protocol::parse_hash(&refused.hash)).unwrap_or(current.hash());
@@ -158,8 +165,10 @@ impl Sidecar {
             link,
             session,
             proxies,
+            tasks,
         };
-        (sidecar, SlaveHandle { link: link_seen, session: session_seen, proxies: proxies_seen })
+        let handle = SlaveHandle { link: link_seen, session: session_seen, proxies: proxies_seen, tasks: tasks_seen };
+        (sidecar, handle)
     }
 
     /// Follows the master until the future is dropped, whatever happens to it.
@@ -170,6 +179,8 @@ impl Sidecar {
         loop {
             let Err(trouble) = self.follow(&mut backoff).await;
             self.session.send_replace(None);
+            // What the master has withdrawn meanwhile is not known.
+            self.tasks.send_replace(None);
             self.lost(&trouble);
             tokio::time::sleep(backoff.failed()).await;
         }
@@ -247,6 +258,8 @@ impl Sidecar {
             offer: vitals.offer,
             figures: vitals.figures,
             enforced: vitals.enforced,
+            labels: vitals.labels,
+            tasks_revision: self.tasks.borrow().as_ref().map_or(0, |list| list.revision),
         };
         let deadline = Duration::from_millis(poll.hold_ms + CLUSTER_REQUEST_MS);
         let fields = [(protocol::SESSION_FIELD, session.to_string())];
@@ -259,6 +272,14 @@ impl Sidecar {
             let news = *proxies != reply.proxies;
             proxies.clone_from(&reply.proxies);
             news
+        });
+        self.tasks.send_if_modified(|tasks| {
+            let first = tasks.is_none();
+            match &reply.tasks {
+                Some(list) => *tasks = Some(list.clone()),
+                None => drop(tasks.get_or_insert_default()),
+            }
+            first || reply.tasks.is_some()
         });
         Ok(reply)
     }

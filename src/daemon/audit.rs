@@ -4,6 +4,7 @@ use crate::admin::Action;
 use crate::admin::Actor;
 use crate::admin::ApplyHow;
 use crate::admin::Refused;
+use crate::admin::TaskAction;
 use crate::base::clock::Wall;
 use std::fs::OpenOptions;
 use std::io;
@@ -67,6 +68,7 @@ pub fn who(actor: &Actor) -> String {
         Actor::Local { uid, user } => format!("{user} (uid {uid}) on this host"),
         Actor::Administrator { user, address } => format!("{user}@{address}"),
         Actor::Visitor { address } => format!("anonymous@{address}"),
+        Actor::Master { master, by, task } => format!("{by}, by task {task} of the master {master}"),
     }
 }
 
@@ -88,6 +90,12 @@ fn words(action: &Action) -> (&'static str, String) {
         Action::Drain { node } => ("drain", node.clone().unwrap_or_default()),
         Action::Undrain { node } => ("undrain", node.clone().unwrap_or_default()),
         Action::Flush { memory } => ("flush", memory.to_string()),
+        Action::Task(TaskAction::Order { order, on, life_s }) => {
+            let life = life_s.map(|life_s| format!(", for {life_s} s")).unwrap_or_default();
+            ("task-order", format!("{order} on {on}{life}"))
+        }
+        Action::Task(TaskAction::Cancel { id }) => ("task-cancel", id.clone()),
+        Action::Task(_) => ("task", String::new()),
         Action::Membership { change, node } => ("membership", format!("{change} {node}")),
         Action::Health { .. } => ("health", String::new()),
         Action::ProxyScript { .. } => ("proxy-script", String::new()),

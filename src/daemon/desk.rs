@@ -13,12 +13,15 @@ use super::params::Params;
 use super::policy_desk::Change;
 use super::policy_desk::PolicyDesk;
 use super::publish::Publisher;
+use super::task_desk::TaskDesk;
 use super::verify;
 use crate::admin::Action;
 use crate::admin::Actor;
 use crate::admin::Desk;
+use crate::admin::Draining;
 use crate::admin::Front;
 use crate::admin::Memory;
+use crate::admin::Order;
 use crate::admin::Outcome;
 use crate::admin::Refused;
 use crate::admin::RefusedKind;
@@ -133,6 +136,8 @@ pub struct NodeDesk {
     pub history: Arc<FigureHistory>,
     /// What health checks see.
     pub health: health::Watch,
+    /// On a master, orders to its slaves.
+    pub tasks: Option<TaskDesk>,
 }
 
 /// The desk as faces hold it. What changes something runs to its end as a task of its own: a browser that goes away or a
@@ -160,7 +165,7 @@ impl Desk for FrontDesk {
 
 impl NodeDesk {
     /// Does `action` for `actor` if they may ask it, and notes it.
-    fn perform<'a>(
+    pub fn perform<'a>(
         &'a self,
         actor: Actor,
         action: Action,
@@ -202,6 +207,9 @@ fn may(actor: &Actor, action: &Action) -> Result<(), Refused> {
             refused("administrators are made on the node itself: tidegate admin add NAME")
         }
         (Actor::Administrator { .. }, _) => Ok(()),
+        (Actor::Master { .. }, Action::Restart { .. } | Action::Reload) => Ok(()),
+        (Actor::Master { .. }, Action::Drain { node: None } | Action::Undrain { node: None }) => Ok(()),
+        (Actor::Master { .. }, _) => refused("that is nothing a master orders"),
     }
 }
 
@@ -247,14 +255,21 @@ impl NodeDesk {
             Action::FiguresOfDay { node } => self.figures_of_day(node.clone()).await,
             Action::ProxyScript { client, host } => self.proxy_script(client, host),
             Action::Membership { change, node } => self.membership(*change, node.clone()).await,
-            Action::Drain { node } => {
-                self.here(node.as_deref(), "drain")?;
-                self.drain.begin(&audit::who(actor)).await
-            }
-            Action::Undrain { node } => {
-                self.here(node.as_deref(), "undrain")?;
-                self.drain.end().await
-            }
+            Action::Drain { node } => match self.other(node.as_deref()) {
+                Some(slave) => self.task_desk()?.order(&audit::who(actor), Order::Drain, slave, None).await,
+                None => {
+                    self.carries_traffic("drain")?;
+                    self.drain.begin(&audit::who(actor)).await
+                }
+            },
+            Action::Undrain { node } => match self.other(node.as_deref()) {
+                Some(slave) => self.task_desk()?.order(&audit::who(actor), Order::Undrain, slave, None).await,
+                None => {
+                    self.carries_traffic("undrain")?;
+                    self.drain.end().await
+                }
+            },
+            Action::Task(asked) => self.task_desk()?.perform(&audit::who(actor), asked).await,
             Action::Flush { memory } => self.flush(*memory).await,
         }
     }
@@ -292,7 +307,7 @@ impl NodeDesk {
 
     /// What this node has for balancers.
     fn offer(&self) -> Offer {
-        offer(&self.facts, &self.params.watch().borrow(), self.drain.standing().is_some())
+        offer(&self.facts, &self.params.watch().borrow(), self.drain.standing())
     }
 
     /// The figures as Prometheus reads them, for whom METRICS_ALLOW lets ask.
@@ -351,6 +366,7 @@ impl NodeDesk {
             offer: self.offer(),
             figures: self.gauges.read(),
             drift: self.own_drift(),
+            labels: self.params.watch().borrow().node_labels.clone(),
         };
         std::iter::once(own).chain((self.views.nodes)()).collect()
     }
@@ -411,20 +427,32 @@ impl NodeDesk {
         Some(Choice { address, weight: 1 })
     }
 
-    /// Refuses an order that is for another node, or for one that carries no traffic.
-    fn here(&self, node: Option<&str>, order: &str) -> Result<(), Refused> {
-        let own = &self.facts.name;
-        let for_other = node.filter(|node| !node.eq_ignore_ascii_case(own));
-        match (for_other, self.facts.role) {
-            (Some(other), _) => Err(Refused::wrong_role(format!(
-                "this node is {own}, and nodes do not carry orders to each other: run `tidegate {order}` on {other} itself"
+    /// The node that is named, if that is not this one.
+    fn other<'a>(&self, node: Option<&'a str>) -> Option<&'a str> {
+        node.filter(|node| !node.eq_ignore_ascii_case(&self.facts.name))
+    }
+
+    /// Refuses what only a node can do that carries traffic.
+    fn carries_traffic(&self, order: &str) -> Result<(), Refused> {
+        match self.facts.role {
+            Role::Master => Err(Refused::wrong_role(format!(
+                "this node is the master: it carries no traffic, so there is nothing to {order}. Name the slave that is meant: \
+                 `tidegate {order} NAME`"
             ))),
-            (None, Role::Master) => Err(Refused::wrong_role(format!(
-                "this node is the master: it carries no traffic, so there is nothing to {order}. Run `tidegate {order}` on \
-                 the slave that is meant"
-            ))),
-            (None, _) => Ok(()),
+            _ => Ok(()),
         }
+    }
+
+    /// Orders go from the master to its slaves, and no other way.
+    fn task_desk(&self) -> Result<&TaskDesk, Refused> {
+        let own = &self.facts.name;
+        self.tasks.as_ref().ok_or_else(|| {
+            let words = match (self.views.link)() {
+                Some(link) => format!("this node is {own}, a slave: ask its master {}, which orders tasks of all slaves", link.address),
+                None => format!("this node is {own}, alone: it has no slaves to order anything of. Ask it itself, without a node's name"),
+            };
+            Refused::wrong_role(words)
+        })
     }
 
     /// How this node is, on one line: for `systemctl status`.
@@ -553,13 +581,14 @@ fn front(totals: CoreTotals) -> Front {
 }
 
 /// What a node has for balancers.
-pub fn offer(facts: &NodeFacts, settings: &Settings, draining: bool) -> Offer {
+pub fn offer(facts: &NodeFacts, settings: &Settings, draining: Option<Draining>) -> Offer {
     Offer {
         listen: facts.listen.iter().map(SocketAddr::to_string).collect(),
         portal: facts.portal.to_string(),
         proxy_protocol: settings.proxy_protocol.to_string(),
         weight: settings.lb_weight.unwrap_or(facts.cores.min(256) as u16),
-        draining,
+        closing: draining.as_ref().is_some_and(|draining| draining.closing),
+        draining: draining.is_some(),
     }
 }
 

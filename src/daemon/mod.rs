@@ -29,6 +29,8 @@ mod rollout;
 mod services;
 mod signals;
 mod tarball;
+mod task_desk;
+mod task_runner;
 mod tuning;
 mod verify;
 mod vitals;

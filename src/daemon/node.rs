@@ -203,6 +203,7 @@ impl Node {
             trouble,
         })?;
         let rollouts = cluster.rollouts(policies.as_ref(), &publisher, &settings);
+        let tasks = cluster.task_desk(&settings)?;
         let desk = Arc::new(NodeDesk {
             gauges: cluster.gauges(),
             history: Arc::new(
@@ -210,6 +211,7 @@ impl Node {
             ),
             drain,
             health: health::Watch::default(),
+            tasks,
             policy: policy_desk(&settings, &publisher, policies, &cluster, rollouts),
             views: views(&log, &cluster),
             audit: Audit::new(&settings.log_dir, &settings.node_name),
@@ -233,6 +235,7 @@ impl Node {
         history::keep(desk.clone(), desk.history.clone());
         services::prune(desk.clone());
         desk.drain.resume();
+        cluster.carry_out_tasks(&desk);
         drop(_inside);
         prove_held(&desk, held_file);
         let vitals = Vitals::new(desk.publisher.clone(), log.turns(), runtime.handle().clone(), cluster.tasks());

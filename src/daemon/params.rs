@@ -141,6 +141,7 @@ impl Params {
             settings.trusted_proxies = new.trusted_proxies;
             settings.metrics_allow = new.metrics_allow;
             settings.lb_weight = new.lb_weight;
+            settings.node_labels = new.node_labels;
             settings.max_connections = new.max_connections;
             settings.max_connections_per_client = new.max_connections_per_client;
             settings.times = new.times;

@@ -10,6 +10,9 @@ use super::figures::Gauges;
 use super::params::Params;
 use super::publish::Publisher;
 use super::rollout::Rollouts;
+use super::task_desk;
+use super::task_desk::TaskDesk;
+use super::task_runner::Runner;
 use crate::base::clock::Wall;
 use crate::base::version::VERSION;
 use crate::cluster::MasterLink;
@@ -28,6 +31,7 @@ use crate::cluster::sidecar::Sidecar;
 use crate::cluster::sidecar::SlaveConfig;
 use crate::cluster::sidecar::SlaveHandle;
 use crate::cluster::sidecar::Vitals;
+use crate::cluster::tasks::Tasks;
 use crate::limits::ACCEPTED_QUEUE_MAX;
 use crate::limits::PARAMS_LOOK_S;
 use crate::limits::PRUNE_EVERY_S;
@@ -197,10 +201,11 @@ impl Cluster {
             let damaged = if publisher.current().hash() == held { held_trouble.as_str() } else { "" };
             let trouble = if progress.trouble.is_empty() { damaged } else { progress.trouble.as_str() };
             let trouble = trouble.to_string();
-            let offer = desk::offer(&facts, &settings.borrow(), drain.standing().is_some());
+            let offer = desk::offer(&facts, &settings.borrow(), drain.standing());
+            let labels = settings.borrow().node_labels.clone();
             let counters = desk::counters(publisher.totals());
             let enforced = publisher.enforced();
-            Vitals { counters, written: progress.written, trouble, offer, figures: gauges.read(), enforced }
+            Vitals { counters, written: progress.written, trouble, offer, figures: gauges.read(), enforced, labels }
         });
         let synced = (needs.synced != Wall::default()).then_some(needs.synced);
         let publish = needs.publisher.as_publish();
@@ -281,6 +286,21 @@ impl Cluster {
         let rollouts = Rollouts::new(master, policies, publisher.clone(), audit);
         self.must_go_on("the rollouts", tokio::spawn(rollouts.clone().run()));
         Some(rollouts)
+    }
+
+    /// On a master: its orders to slaves, as they stood when it stopped.
+    pub fn task_desk(&mut self, settings: &Settings) -> Result<Option<TaskDesk>, String> {
+        let Some(master) = self.master.clone() else { return Ok(None) };
+        let tell = task_desk::tell(Audit::new(&settings.log_dir, &settings.node_name));
+        let tasks = Tasks::open(&settings.state_dir, tell).map_err(|error| error.0)?;
+        self.must_go_on("the tasks", tokio::spawn(task_desk::look_after(tasks.clone())));
+        Ok(Some(TaskDesk::new(master, tasks)))
+    }
+
+    /// On a slave: from now on `desk` does what the master orders.
+    pub fn carry_out_tasks(&mut self, desk: &Arc<NodeDesk>) {
+        let (Some(slave), Some(ask)) = (self.slave.clone(), self.ask_master.clone()) else { return };
+        self.must_go_on("the tasks", tokio::spawn(Runner::new(desk.clone(), ask, &slave).run()));
     }
 
     /// A slave's way to ask its master about older policies.

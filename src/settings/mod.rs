@@ -20,6 +20,7 @@ pub use file::host_name;
 pub use file::load;
 pub use file::run_dir;
 pub use file::submit;
+pub use resolve::is_label;
 pub use resolve::resolve;
 pub use said::Said;
 pub use said::parse;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub trusted_proxies: Networks,
     /// LB_WEIGHT: the node's share of the clients; `None` = its data cores. Live.
     pub lb_weight: Option<u16>,
+    /// NODE_LABELS: by which tasks choose this node. Live.
+    pub node_labels: Vec<String>,
     /// PORTAL_IP: where the portal and, on a master, the cluster service listen.
     pub portal_ip: Listen,
     /// PORTAL_PORT; 0 = any free port.
@@ -160,6 +163,7 @@ impl Settings {
             "TRUSTED_PROXIES" => self.trusted_proxies.to_string(),
             "METRICS_ALLOW" => self.metrics_allow.to_string(),
             "LB_WEIGHT" => self.lb_weight.map_or("auto".to_string(), |weight| weight.to_string()),
+            "NODE_LABELS" => self.node_labels.join(","),
             "PORTAL_IP" => self.portal_ip.to_string(),
             "PORTAL_PORT" => self.portal_port.to_string(),
             "MASTER_IP" => master(|address| address.ip().to_string()),

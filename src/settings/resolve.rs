@@ -1,6 +1,8 @@
 //! From what the file says to what it means on this host: types, defaults, and the checks that concern two keys.
 
 use crate::base::networks::Networks;
+use crate::limits::LABEL_BYTES_MAX;
+use crate::limits::LABELS_MAX;
 use crate::settings::Fault;
 use crate::settings::Key;
 use crate::settings::Listen;
@@ -32,6 +34,7 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
     let proxy_protocol = reader.read("PROXY_PROTOCOL", proxy_protocol);
     let trusted_proxies = reader.read("TRUSTED_PROXIES", Networks::parse);
     let lb_weight = reader.read("LB_WEIGHT", lb_weight);
+    let node_labels = reader.read("NODE_LABELS", node_labels);
     let portal_ip = reader.read("PORTAL_IP", listen);
     let portal_port = reader.read("PORTAL_PORT", |text| number(text, 0, 65_535));
     let metrics_allow = reader.read("METRICS_ALLOW", Networks::parse);
@@ -91,6 +94,7 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
             proxy_protocol: proxy_protocol?,
             trusted_proxies: trusted_proxies?,
             lb_weight: lb_weight?,
+            node_labels: node_labels?,
             portal_ip: portal_ip?,
             portal_port: portal_port? as u16,
             metrics_allow: metrics_allow?,
@@ -321,6 +325,20 @@ fn cores(text: &str) -> Option<Option<usize>> {
 
 fn lb_weight(text: &str) -> Option<Option<u16>> {
     if text == "auto" { Some(None) } else { number(text, 1, 256).map(|weight| Some(weight as u16)) }
+}
+
+fn node_labels(text: &str) -> Option<Vec<String>> {
+    let labels: Vec<String> = text.split(',').map(|label| label.trim().to_string()).collect();
+    match text.trim().is_empty() {
+        true => Some(Vec::new()),
+        false => (labels.len() <= LABELS_MAX && labels.iter().all(|label| is_label(label))).then_some(labels),
+    }
+}
+
+/// Whether a text can be one of a node's labels.
+pub fn is_label(text: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    !text.is_empty() && text.len() <= LABEL_BYTES_MAX && text.bytes().all(good)
 }
 
 fn pin_cpus(text: &str) -> Option<PinCpus> {

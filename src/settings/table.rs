@@ -125,6 +125,16 @@ pub const TABLE: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "NODE_LABELS",
+        default: "",
+        accepts: "at most 8 labels of letters, digits, dot, dash and underscore (at most 32 characters each), separated by commas",
+        help: "Labels of this node, such as its site or rack. On the master, tidegate task --on label:X orders something of all slaves that \
+               have the label X.",
+        apply: Apply::Live,
+        scope: Scope::Node,
+        secret: false,
+    },
+    Key {
         name: "PORTAL_IP",
         default: "*",
         accepts: ADDRESS,

@@ -119,6 +119,14 @@ impl Members {
         readmitted.map(|rows| rows > 0).map_err(|error| self.failed("writing", &error))
     }
 
+    /// All names that belong to a node.
+    pub fn names(&self) -> Result<Vec<String>, DatabaseError> {
+        let connection = self.connection();
+        let asked = connection.prepare_cached("SELECT name FROM member ORDER BY name");
+        let names = asked.and_then(|mut asked| asked.query_map([], |row| row.get(0))?.collect());
+        names.map_err(|error| self.failed("asking", &error))
+    }
+
     fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,5 +7,6 @@ pub mod figures;
 pub mod members;
 pub mod policies;
 pub mod records;
+pub mod tasks;
 
 pub use database::DatabaseError;

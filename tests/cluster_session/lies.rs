@@ -201,6 +201,7 @@ impl Liar {
                     version: self.truth.version(),
                     clock_us: Wall::now().0,
                     proxies: Vec::new(),
+                    tasks: None,
                 }))
             }
             path if path.starts_with(protocol::MANIFEST_PATH) => self.manifest(),

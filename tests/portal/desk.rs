@@ -81,6 +81,7 @@ impl FakeDesk {
             Action::Drain { .. } | Action::Undrain { .. } | Action::Flush { .. } => {
                 Outcome::Done { words: "done".into() }
             }
+            Action::Task(_) => Outcome::Tasks { tasks: Vec::new() },
             Action::Login { user, password } => return self.login(&user, &password),
             Action::AdminAdd { .. } => return Err(refused(RefusedKind::NotAllowed, "From the control socket only.")),
         })
@@ -147,6 +148,7 @@ impl FakeDesk {
             error: String::new(),
             offer: Offer::default(),
             drift: String::new(),
+            labels: if role == "slave" { vec!["harbour".into()] } else { Vec::new() },
             figures: Figures { start_s: 1_790_000_000, exchanges: 1_204_418 * scale, ..Figures::default() },
             counters: Counters {
                 connections: 9_120 * scale,

@@ -164,12 +164,14 @@ pub(crate) mod tests {
             counters: Counters::default(),
             figures: Default::default(),
             drift: String::new(),
+            labels: Vec::new(),
             offer: Offer {
                 listen: vec![listen.into()],
                 portal: "[::]:8888".into(),
                 proxy_protocol: "required".into(),
                 weight: 4,
                 draining: false,
+                closing: false,
             },
         }
     }

@@ -1,0 +1,36 @@
+//! What may be asked about tasks: orders from the master to chosen slaves (`docs/tasks.md`).
+
+use crate::cluster::tasks::Order;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// One thing that may be asked about tasks. On a master; others refuse it and say who is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "kebab-case")]
+pub enum TaskAction {
+    /// Have slaves do something, each once.
+    Order {
+        /// What.
+        order: Order,
+        /// Which: `all`, names separated by commas, or `label:X`.
+        on: String,
+        /// How long it may wait for a slave, in seconds; absent: an hour.
+        #[serde(default)]
+        life_s: Option<u64>,
+    },
+    /// The newest tasks, newest first.
+    List {
+        /// At most so many.
+        limit: u32,
+    },
+    /// How one task stands.
+    Show {
+        /// Its id, or its number alone.
+        id: String,
+    },
+    /// Take one back, as far as slaves have not begun it.
+    Cancel {
+        /// Its id, or its number alone.
+        id: String,
+    },
+}

@@ -1,0 +1,201 @@
+//! A slave's tasks: does one after the other what the master orders, each once (`cluster::ledger`), and tells what came of it.
+
+use super::desk::NodeDesk;
+use crate::admin::Action;
+use crate::admin::Actor;
+use crate::admin::Outcome;
+use crate::admin::Refused;
+use crate::base::clock::Wall;
+use crate::cluster::MasterLink;
+use crate::cluster::ledger::Ledger;
+use crate::cluster::ledger::Step;
+use crate::cluster::protocol::TaskList;
+use crate::cluster::protocol::TaskReport;
+use crate::cluster::protocol::fitting;
+use crate::cluster::questions::AskMaster;
+use crate::cluster::sidecar::SlaveHandle;
+use crate::cluster::tasks::Handed;
+use crate::cluster::tasks::Order;
+use crate::cluster::tasks::Progress;
+use crate::limits::TASK_RESTART_EXTRA_S;
+use crate::limits::TASK_RETRY_MS;
+use crate::limits::TASK_RUN_S_MAX;
+use crate::tls::random;
+use std::io;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Carries out a slave's tasks. Made by [`Runner::new`], driven by [`Runner::run`].
+pub struct Runner {
+    desk: Arc<NodeDesk>,
+    master: AskMaster,
+    tasks: watch::Receiver<Option<TaskList>>,
+    link: watch::Receiver<MasterLink>,
+    told: String,
+}
+
+impl Runner {
+    /// Tasks of the node behind `desk`.
+    pub fn new(desk: Arc<NodeDesk>, master: AskMaster, slave: &SlaveHandle) -> Self {
+        Runner { desk, master, tasks: slave.tasks.clone(), link: slave.link.clone(), told: String::new() }
+    }
+
+    /// For as long as the process lives.
+    pub async fn run(mut self) {
+        let ledger = self.open().await;
+        while self.step(&ledger).await.is_some() {}
+    }
+
+    async fn open(&mut self) -> Notes {
+        let process = data_encoding::HEXLOWER.encode(&random::bytes::<8>());
+        loop {
+            let (state_dir, process) = (self.desk.facts.state_dir.clone(), process.clone());
+            let opened = tokio::task::spawn_blocking(move || Ledger::open(&state_dir, &process)).await;
+            match opened.map_err(io::Error::other).and_then(|opened| opened) {
+                Ok(ledger) => return Notes(Arc::new(Mutex::new(ledger))),
+                Err(error) => self.wait_after(&error).await,
+            }
+        }
+    }
+
+    /// The next thing that is to be done; nothing once the sidecar has ended.
+    async fn step(&mut self, notes: &Notes) -> Option<()> {
+        let list = self.tasks.borrow_and_update().clone();
+        let now = self.masters_clock();
+        let next = notes.with(move |ledger| ledger.next(list.as_ref().map(|list| list.tasks.as_slice()), now)).await;
+        let done = match next {
+            Ok(Step::Rest) => return self.tasks.changed().await.ok(),
+            Ok(Step::Begin(task)) => self.carry_out(notes, task).await,
+            Ok(Step::Report(report)) => self.report(notes, report).await,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => self.told.clear(),
+            Err(error) => self.wait_after(&error).await,
+        }
+        Some(())
+    }
+
+    async fn carry_out(&self, notes: &Notes, task: Handed) -> io::Result<()> {
+        let begun = task.clone();
+        notes.with(move |ledger| ledger.begin(&begun)).await?;
+        tracing::info!(event = "task", "doing the master's task {}, {}, ordered by {}", task.id, task.order, task.by);
+        // Whether the master hears that it began changes nothing, and it need not wait for that.
+        let (master, started) = (self.master.clone(), word(&task, Progress::Started, ""));
+        tokio::spawn(async move { master.report_task(&started).await });
+        let (progress, words) = self.perform(&task).await;
+        tracing::info!(event = "task", "the master's task {}, {}: {progress}. {words}", task.id, task.order);
+        notes.with(move |ledger| ledger.end(&task.id, progress, &fitting(&words))).await
+    }
+
+    async fn report(&mut self, notes: &Notes, report: TaskReport) -> io::Result<()> {
+        match self.master.report_task(&report).await {
+            Ok(()) => notes.with(move |ledger| ledger.acknowledged(&report.id)).await,
+            Err(words) => {
+                tracing::debug!("telling of the task {}: {words}", report.id);
+                // A new contact is as good a moment as any.
+                let _ = tokio::time::timeout(Duration::from_millis(TASK_RETRY_MS), self.tasks.changed()).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn perform(&self, task: &Handed) -> (Progress, String) {
+        let actor =
+            Actor::Master { master: self.link.borrow().address.clone(), by: task.by.clone(), task: task.id.clone() };
+        let (desk, action) = (self.desk.clone(), action(task.order));
+        // A task of its own, so that what takes too long still runs to its end.
+        let doing = tokio::spawn(async move { desk.perform(actor, action).await });
+        match tokio::time::timeout(Duration::from_secs(TASK_RUN_S_MAX), doing).await {
+            Ok(Ok(Ok(_))) if task.order == Order::Restart => self.be_restarted().await,
+            Ok(Ok(Ok(outcome))) => (Progress::Done, words_of(&outcome)),
+            Ok(Ok(Err(refused))) => (Progress::Failed, all_words(&refused)),
+            Ok(Err(error)) => (Progress::Failed, format!("doing it: {error}; this is a bug of Tidegate's")),
+            Err(_) => (
+                Progress::Unknown,
+                format!("it was not over after {TASK_RUN_S_MAX} s and goes on; see the node's journal"),
+            ),
+        }
+    }
+
+    /// The next process notes that it was done: this one ends while it waits here.
+    async fn be_restarted(&self) -> (Progress, String) {
+        let times = self.desk.params.watch().borrow().times;
+        let within_s = times.drain_notice + times.drain + TASK_RESTART_EXTRA_S;
+        tokio::time::sleep(Duration::from_secs(within_s)).await;
+        (Progress::Failed, format!("the node was not replaced by a new process within {within_s} s; see its journal"))
+    }
+
+    /// What the master's clock says, as far as this node knows.
+    fn masters_clock(&self) -> Wall {
+        Wall(Wall::now().0 - self.link.borrow().clock_skew_ms * 1_000)
+    }
+
+    async fn wait_after(&mut self, error: &io::Error) {
+        let words = error.to_string();
+        if words != self.told {
+            let dir = self.desk.facts.state_dir.display();
+            tracing::error!(
+                event = "task-trouble",
+                "noting tasks of the master in {dir}: {words}. None is begun before that works: see the disk's room and health"
+            );
+            self.told = words;
+        }
+        tokio::time::sleep(Duration::from_millis(TASK_RETRY_MS)).await;
+    }
+}
+
+/// The ledger, which waits for the disk, on threads that may.
+struct Notes(Arc<Mutex<Ledger>>);
+
+impl Notes {
+    async fn with<T: Send + 'static>(
+        &self,
+        note: impl FnOnce(&mut Ledger) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let ledger = self.0.clone();
+        let noted =
+            tokio::task::spawn_blocking(move || note(&mut ledger.lock().unwrap_or_else(PoisonError::into_inner)));
+        noted.await.map_err(io::Error::other)?
+    }
+}
+
+fn word(task: &Handed, progress: Progress, words: &str) -> TaskReport {
+    TaskReport { id: task.id.clone(), progress, words: words.to_string() }
+}
+
+fn action(order: Order) -> Action {
+    match order {
+        Order::Restart => Action::Restart { backup: false },
+        Order::Reload => Action::Reload,
+        Order::Drain => Action::Drain { node: None },
+        Order::Undrain => Action::Undrain { node: None },
+    }
+}
+
+fn words_of(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Done { words } => words.clone(),
+        Outcome::Submitted { live, waiting } if live.is_empty() && waiting.is_empty() => {
+            "nothing has changed".to_string()
+        }
+        Outcome::Submitted { live, waiting } => {
+            let list = |what: &str, keys: &[String]| {
+                if keys.is_empty() { String::new() } else { format!("{what}: {}", keys.join(", ")) }
+            };
+            let parts = [list("in force", live), list("waiting for a restart", waiting)];
+            parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+        }
+        _ => String::new(),
+    }
+}
+
+/// A refusal with every single fault.
+fn all_words(refused: &Refused) -> String {
+    let complaints =
+        refused.complaints.iter().map(|fault| format!("{}: {}; accepted: {}", fault.place, fault.what, fault.remedy));
+    std::iter::once(refused.words.clone()).chain(complaints).collect::<Vec<_>>().join(". ")
+}

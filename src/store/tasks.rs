@@ -1,0 +1,666 @@
+//! Tasks of a master: orders to slaves, how each slave stands with each, and what came of it. `STATE_DIR/tasks.db`;
+//! format: `docs/formats/tasks.md`.
+//!
+//! ```text
+//! queued --handed out--> sent --the slave's word--> started --the slave's word--> done | failed | unknown
+//!   |  cancel               |  `-the slave's word--> cancelled (it was withdrawn before it was begun)
+//!   `-----> cancelled       `----------- the task's time is over ----> expired (a word that comes later still counts)
+//! ```
+
+use super::database;
+use super::database::DatabaseError;
+use crate::base::clock::Wall;
+use crate::limits::TASK_ID_BYTES_MAX;
+use crate::limits::TASK_ROWS_MAX;
+use crate::limits::TASKS_HANDED_MAX;
+use crate::limits::TASKS_KEPT_MAX;
+use crate::limits::TASKS_OPEN_MAX;
+use crate::tls::random;
+use rusqlite::Connection;
+use rusqlite::OptionalExtension;
+use rusqlite::Row;
+use rusqlite::Transaction;
+use rusqlite::params;
+use serde::Deserialize;
+use serde::Serialize;
+use std::fmt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+/// The file in STATE_DIR.
+pub const FILE: &str = "tasks.db";
+const VERSION: i64 = 1;
+const SCHEMA: &str = "
+CREATE TABLE task (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    nonce TEXT NOT NULL,
+    ordered TEXT NOT NULL,
+    by TEXT NOT NULL,
+    chosen TEXT NOT NULL,
+    created_us INTEGER NOT NULL,
+    expires_us INTEGER NOT NULL,
+    cancelled_us INTEGER NOT NULL DEFAULT 0,
+    cancelled_by TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE target (
+    number INTEGER NOT NULL REFERENCES task,
+    node TEXT NOT NULL COLLATE NOCASE,
+    progress TEXT NOT NULL,
+    at_us INTEGER NOT NULL,
+    words TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (number, node)
+) WITHOUT ROWID;
+CREATE INDEX open_target ON target (node, number) WHERE progress IN ('queued', 'sent', 'started');
+CREATE TABLE label (
+    node TEXT PRIMARY KEY NOT NULL COLLATE NOCASE,
+    labels TEXT NOT NULL
+) WITHOUT ROWID;
+";
+
+/// What a slave is ordered to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Restart the daemon.
+    Restart,
+    /// Read startup.ini again.
+    Reload,
+    /// Leave service without failing a request.
+    Drain,
+    /// Come back into service.
+    Undrain,
+}
+
+impl Order {
+    /// All of them, in the order in which people are shown them.
+    pub const ALL: [Order; 4] = [Order::Restart, Order::Reload, Order::Drain, Order::Undrain];
+
+    /// Its name on the wire, on disk and for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Order::Restart => "restart",
+            Order::Reload => "reload",
+            Order::Drain => "drain",
+            Order::Undrain => "undrain",
+        }
+    }
+
+    /// The order of this name.
+    pub fn named(name: &str) -> Option<Order> {
+        Order::ALL.into_iter().find(|order| order.name() == name)
+    }
+
+    /// Whether doing it a second time does no more than doing it once: only then may a slave that died in the middle begin anew.
+    pub fn may_be_redone(self) -> bool {
+        match self {
+            Order::Reload | Order::Drain | Order::Undrain => true,
+            Order::Restart => false,
+        }
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How a slave stands with a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Progress {
+    /// It waits for the slave.
+    Queued,
+    /// It was handed to the slave, which has not said yet that it began.
+    Sent,
+    /// The slave has begun.
+    Started,
+    /// It was done.
+    Done,
+    /// It was not done; the words say why.
+    Failed,
+    /// The slave was interrupted: whether it was done is not known.
+    Unknown,
+    /// The task's time was over before the slave said how it ended.
+    Expired,
+    /// It was cancelled before the slave began.
+    Cancelled,
+}
+
+impl Progress {
+    const ALL: [Progress; 8] = [
+        Progress::Queued,
+        Progress::Sent,
+        Progress::Started,
+        Progress::Done,
+        Progress::Failed,
+        Progress::Unknown,
+        Progress::Expired,
+        Progress::Cancelled,
+    ];
+
+    /// Its name on the wire, on disk and for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Progress::Queued => "queued",
+            Progress::Sent => "sent",
+            Progress::Started => "started",
+            Progress::Done => "done",
+            Progress::Failed => "failed",
+            Progress::Unknown => "unknown",
+            Progress::Expired => "expired",
+            Progress::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether something is still to come.
+    pub fn is_open(self) -> bool {
+        matches!(self, Progress::Queued | Progress::Sent | Progress::Started)
+    }
+
+    fn named(name: &str) -> Option<Progress> {
+        Progress::ALL.into_iter().find(|progress| progress.name() == name)
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An order and how every slave it is for stands with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its number on this master, a dash, and eight hex digits that no other task of that number has.
+    pub id: String,
+    /// What is ordered.
+    pub order: Order,
+    /// Who ordered it.
+    pub by: String,
+    /// For which slaves, as it was said: `all`, names, or `label:X`.
+    pub on: String,
+    /// When, microseconds since the epoch.
+    pub created_us: i64,
+    /// After this no slave begins it.
+    pub expires_us: i64,
+    /// When it was cancelled; 0 if it was not.
+    pub cancelled_us: i64,
+    /// Who cancelled it; empty if nobody.
+    pub cancelled_by: String,
+    /// Each slave.
+    pub nodes: Vec<TaskNode>,
+}
+
+impl Task {
+    /// Whether something is still to come from any slave.
+    pub fn is_open(&self) -> bool {
+        self.nodes.iter().any(|node| node.progress.is_open())
+    }
+
+    /// Whether every slave has done it.
+    pub fn is_done(&self) -> bool {
+        self.nodes.iter().all(|node| node.progress == Progress::Done)
+    }
+}
+
+/// How a slave stands with a task, and since when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskNode {
+    /// Its name.
+    pub node: String,
+    /// How.
+    pub progress: Progress,
+    /// Since when, by the master's clock, microseconds since the epoch.
+    pub at_us: i64,
+    /// What came of it; empty before the end.
+    pub words: String,
+}
+
+/// A task on its way to a slave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handed {
+    /// The task's id.
+    pub id: String,
+    /// What is ordered.
+    pub order: Order,
+    /// Who ordered it.
+    pub by: String,
+    /// When it expires, by the master's clock, microseconds since the epoch.
+    pub expires_us: i64,
+    /// It was cancelled: not to be begun any more.
+    pub withdrawn: bool,
+}
+
+/// What an administrator wants done.
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    /// What.
+    pub order: Order,
+    /// By whom.
+    pub by: String,
+    /// For which slaves, as it was said.
+    pub on: String,
+    /// These slaves.
+    pub nodes: Vec<String>,
+    /// How long it may wait, in seconds.
+    pub life_s: u64,
+}
+
+/// The tasks of a master. Every change is on disk when it is answered.
+#[derive(Debug)]
+pub struct TaskStore {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+type Result<T> = std::result::Result<T, DatabaseError>;
+
+impl TaskStore {
+    /// Opens or makes the file in `state_dir`.
+    pub fn open(state_dir: &Path) -> Result<TaskStore> {
+        let path = state_dir.join(FILE);
+        let connection = Mutex::new(database::open(&path, VERSION, SCHEMA)?);
+        Ok(TaskStore { path, connection })
+    }
+
+    /// Queues a task; absent if there are as many open ones as there may be.
+    pub fn order(&self, new: &NewTask, now: Wall) -> Result<Option<Task>> {
+        self.change("ordering a task", |all| {
+            let open = "SELECT count(DISTINCT number) FROM target WHERE progress IN ('queued', 'sent', 'started')";
+            if all.query_row(open, [], |row| row.get::<_, i64>(0))? >= TASKS_OPEN_MAX as i64 {
+                return Ok(None);
+            }
+            let nonce = data_encoding::HEXLOWER.encode(&random::bytes::<4>());
+            let expires_us = now.0 + new.life_s as i64 * 1_000_000;
+            all.execute(
+                "INSERT INTO task (nonce, ordered, by, chosen, created_us, expires_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![nonce, new.order.name(), new.by, new.on, now.0, expires_us],
+            )?;
+            let number = all.last_insert_rowid();
+            let mut add = all.prepare_cached("INSERT OR IGNORE INTO target VALUES (?1, ?2, 'queued', ?3, '')")?;
+            for node in &new.nodes {
+                add.execute(params![number, node, now.0])?;
+            }
+            forget_oldest(all)?;
+            task(all, number)
+        })
+    }
+
+    /// Cancels a task: a slave that it was not handed to never gets it, one that it was handed to is told. Absent if there is none.
+    pub fn cancel(&self, number: i64, by: &str, now: Wall) -> Result<Option<Task>> {
+        self.change("cancelling a task", |all| {
+            all.execute(
+                "UPDATE task SET cancelled_us = ?2, cancelled_by = ?3 WHERE number = ?1 AND cancelled_us = 0
+                     AND EXISTS (SELECT 1 FROM target WHERE target.number = ?1 AND progress IN ('queued', 'sent', 'started'))",
+                params![number, now.0, by],
+            )?;
+            all.execute(
+                "UPDATE target SET progress = 'cancelled', at_us = ?2, words = 'cancelled before it was handed to the node'
+                     WHERE number = ?1 AND progress = 'queued' AND (SELECT cancelled_us FROM task WHERE number = ?1) <> 0",
+                params![number, now.0],
+            )?;
+            task(all, number)
+        })
+    }
+
+    /// What is to be handed to a slave now, oldest first. What it did not have yet counts as sent from here on, on disk.
+    pub fn hand_out(&self, node: &str, now: Wall) -> Result<Vec<Handed>> {
+        self.change("handing out tasks", |all| {
+            let handed = all
+                .prepare_cached(
+                    "SELECT number, nonce, ordered, by, expires_us, cancelled_us FROM target JOIN task USING (number)
+                         WHERE node = ?1 AND progress IN ('queued', 'sent', 'started') AND expires_us > ?2
+                         ORDER BY number LIMIT ?3",
+                )?
+                .query_map(params![node, now.0, TASKS_HANDED_MAX as i64], |row| Ok((row.get::<_, i64>(0)?, handed(row)?)))?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            let mut mark = all.prepare_cached(
+                "UPDATE target SET progress = 'sent', at_us = ?3 WHERE number = ?1 AND node = ?2 AND progress = 'queued'",
+            )?;
+            for (number, _) in &handed {
+                mark.execute(params![number, node, now.0])?;
+            }
+            Ok(handed.into_iter().map(|(_, handed)| handed).collect())
+        })
+    }
+
+    /// A slave's word on a task. Answers the task if that is news, and nothing if it is known already or there is no such task: the
+    /// slave need not say it again in any case.
+    pub fn report(&self, node: &str, id: &str, progress: Progress, words: &str, now: Wall) -> Result<Option<Task>> {
+        self.change("keeping the result of a task", |all| {
+            let Some(number) = number_of(all, id)? else { return Ok(None) };
+            // A result is the last word; but that a task expired was only the master's.
+            let may_follow = if progress == Progress::Started {
+                "'queued', 'sent'"
+            } else {
+                "'queued', 'sent', 'started', 'expired'"
+            };
+            let changed = all.execute(
+                &format!(
+                    "UPDATE target SET progress = ?3, at_us = ?4, words = ?5
+                         WHERE number = ?1 AND node = ?2 AND progress IN ({may_follow})"
+                ),
+                params![number, node, progress.name(), now.0, words],
+            )?;
+            if changed == 0 { Ok(None) } else { task(all, number) }
+        })
+    }
+
+    /// Ends what has waited for too long; answers which slaves that concerns, with their tasks.
+    pub fn expire(&self, now: Wall) -> Result<Vec<(String, Task)>> {
+        let open = "progress IN ('queued', 'sent', 'started') AND (SELECT expires_us FROM task WHERE task.number = target.number) <= ?1";
+        let over = self.look("looking for tasks that expired", |all| {
+            all.prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM target WHERE {open})"))?
+                .query_row([now.0], |row| row.get::<_, bool>(0))
+        })?;
+        if !over {
+            return Ok(Vec::new());
+        }
+        self.change("ending tasks that expired", |all| {
+            let ended: Vec<(i64, String)> = all
+                .prepare_cached(&format!("SELECT number, node FROM target WHERE {open}"))?
+                .query_map([now.0], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            all.execute(
+                &format!(
+                    "UPDATE target SET progress = 'expired', at_us = ?1, words = CASE progress
+                         WHEN 'queued' THEN 'the node did not come for it in time; it was not done'
+                         WHEN 'sent' THEN 'it was on its way to the node, which did not answer in time: whether it was done is not known yet'
+                         ELSE 'the node began it and did not answer in time: whether it was done is not known yet' END
+                     WHERE {open}"
+                ),
+                [now.0],
+            )?;
+            let mut concerned = Vec::new();
+            for (number, node) in ended {
+                concerned.extend(task(all, number)?.map(|task| (node, task)));
+            }
+            Ok(concerned)
+        })
+    }
+
+    /// A node is no part of the cluster any more, or another takes its name: what was for it is for nobody.
+    pub fn forget_node(&self, node: &str, now: Wall) -> Result<()> {
+        self.change("ending the tasks of a node that left", |all| {
+            all.execute(
+                "UPDATE target SET progress = CASE progress WHEN 'queued' THEN 'cancelled' ELSE 'expired' END, at_us = ?2,
+                     words = 'the node left the cluster or gave its name away'
+                     WHERE node = ?1 AND progress IN ('queued', 'sent', 'started')",
+                params![node, now.0],
+            )?;
+            all.execute("DELETE FROM label WHERE node = ?1", [node]).map(drop)
+        })
+    }
+
+    /// The newest tasks, newest first.
+    pub fn list(&self, limit: usize) -> Result<Vec<Task>> {
+        self.look("listing tasks", |all| {
+            let numbers: Vec<i64> = all
+                .prepare_cached("SELECT number FROM task ORDER BY number DESC LIMIT ?1")?
+                .query_map([limit.min(TASKS_KEPT_MAX) as i64], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            numbers.into_iter().filter_map(|number| task(all, number).transpose()).collect()
+        })
+    }
+
+    /// One task.
+    pub fn show(&self, number: i64) -> Result<Option<Task>> {
+        self.look("showing a task", |all| task(all, number))
+    }
+
+    /// The task that is meant by its id, or by its number alone.
+    pub fn find(&self, meant: &str) -> Result<Option<i64>> {
+        self.look("looking for a task", |all| match meant.parse::<i64>() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => number_of(all, meant),
+        })
+    }
+
+    /// The slaves that have something to do.
+    pub fn nodes_with_open(&self) -> Result<Vec<String>> {
+        self.look("looking for open tasks", |all| {
+            all.prepare_cached("SELECT DISTINCT node FROM target WHERE progress IN ('queued', 'sent', 'started')")?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        })
+    }
+
+    /// Notes the labels of a node, for the time when it is away.
+    pub fn note_labels(&self, node: &str, labels: &[String]) -> Result<()> {
+        self.change("noting labels", |all| {
+            let labels = labels.join(",");
+            all.execute("INSERT OR REPLACE INTO label VALUES (?1, ?2)", params![node, labels]).map(drop)
+        })
+    }
+
+    /// Every node's labels, as far as they were heard of.
+    pub fn labels(&self) -> Result<Vec<(String, Vec<String>)>> {
+        self.look("reading labels", |all| {
+            let words = |text: String| text.split(',').filter(|label| !label.is_empty()).map(str::to_string).collect();
+            all.prepare_cached("SELECT node, labels FROM label")?
+                .query_map([], |row| Ok((row.get(0)?, words(row.get(1)?))))?
+                .collect()
+        })
+    }
+
+    fn look<T>(&self, doing: &str, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        ask(&self.connection()).map_err(|error| database::failed(&self.path, doing, &error))
+    }
+
+    fn change<T>(&self, doing: &str, make: impl FnOnce(&Transaction) -> rusqlite::Result<T>) -> Result<T> {
+        let mut connection = self.connection();
+        let made = connection.transaction().and_then(|all| {
+            let made = make(&all)?;
+            all.commit()?;
+            Ok(made)
+        });
+        made.map_err(|error| database::failed(&self.path, doing, &error))
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a text can be a task's id.
+pub fn is_task_id(text: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+    !text.is_empty() && text.len() <= TASK_ID_BYTES_MAX && text.bytes().all(good)
+}
+
+fn number_of(all: &Connection, id: &str) -> rusqlite::Result<Option<i64>> {
+    let Some((number, nonce)) = id.split_once('-') else { return Ok(None) };
+    let Ok(number) = number.parse::<i64>() else { return Ok(None) };
+    all.prepare_cached("SELECT number FROM task WHERE number = ?1 AND nonce = ?2")?
+        .query_row(params![number, nonce], |row| row.get(0))
+        .optional()
+}
+
+fn task(all: &Connection, number: i64) -> rusqlite::Result<Option<Task>> {
+    let read = |row: &Row| {
+        Ok(Task {
+            id: id(row)?,
+            order: order(row)?,
+            by: row.get(3)?,
+            on: row.get(4)?,
+            created_us: row.get(5)?,
+            expires_us: row.get(6)?,
+            cancelled_us: row.get(7)?,
+            cancelled_by: row.get(8)?,
+            nodes: Vec::new(),
+        })
+    };
+    let found = all.prepare_cached("SELECT * FROM task WHERE number = ?1")?.query_row([number], read).optional()?;
+    let Some(mut task) = found else { return Ok(None) };
+    task.nodes = all
+        .prepare_cached("SELECT node, progress, at_us, words FROM target WHERE number = ?1 ORDER BY node")?
+        .query_map([number], |row| {
+            let progress: String = row.get(1)?;
+            let progress = Progress::named(&progress).ok_or_else(|| unreadable(1, &progress))?;
+            Ok(TaskNode { node: row.get(0)?, progress, at_us: row.get(2)?, words: row.get(3)? })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Some(task))
+}
+
+fn handed(row: &Row) -> rusqlite::Result<Handed> {
+    let cancelled_us: i64 = row.get(5)?;
+    Ok(Handed {
+        id: id(row)?,
+        order: order(row)?,
+        by: row.get(3)?,
+        expires_us: row.get(4)?,
+        withdrawn: cancelled_us != 0,
+    })
+}
+
+/// Of a row that begins with number and nonce.
+fn id(row: &Row) -> rusqlite::Result<String> {
+    Ok(format!("{}-{}", row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+}
+
+/// Of a row whose third column it is.
+fn order(row: &Row) -> rusqlite::Result<Order> {
+    let name: String = row.get(2)?;
+    Order::named(&name).ok_or_else(|| unreadable(2, &name))
+}
+
+fn unreadable(column: usize, text: &str) -> rusqlite::Error {
+    let words = format!("{text:?} is nothing that this version writes");
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, words.into())
+}
+
+/// Forgets ended tasks beyond what is kept, the oldest first.
+fn forget_oldest(all: &Transaction) -> rusqlite::Result<()> {
+    let count = |what: &str| all.query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get::<_, i64>(0));
+    while count("task")? > TASKS_KEPT_MAX as i64 || count("target")? > TASK_ROWS_MAX as i64 {
+        let oldest: Option<i64> = all
+            .query_row(
+                "SELECT number FROM task WHERE NOT EXISTS (SELECT 1 FROM target WHERE target.number = task.number
+                     AND progress IN ('queued', 'sent', 'started')) ORDER BY number LIMIT 1",
+                [],
+                |row| row.get(0),
+            )
+            .optional()?;
+        let Some(oldest) = oldest else { return Ok(()) };
+        all.execute("DELETE FROM target WHERE number = ?1", [oldest])?;
+        all.execute("DELETE FROM task WHERE number = ?1", [oldest])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: Wall = Wall(1_800_000_000_000_000);
+
+    fn later(seconds: i64) -> Wall {
+        Wall(T0.0 + seconds * 1_000_000)
+    }
+
+    fn new(nodes: &[&str]) -> NewTask {
+        let nodes = nodes.iter().map(|node| node.to_string()).collect();
+        NewTask { order: Order::Drain, by: "ann@10.0.0.9".into(), on: "all".into(), nodes, life_s: 60 }
+    }
+
+    fn store() -> (tempfile::TempDir, TaskStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = TaskStore::open(dir.path()).unwrap();
+        (dir, store)
+    }
+
+    fn standing(store: &TaskStore, task: &Task) -> Vec<Progress> {
+        let number = store.find(&task.id).unwrap().unwrap();
+        store.show(number).unwrap().unwrap().nodes.iter().map(|node| node.progress).collect()
+    }
+
+    #[test]
+    fn a_task_goes_to_each_slave_until_it_said_how_it_ended_also_after_a_restart_of_the_master() {
+        let (dir, store) = store();
+        let task = store.order(&new(&["s1", "s2"]), T0).unwrap().unwrap();
+        assert_eq!(standing(&store, &task), [Progress::Queued, Progress::Queued]);
+        let first = store.hand_out("S1", T0).unwrap();
+        assert_eq!((first.len(), first[0].id.as_str(), first[0].withdrawn), (1, task.id.as_str(), false));
+        drop(store);
+        let store = TaskStore::open(dir.path()).unwrap();
+        assert_eq!(store.hand_out("s1", T0).unwrap(), first, "nothing was heard of it yet");
+        assert!(store.report("s1", &task.id, Progress::Started, "", T0).unwrap().is_some());
+        assert!(store.report("s1", &task.id, Progress::Done, "drained", T0).unwrap().is_some());
+        assert!(store.report("s1", &task.id, Progress::Done, "drained", T0).unwrap().is_none(), "that is no news");
+        assert!(
+            store.report("s1", &task.id, Progress::Started, "", T0).unwrap().is_none(),
+            "a late word changes nothing"
+        );
+        assert!(store.hand_out("s1", T0).unwrap().is_empty());
+        assert_eq!(standing(&store, &task), [Progress::Done, Progress::Queued]);
+        assert_eq!(store.nodes_with_open().unwrap(), ["s2"]);
+        assert!(store.report("s2", "1-00000000", Progress::Done, "", T0).unwrap().is_none(), "another master's task");
+    }
+
+    #[test]
+    fn a_cancelled_task_never_reaches_who_had_it_not_and_is_withdrawn_from_who_had() {
+        let (_dir, store) = store();
+        let task = store.order(&new(&["s1", "s2"]), T0).unwrap().unwrap();
+        store.hand_out("s1", T0).unwrap();
+        let number = store.find(&task.id).unwrap().unwrap();
+        let cancelled = store.cancel(number, "bob", later(1)).unwrap().unwrap();
+        assert_eq!((cancelled.cancelled_us, cancelled.cancelled_by.as_str()), (later(1).0, "bob"));
+        assert_eq!(standing(&store, &task), [Progress::Sent, Progress::Cancelled]);
+        assert!(store.hand_out("s2", later(1)).unwrap().is_empty());
+        assert!(store.hand_out("s1", later(1)).unwrap()[0].withdrawn);
+        // It may have begun before the word came.
+        store.report("s1", &task.id, Progress::Done, "", later(2)).unwrap();
+        assert_eq!(standing(&store, &task), [Progress::Done, Progress::Cancelled]);
+        let again = store.cancel(number, "eve", later(3)).unwrap().unwrap();
+        assert_eq!(again.cancelled_by, "bob", "what has ended is not cancelled");
+    }
+
+    #[test]
+    fn what_waits_too_long_expires_and_a_late_word_still_counts() {
+        let (_dir, store) = store();
+        let task = store.order(&new(&["s1", "s2"]), T0).unwrap().unwrap();
+        store.hand_out("s1", T0).unwrap();
+        assert!(store.expire(later(59)).unwrap().is_empty());
+        assert!(store.hand_out("s2", later(60)).unwrap().is_empty(), "not a moment longer, whoever looks first");
+        let ended = store.expire(later(60)).unwrap();
+        assert_eq!(ended.iter().map(|(node, _)| node.as_str()).collect::<Vec<_>>(), ["s1", "s2"]);
+        assert_eq!(standing(&store, &task), [Progress::Expired, Progress::Expired]);
+        assert!(store.report("s1", &task.id, Progress::Done, "drained", later(90)).unwrap().is_some());
+        assert_eq!(standing(&store, &task), [Progress::Done, Progress::Expired]);
+    }
+
+    #[test]
+    fn a_node_that_leaves_takes_its_tasks_and_labels_with_it() {
+        let (_dir, store) = store();
+        let task = store.order(&new(&["s1", "s2"]), T0).unwrap().unwrap();
+        store.note_labels("s1", &["rack-1".into(), "edge".into()]).unwrap();
+        assert_eq!(store.labels().unwrap(), [("s1".to_string(), vec!["rack-1".to_string(), "edge".to_string()])]);
+        store.forget_node("S1", T0).unwrap();
+        assert_eq!(standing(&store, &task), [Progress::Cancelled, Progress::Queued]);
+        assert!(store.labels().unwrap().is_empty());
+    }
+
+    #[test]
+    fn open_tasks_are_bounded_and_the_oldest_ended_ones_are_forgotten() {
+        let (_dir, store) = store();
+        for _ in 0..TASKS_OPEN_MAX {
+            assert!(store.order(&new(&["s1"]), T0).unwrap().is_some());
+        }
+        assert!(store.order(&new(&["s1"]), T0).unwrap().is_none());
+        assert_eq!(store.hand_out("s1", T0).unwrap().len(), TASKS_HANDED_MAX);
+        store.expire(later(60)).unwrap();
+        // One by one each would wait for the disk.
+        store.connection().execute_batch("PRAGMA synchronous = OFF").unwrap();
+        for _ in 0..TASKS_KEPT_MAX {
+            let task = store.order(&new(&["s1"]), later(60)).unwrap().unwrap();
+            store.report("s1", &task.id, Progress::Done, "", later(60)).unwrap();
+        }
+        assert_eq!(store.list(usize::MAX).unwrap().len(), TASKS_KEPT_MAX);
+        assert!(store.show(1).unwrap().is_none());
+    }
+}

@@ -1,0 +1,234 @@
+//! Tasks: orders from the master to chosen slaves. Each is done once, whatever dies in between, and what came of it is kept.
+
+mod harness;
+#[path = "tasks/model.rs"]
+mod model;
+
+use harness::Cluster;
+use harness::Node;
+use harness::client::Client;
+use harness::dice::Dice;
+use harness::dice::number_in;
+use harness::tidegate;
+use harness::wait_until;
+use std::fs;
+use std::time::Duration;
+use tidegate::admin::Action;
+use tidegate::admin::Order;
+use tidegate::admin::Outcome;
+use tidegate::admin::RefusedKind;
+use tidegate::admin::Task;
+use tidegate::admin::TaskAction;
+use tidegate::admin::TaskProgress;
+
+/// Kills in the test of kills; each is one of slave or master in the middle of a task.
+const KILLS: u64 = 12;
+
+fn order(master: &Node, order: Order, on: &str) -> Task {
+    order_for(master, order, on, None)
+}
+
+fn order_for(master: &Node, order: Order, on: &str, life_s: Option<u64>) -> Task {
+    task_of(master.ask(Action::Task(TaskAction::Order { order, on: on.into(), life_s })))
+}
+
+fn task_of(answer: Result<Outcome, tidegate::admin::Refused>) -> Task {
+    match answer {
+        Ok(Outcome::Task(task)) => *task,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn show(master: &Node, id: &str) -> Task {
+    task_of(master.ask(Action::Task(TaskAction::Show { id: id.into() })))
+}
+
+/// The task once it has ended on every slave.
+fn ended(master: &Node, task: &Task) -> Task {
+    wait_until(&format!("{} {} ends", task.id, task.order), || !show(master, &task.id).is_open());
+    show(master, &task.id)
+}
+
+fn standing(task: &Task) -> Vec<(&str, TaskProgress)> {
+    task.nodes.iter().map(|node| (node.node.as_str(), node.progress)).collect()
+}
+
+fn is_drained(node: &Node) -> bool {
+    node.status().unwrap().draining.is_some()
+}
+
+fn config_log(node: &Node) -> String {
+    fs::read_to_string(node.layout.dir.join("log/config.log")).unwrap_or_default()
+}
+
+/// How often a slave began a task, by its journal.
+fn times_begun(slave: &Node, task: &Task) -> usize {
+    slave.journal().matches(&format!("doing the master's task {}", task.id)).count()
+}
+
+#[test]
+fn an_order_reaches_the_slaves_it_is_for_and_both_ends_note_who_gave_it() {
+    let cluster = Cluster::start(2);
+    let (master, slaves) = (&cluster.master, &cluster.slaves);
+    let drained = ended(master, &order(master, Order::Drain, "all"));
+    assert_eq!(standing(&drained), [("slave-1", TaskProgress::Done), ("slave-2", TaskProgress::Done)]);
+    assert!(drained.nodes[0].words.starts_with("draining: /health says 503"), "{drained:?}");
+    assert!(slaves.iter().all(is_drained));
+
+    // By label, which the slave says of itself.
+    let values = [("NODE_LABELS".to_string(), "edge,rack-1".to_string())].into();
+    slaves[1].ask(Action::ParamsSubmit { values }).unwrap();
+    wait_until("the master knows the label", || {
+        let asked = master.ask(Action::Nodes).unwrap();
+        matches!(asked, Outcome::Nodes { nodes } if nodes.iter().any(|node| node.labels == ["edge", "rack-1"]))
+    });
+    let undrained = ended(master, &order(master, Order::Undrain, "label:rack-1"));
+    assert_eq!(standing(&undrained), [("slave-2", TaskProgress::Done)]);
+    assert_eq!((is_drained(&slaves[0]), is_drained(&slaves[1])), (true, false));
+    let undrained = ended(master, &order(master, Order::Undrain, "SLAVE-1,slave-2"));
+    assert_eq!(undrained.nodes[1].words, "this node is not drained");
+
+    // What fails says why.
+    fs::write(&slaves[0].layout.config, fs::read_to_string(&slaves[0].layout.config).unwrap() + "NONSENSE=\"1\"\n")
+        .unwrap();
+    for order_of in [Order::Reload, Order::Restart] {
+        let failed = ended(master, &order(master, order_of, "slave-1"));
+        assert_eq!(standing(&failed), [("slave-1", TaskProgress::Failed)]);
+        assert!(failed.nodes[0].words.contains("NONSENSE"), "{failed:?}");
+    }
+    let by = format!("by task {} of the master", drained.id);
+    assert!(config_log(&slaves[0]).contains(&by), "{}", config_log(&slaves[0]));
+    let told = config_log(master);
+    assert!(told.contains("\"task-order\"\t\"drain on all\""), "{told}");
+    assert!(told.contains(&format!("{} drain on slave-2", drained.id)), "{told}");
+}
+
+#[test]
+fn a_restart_is_done_when_the_node_is_back_as_a_new_process_and_only_then() {
+    let cluster = Cluster::start(1);
+    let (master, slave) = (&cluster.master, &cluster.slaves[0]);
+    let task = ended(master, &order(master, Order::Restart, "slave-1"));
+    assert_eq!(standing(&task), [("slave-1", TaskProgress::Done)]);
+    assert!(task.nodes[0].words.contains("a new process"), "{task:?}");
+    assert_eq!(slave.journal().matches("starts as slave").count(), 2, "{}", slave.journal());
+    assert_eq!(times_begun(slave, &task), 1);
+}
+
+#[test]
+fn an_order_waits_for_a_slave_that_is_away_until_it_expires_or_is_cancelled() {
+    let cluster = Cluster::start(2);
+    let (master, slave) = (&cluster.master, &cluster.slaves[0]);
+    slave.kill();
+    let expiring = order_for(master, Order::Drain, "all", Some(10));
+    let cancelled = order(master, Order::Drain, "slave-1");
+    let waiting = order(master, Order::Restart, "slave-1");
+    assert_eq!(standing(&expiring)[0], ("slave-1", TaskProgress::Queued));
+    let id = cancelled.id.split('-').next().unwrap().to_string();
+    let cancelled = task_of(master.ask(Action::Task(TaskAction::Cancel { id })));
+    assert_eq!(standing(&cancelled), [("slave-1", TaskProgress::Cancelled)]);
+    let again = master.ask(Action::Task(TaskAction::Cancel { id: cancelled.id.clone() }));
+    assert_eq!(
+        again.map(|outcome| task_of(Ok(outcome)).cancelled_us),
+        Ok(cancelled.cancelled_us),
+        "it stays cancelled, once"
+    );
+    let expired = ended(master, &expiring);
+    assert_eq!(standing(&expired), [("slave-1", TaskProgress::Expired), ("slave-2", TaskProgress::Done)]);
+    assert!(expired.nodes[0].words.contains("it was not done"), "{expired:?}");
+
+    slave.start();
+    assert_eq!(standing(&ended(master, &waiting)), [("slave-1", TaskProgress::Done)]);
+    wait_until("the slave is back", || slave.status().is_some());
+    assert!(!is_drained(slave), "what expired or was cancelled is not done");
+    assert_eq!((times_begun(slave, &expiring), times_begun(slave, &cancelled)), (0, 0));
+}
+
+#[test]
+fn whoever_is_killed_in_the_middle_a_task_ends_and_a_restart_is_begun_once() {
+    let seed = number_in("TASKS_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("TASKS_SEED={seed}");
+    let mut dice = Dice(seed);
+    let cluster = Cluster::start(1);
+    let (master, slave) = (&cluster.master, &cluster.slaves[0]);
+    for round in 0..KILLS {
+        let what = [Order::Restart, Order::Drain, Order::Undrain, Order::Reload][dice.roll(4) as usize];
+        let task = order(master, what, "slave-1");
+        if dice.chance(50) {
+            // Surely between receipt and result.
+            wait_until("the slave has begun", || times_begun(slave, &task) > 0);
+        } else {
+            std::thread::sleep(Duration::from_millis(dice.roll(60)));
+        }
+        let (kills_slave, kills_master) = [(true, false), (false, true), (true, true)][dice.roll(3) as usize];
+        if kills_slave {
+            slave.kill();
+        }
+        if kills_master {
+            master.kill();
+            master.start();
+        }
+        if kills_slave {
+            slave.start();
+        }
+        let task = ended(master, &task);
+        let words =
+            format!("round {round}, {what}, slave {kills_slave}, master {kills_master}: {task:?}\n{}", slave.journal());
+        assert_eq!(task.nodes[0].progress, TaskProgress::Done, "{words}");
+        if what == Order::Restart {
+            assert_eq!(times_begun(slave, &task), 1, "{words}");
+        }
+        wait_until("the slave answers", || slave.status().is_some());
+        if what != Order::Restart && what != Order::Reload {
+            assert_eq!(is_drained(slave), what == Order::Drain, "{words}");
+        }
+    }
+}
+
+#[test]
+fn a_drain_ordered_on_the_master_is_followed_until_the_slave_serves_nobody() {
+    let cluster = Cluster::lay_out(2, &[("DRAIN_NOTICE", "0")]);
+    cluster.master.start();
+    cluster.apply(&cluster.policy(""));
+    cluster.slaves.iter().for_each(Node::start);
+    cluster.wait_for_policy();
+    let control = cluster.master.layout.control.display().to_string();
+    let client = Client::connect(cluster.slaves[1].layout.proxy).unwrap();
+    let target = cluster.origin.address.to_string();
+    let tunnel = client.tunnel(&target).unwrap().expect("the policy allows the tunnel");
+    let (code, _, said) = tidegate(&["drain", "slave-2", "--wait", "6", "--control", &control]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("1 connections, 1 of them tunnels") && said.contains("The node stays drained"), "{said}");
+    assert!(is_drained(&cluster.slaves[1]) && !is_drained(&cluster.slaves[0]));
+    drop(tunnel);
+    let (code, said, complaint) = tidegate(&["drain", "slave-2", "--wait", "60", "--control", &control]);
+    assert_eq!(code, 0, "{complaint}");
+    assert!(said.contains("drained already") && said.ends_with("drained: no client is served any more\n"), "{said}");
+    let (code, said, _) = tidegate(&["undrain", "slave-2", "--control", &control]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("undrain on slave-2: done: in service again"), "{said}");
+    assert!(!is_drained(&cluster.slaves[1]));
+
+    let (code, said, _) = tidegate(&["task", "list", "--control", &control]);
+    assert!(code == 0 && said.matches("1 done").count() == 3, "{said}");
+    let (code, said, _) = tidegate(&["task", "reload", "--on", "all", "--follow", "--control", &control]);
+    assert!(code == 0 && said.contains("reload on slave-1: done: nothing has changed"), "{said}");
+    let (code, _, said) = tidegate(&["task", "reload", "--on", "slave-3", "--control", &control]);
+    assert!(code == 1 && said.contains("no slave of this cluster is called slave-3"), "{said}");
+}
+
+#[test]
+fn only_a_master_orders_tasks_and_the_others_say_who_does() {
+    let cluster = Cluster::start(1);
+    let ask = || Action::Task(TaskAction::Order { order: Order::Drain, on: "all".into(), life_s: None });
+    let refused = cluster.slaves[0].ask(ask()).unwrap_err();
+    assert_eq!(refused.kind, RefusedKind::WrongRole);
+    assert!(refused.words.contains("ask its master"), "{}", refused.words);
+    for (life_s, on, words) in [(Some(1), "all", "cannot wait for 1 s"), (None, "label:x", "no slave has the label x")]
+    {
+        let refused =
+            cluster.master.ask(Action::Task(TaskAction::Order { order: Order::Drain, on: on.into(), life_s }));
+        assert!(refused.as_ref().is_err_and(|refused| refused.words.contains(words)), "{refused:?}");
+    }
+    let absent = cluster.master.ask(Action::Task(TaskAction::Show { id: "77".into() })).unwrap_err();
+    assert_eq!(absent.kind, RefusedKind::NotFound);
+}
