@@ -185,6 +185,10 @@ pub enum Action {
     },
     /// Tasks: orders from the master to chosen slaves.
     Task(TaskAction),
+    /// Begin another file of extended.log.
+    RotateLogs,
+    /// Keep a copy of startup params and policy in the state directory, and answer with it. No keys and no records are in it.
+    Backup,
     /// On a master: who belongs to the cluster.
     Membership {
         /// What changes.
@@ -242,6 +246,7 @@ impl Action {
             Action::PolicyMerge { .. } | Action::PolicyRollout => false,
             Action::PolicyRolloutAbort { .. } | Action::PolicyRolloutSkip { .. } => true,
             Action::Audit(_) => false,
+            Action::RotateLogs | Action::Backup => true,
             Action::Task(asked) => matches!(asked, TaskAction::Order { .. } | TaskAction::Cancel { .. }),
             Action::Explain(_) | Action::Report(_) | Action::ParamsShow | Action::Login { .. } => false,
         }
@@ -326,6 +331,8 @@ pub enum Outcome {
     },
     /// To Diagnostics.
     Diagnostics(Box<Diagnostics>),
+    /// To Backup: likewise one archive.
+    Backup(Box<Diagnostics>),
     /// To PolicyShow.
     Policy(PolicyText),
     /// To PolicyCheck: the document would compile if `complaints` is empty.
@@ -388,6 +395,13 @@ pub enum Outcome {
     Tasks {
         /// With how each slave stands.
         tasks: Vec<Task>,
+    },
+    /// To Task, asking for an output.
+    TaskOutput {
+        /// What to call it.
+        file_name: String,
+        /// In base64.
+        content: String,
     },
     /// To Task otherwise, and to Drain and Undrain of another node: how it stands.
     Task(Box<Task>),

@@ -28,6 +28,13 @@ pub enum TaskAction {
         /// Its id, or its number alone.
         id: String,
     },
+    /// What a slave brought of a task: an archive, or the lines of a checklist.
+    Output {
+        /// The task's id, or its number alone.
+        id: String,
+        /// The slave.
+        node: String,
+    },
     /// Take one back, as far as slaves have not begun it.
     Cancel {
         /// Its id, or its number alone.

@@ -210,6 +210,8 @@ pub enum Command {
         #[arg(value_enum)]
         memory: FlushOf,
     },
+    /// Begin another file of extended.log
+    RotateLogs,
     /// Say who belongs to the cluster; asked of the master
     #[command(subcommand, arg_required_else_help = true)]
     Node(Node),

@@ -113,6 +113,7 @@ fn action(command: Command) -> Result<Action, String> {
         Command::Metrics { .. } => Action::Metrics,
         Command::Reload => Action::Reload,
         Command::Restart { backup } => Action::Restart { backup },
+        Command::RotateLogs => Action::RotateLogs,
         Command::Flush { memory } => Action::Flush { memory: memory_of(memory) },
         Command::Node(Node::Remove { name }) => membership(MembershipChange::Remove, name),
         Command::Node(Node::Release { name }) => membership(MembershipChange::Release, name),

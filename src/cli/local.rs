@@ -68,11 +68,16 @@ pub fn kernel() -> Vec<KernelCheck> {
 
 /// Writes diagnostics to a new file that only its owner can read; answers which.
 pub fn keep_diagnostics(diagnostics: &Diagnostics, output: Option<PathBuf>) -> Result<PathBuf, String> {
+    keep_archive(&diagnostics.file_name, &diagnostics.archive, output)
+}
+
+/// Writes a file that a node answered with in base64, for its owner alone; answers where.
+pub fn keep_archive(file_name: &str, content: &str, output: Option<PathBuf>) -> Result<PathBuf, String> {
     // Of what the node called it only the name is taken, never a folder.
-    let name = Path::new(&diagnostics.file_name).file_name().unwrap_or("tidegate-diagnostics.tar.gz".as_ref());
+    let name = Path::new(file_name).file_name().unwrap_or("tidegate-output".as_ref());
     let path = output.unwrap_or_else(|| PathBuf::from(name));
     let archive = data_encoding::BASE64
-        .decode(diagnostics.archive.as_bytes())
+        .decode(content.as_bytes())
         .map_err(|error| format!("the node's archive cannot be read ({error}); use the command of its version"))?;
     let written = fs::OpenOptions::new()
         .write(true)

@@ -64,6 +64,9 @@ pub fn outcome(paper: &mut Paper, outcome: &Outcome) {
         Outcome::Report(answer) => report(paper, answer),
         Outcome::Audit(proof) => audit(paper, proof),
         Outcome::Tasks { tasks: rows } => tasks::list(paper, rows),
+        // Likewise.
+        Outcome::Backup(archive) => contents(paper, archive),
+        Outcome::TaskOutput { file_name, .. } => paper.line(file_name),
         Outcome::Task(task) => tasks::show(paper, task),
         Outcome::Params { file, params: rows } => params(paper, file, rows),
         Outcome::Submitted { live, waiting } => submitted(paper, live, waiting),

@@ -7,13 +7,16 @@ use crate::admin::Task;
 use crate::admin::TaskAction;
 use crate::admin::TaskNode;
 use crate::admin::TaskProgress;
+use crate::base::words::bytes;
 use crate::cli::args;
 use crate::cli::args::Ask;
+use crate::cli::args::FlushOf;
 use crate::cli::args::On;
 use crate::cli::asking;
 use crate::cli::asking::Answered;
 use crate::cli::control;
 use crate::cli::fail;
+use crate::cli::local;
 use crate::cli::paper::Cell;
 use crate::cli::paper::Ink;
 use crate::cli::paper::Paper;
@@ -24,11 +27,15 @@ use crate::cli::times;
 use crate::limits::TASK_FOLLOW_MS;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Runs a command about tasks.
 pub fn run(ask: &Ask, socket: &Path, task: args::Task) -> ExitCode {
+    if let args::Task::Output { id, node, output } = task {
+        return keep_output(ask, socket, id, node, output);
+    }
     let (asked, follows) = match asked(task) {
         Ok(asked) => asked,
         Err(words) => return fail(&words),
@@ -47,9 +54,28 @@ fn asked(task: args::Task) -> Result<(TaskAction, bool), String> {
         args::Task::Reload(on) => order(Order::Reload, on),
         args::Task::Drain(on) => order(Order::Drain, on),
         args::Task::Undrain(on) => order(Order::Undrain, on),
+        args::Task::Flush { memory: FlushOf::Dns, on } => order(Order::FlushDns, on),
+        args::Task::Flush { memory: FlushOf::Pools, on } => order(Order::FlushPools, on),
+        args::Task::RotateLogs(on) => order(Order::RotateLogs, on),
+        args::Task::Verify(on) => order(Order::Verify, on),
+        args::Task::Diagnostics(on) => order(Order::Diagnostics, on),
+        args::Task::Backup(on) => order(Order::Backup, on),
+        args::Task::Output { id, node, .. } => Ok((TaskAction::Output { id, node }, false)),
         args::Task::List { limit } => Ok((TaskAction::List { limit }, false)),
         args::Task::Show { id, follow } => Ok((TaskAction::Show { id }, follow)),
         args::Task::Cancel { id } => Ok((TaskAction::Cancel { id }, false)),
+    }
+}
+
+fn keep_output(ask: &Ask, socket: &Path, id: String, node: String, output: Option<PathBuf>) -> ExitCode {
+    let answer = control::ask(socket, &Action::Task(TaskAction::Output { id, node }));
+    let Ok(Ok(Outcome::TaskOutput { file_name, content })) = &answer else { return asking::finish(ask, answer) };
+    if ask.json {
+        return asking::finish(ask, answer);
+    }
+    match local::keep_archive(file_name, content, output) {
+        Ok(path) => put(format!("Wrote {}.\n", path.display()).as_bytes()),
+        Err(words) => fail(&words),
     }
 }
 
@@ -132,15 +158,15 @@ pub fn show(paper: &mut Paper, task: &Task) {
         .iter()
         .map(|node| {
             let ink = ink_of_progress(node.progress);
-            vec![
-                cell(&node.node),
-                cell(node.progress.name()).ink(ink),
-                cell(times::local(node.at_us)),
-                cell(&node.words),
-            ]
+            let output = if node.output.is_empty() { String::new() } else { bytes(node.output_bytes) };
+            let (progress, since) = (cell(node.progress.name()).ink(ink), cell(times::local(node.at_us)));
+            vec![cell(&node.node), progress, since, cell(output), cell(&node.words)]
         })
         .collect();
     paper.table(&rows);
+    if task.nodes.iter().any(|node| !node.output.is_empty()) {
+        paper.line(&format!("What a slave brought: tidegate task output {} NAME", task.id));
+    }
 }
 
 /// `3 done, 1 queued`.

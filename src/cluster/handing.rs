@@ -5,18 +5,22 @@ use crate::cluster::master::Fault;
 use crate::cluster::master::MasterService;
 use crate::cluster::master::Service;
 use crate::cluster::master::Who;
-use crate::cluster::master::read_message;
+use crate::cluster::master::read_body;
 use crate::cluster::protocol;
 use crate::cluster::protocol::Poll;
 use crate::cluster::protocol::TaskList;
 use crate::cluster::protocol::TaskReport;
 use crate::cluster::tasks::Tasks;
+use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
+use crate::limits::TASK_OUTPUT_BYTES_MAX;
+use crate::limits::TASK_OUTPUT_MS;
 use crate::limits::TASK_RETRY_MS;
 use axum::body::Body;
 use axum::extract::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use std::sync::Arc;
@@ -82,9 +86,22 @@ pub(super) async fn report(
     body: Body,
 ) -> Result<Response, Fault> {
     let (caller, _) = master.admit(&fields, &visitor)?;
-    let report: TaskReport = protocol::decode(&read_message(body).await?).map_err(|e| Fault::Bad(e.to_string()))?;
+    // Without a length it may be as long as any.
+    let length = fields.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(usize::MAX);
+    let _place = match length {
+        0..=CLUSTER_MESSAGE_BYTES_MAX => None,
+        // Each is in memory, whole.
+        _ => Some(master.outputs.acquire().await.map_err(Fault::failed)?),
+    };
+    let bytes = read_body(body, CLUSTER_MESSAGE_BYTES_MAX + TASK_OUTPUT_BYTES_MAX, TASK_OUTPUT_MS).await?;
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let report: TaskReport = protocol::decode(line).map_err(|e| Fault::Bad(e.to_string()))?;
+    let content = bytes.get(line.len() + 1..).unwrap_or_default().to_vec();
+    if report.output.is_none() && !content.is_empty() {
+        return Err(Fault::Bad("something follows a report that names no output".to_string()));
+    }
     let tasks = master.tasks().ok_or_else(|| Fault::failed("the master is starting: say it again"))?;
-    let kept = tokio::task::spawn_blocking(move || tasks.report(&caller.node, &report));
+    let kept = tokio::task::spawn_blocking(move || tasks.report(&caller.node, &report, content));
     kept.await.map_err(Fault::failed)?.map_err(Fault::failed)?;
     Ok(StatusCode::OK.into_response())
 }

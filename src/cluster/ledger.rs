@@ -14,6 +14,7 @@ use crate::limits::TASKS_NOTED_BYTES_MAX;
 use crate::limits::TASKS_NOTED_MAX;
 use crate::store::tasks::Handed;
 use crate::store::tasks::Order;
+use crate::store::tasks::Output;
 use crate::store::tasks::Progress;
 use serde::Deserialize;
 use serde::Serialize;
@@ -26,6 +27,9 @@ use std::path::PathBuf;
 
 /// The file in STATE_DIR.
 pub const FILE: &str = "tasks.json";
+/// The files beside it that hold outputs: these, with a task's id between them.
+const OUTPUT_BEGINS: &str = "task-";
+const OUTPUT_ENDS: &str = ".output";
 
 /// What is to be done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +72,16 @@ struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 enum State {
-    Started { process: String },
-    Ended { progress: Progress, words: String },
+    Started {
+        process: String,
+    },
+    Ended {
+        progress: Progress,
+        words: String,
+        /// What is in the file [`Ledger::output_file`] is to be called at the master.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<String>,
+    },
 }
 
 impl Ledger {
@@ -96,6 +108,7 @@ impl Ledger {
             }
             Err(error) => return Err(error),
         }
+        ledger.remove_left_outputs(state_dir)?;
         Ok(ledger)
     }
 
@@ -129,24 +142,55 @@ impl Ledger {
         saved
     }
 
-    /// Notes how a task ended, before anybody is told. An error: [`Ledger::next`] will try to bring it to disk before anything else.
-    pub fn end(&mut self, id: &str, progress: Progress, words: &str) -> io::Result<()> {
+    /// Notes how a task ended, before anybody is told. An error: [`Ledger::next`] will try to bring it to disk before anything else,
+    /// without an output that there was no room for.
+    pub fn end(&mut self, id: &str, progress: Progress, words: &str, output: Option<&Output>) -> io::Result<()> {
+        let file = self.output_file(id);
         let Some(entry) = self.noted.entries.iter_mut().find(|entry| entry.id == id) else { return Ok(()) };
-        entry.state = State::Ended { progress, words: words.to_string() };
+        let kept = output.map_or(Ok(()), |output| durable::replace(&file, &output.content, 0o600));
+        let output = output.filter(|_| kept.is_ok()).map(|output| output.name.clone());
+        entry.state = State::Ended { progress, words: words.to_string(), output };
         self.unsaved = true;
-        self.save()
+        self.save().and(kept)
+    }
+
+    /// Where the output of a task is until the master has it.
+    pub fn output_file(&self, id: &str) -> PathBuf {
+        self.path.with_file_name(format!("{OUTPUT_BEGINS}{id}{OUTPUT_ENDS}"))
     }
 
     /// The master has the result on its disk.
     pub fn acknowledged(&mut self, id: &str) -> io::Result<()> {
+        let file = self.output_file(id);
         let Some(entry) = self.noted.entries.iter_mut().find(|entry| entry.id == id) else { return Ok(()) };
         entry.acknowledged = true;
-        if let State::Ended { words, .. } = &mut entry.state {
+        if let State::Ended { words, output, .. } = &mut entry.state {
             // It is kept there now.
             words.clear();
+            *output = None;
         }
         self.unsaved = true;
-        self.save()
+        self.save()?;
+        remove(&file)
+    }
+
+    /// What was written before a process died that could not note it any more, or forgotten after it was told.
+    fn remove_left_outputs(&self, state_dir: &Path) -> io::Result<()> {
+        for file in fs::read_dir(state_dir)? {
+            let file = file?;
+            let name = file.file_name().to_string_lossy().into_owned();
+            let id = name.strip_prefix(OUTPUT_BEGINS).and_then(|name| name.strip_suffix(OUTPUT_ENDS));
+            let is_awaited = |id: &str| {
+                self.noted
+                    .entries
+                    .iter()
+                    .any(|entry| entry.id == id && matches!(&entry.state, State::Ended { output: Some(_), .. }))
+            };
+            if id.is_some_and(|id| !is_awaited(id)) {
+                remove(&file.path())?;
+            }
+        }
+        Ok(())
     }
 
     fn is_due(&self, task: &Handed, now: Wall) -> bool {
@@ -164,7 +208,7 @@ impl Ledger {
         }
         for task in handed.iter().filter(|task| !task.order.may_be_redone()) {
             let words = "the node's notes of its tasks were damaged: whether it was done is not known".to_string();
-            self.put(task, State::Ended { progress: Progress::Unknown, words });
+            self.put(task, State::Ended { progress: Progress::Unknown, words, output: None });
         }
         self.noted.lost = false;
         self.unsaved = true;
@@ -186,7 +230,7 @@ impl Ledger {
                     "the node's process ended in the middle of it: whether it was done is not known",
                 ),
             };
-            entry.state = State::Ended { progress, words: words.to_string() };
+            entry.state = State::Ended { progress, words: words.to_string(), output: None };
             self.unsaved = true;
         }
     }
@@ -195,7 +239,7 @@ impl Ledger {
         for task in handed.iter().filter(|task| task.withdrawn) {
             if !self.noted.entries.iter().any(|entry| entry.id == task.id) {
                 let words = "cancelled before the node began it".to_string();
-                self.put(task, State::Ended { progress: Progress::Cancelled, words });
+                self.put(task, State::Ended { progress: Progress::Cancelled, words, output: None });
             }
         }
     }
@@ -236,11 +280,21 @@ impl Ledger {
 impl Entry {
     fn report(&self) -> Option<TaskReport> {
         match &self.state {
-            State::Ended { progress, words } if !self.acknowledged => {
-                Some(TaskReport { id: self.id.clone(), progress: *progress, words: words.clone() })
-            }
+            State::Ended { progress, words, output } if !self.acknowledged => Some(TaskReport {
+                id: self.id.clone(),
+                progress: *progress,
+                words: words.clone(),
+                output: output.clone(),
+            }),
             _ => None,
         }
+    }
+}
+
+fn remove(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -286,7 +340,7 @@ mod tests {
         assert_eq!(ledger.next(Some(&list), NOW).unwrap(), Step::Begin(list[0].clone()));
         ledger.begin(&list[0]).unwrap();
         assert_eq!(ledger.next(Some(&list), NOW).unwrap(), Step::Rest);
-        ledger.end("1-a", Progress::Done, "drained").unwrap();
+        ledger.end("1-a", Progress::Done, "drained", None).unwrap();
         for _ in 0..2 {
             assert_eq!(ended(ledger.next(Some(&list), NOW).unwrap()), ("1-a".into(), Progress::Done));
         }
@@ -359,12 +413,30 @@ mod tests {
         ledger.begin(&list[0]).unwrap();
         let path = std::mem::replace(&mut ledger.path, dir.path().join("absent/tasks.json"));
         assert!(ledger.begin(&list[1]).is_err());
-        assert!(ledger.end("1-a", Progress::Done, "").is_err());
+        assert!(ledger.end("1-a", Progress::Done, "", None).is_err());
         assert!(ledger.next(Some(&list), NOW).is_err(), "and so nobody is told");
         ledger.path = path;
         assert_eq!(ended(ledger.next(Some(&list), NOW).unwrap()), ("1-a".into(), Progress::Done));
         let mut ledger = Ledger::open(dir.path(), "p2").unwrap();
         assert_eq!(ended(ledger.next(Some(&list), NOW).unwrap()), ("1-a".into(), Progress::Done));
+    }
+
+    #[test]
+    fn an_output_waits_on_the_disk_until_the_master_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = [task("1-a", Order::Verify)];
+        let mut ledger = Ledger::open(dir.path(), "p1").unwrap();
+        ledger.begin(&list[0]).unwrap();
+        fs::write(ledger.output_file("9-f"), "of a process that died before it noted it").unwrap();
+        let output = Output { name: "verify-s1.json".into(), content: b"[]".to_vec() };
+        ledger.end("1-a", Progress::Done, "all well", Some(&output)).unwrap();
+        let mut ledger = Ledger::open(dir.path(), "p2").unwrap();
+        assert!(!ledger.output_file("9-f").exists());
+        let Step::Report(report) = ledger.next(Some(&list), NOW).unwrap() else { panic!("nothing to tell") };
+        assert_eq!(report.output.as_deref(), Some("verify-s1.json"));
+        assert_eq!(fs::read(ledger.output_file("1-a")).unwrap(), b"[]");
+        ledger.acknowledged("1-a").unwrap();
+        assert!(!ledger.output_file("1-a").exists());
     }
 
     #[test]
@@ -376,7 +448,7 @@ mod tests {
         }
         let list = [task("a-new", Order::Drain)];
         assert_eq!(ledger.next(Some(&list), NOW).unwrap(), Step::Rest, "all of them are under way: no room");
-        ledger.end("7", Progress::Done, "").unwrap();
+        ledger.end("7", Progress::Done, "", None).unwrap();
         ledger.acknowledged("7").unwrap();
         assert_eq!(ledger.next(Some(&list), NOW).unwrap(), Step::Begin(list[0].clone()));
         assert!(!ledger.noted.entries.iter().any(|entry| entry.id == "7"));

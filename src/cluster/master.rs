@@ -40,6 +40,7 @@ use crate::limits::POLICY_ANSWER_BYTES_MAX;
 use crate::limits::POLICY_ANSWER_MS;
 use crate::limits::POLICY_QUESTIONS_MAX;
 use crate::limits::REFUSALS_TOLD_MS;
+use crate::limits::TASK_OUTPUTS_COMING_MAX;
 use crate::policy::Rights;
 use crate::policy::Snapshot;
 use crate::record::batch;
@@ -98,6 +99,8 @@ pub struct MasterService {
     questions: Semaphore,
     /// Orders to slaves; nothing before they are there.
     pub(super) tasks: OnceLock<Arc<Tasks>>,
+    /// Places for reports of tasks with an output.
+    pub(super) outputs: Semaphore,
     /// Refusals that callers can make it tell.
     pub(super) lines: Seldom,
 }
@@ -114,6 +117,7 @@ impl MasterService {
             answers: OnceLock::new(),
             questions: Semaphore::new(POLICY_QUESTIONS_MAX),
             tasks: OnceLock::new(),
+            outputs: Semaphore::new(TASK_OUTPUTS_COMING_MAX),
             lines: Seldom::new(PEER_LINES_TOLD_MAX, REFUSALS_TOLD_MS),
             config: Arc::new(config),
         })
@@ -526,11 +530,11 @@ fn ingest(store: &dyn RecordStore, caller: &Caller, wire: &[u8]) -> Result<u64, 
     store.ingest(&caller.node, caller.epoch, &batch.records).map_err(Fault::failed)
 }
 
-pub(super) async fn read_message(body: Body) -> Result<Bytes, Fault> {
+async fn read_message(body: Body) -> Result<Bytes, Fault> {
     read_body(body, CLUSTER_MESSAGE_BYTES_MAX, CLUSTER_REQUEST_MS).await
 }
 
-async fn read_body(body: Body, bytes_max: usize, deadline_ms: u64) -> Result<Bytes, Fault> {
+pub(super) async fn read_body(body: Body, bytes_max: usize, deadline_ms: u64) -> Result<Bytes, Fault> {
     let read = tokio::time::timeout(Duration::from_millis(deadline_ms), to_bytes(body, bytes_max)).await;
     let read = read.map_err(|_| Fault::Bad(format!("the body did not arrive within {deadline_ms} ms")))?;
     read.map_err(|e| Fault::Bad(format!("reading the body (at most {bytes_max} bytes): {e}")))

@@ -209,6 +209,9 @@ pub struct TaskReport {
     pub progress: Progress,
     /// What came of it.
     pub words: String,
+    /// The name of the file that follows: the report is then one line, and after it come the file's bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
 }
 
 /// A proxy that takes clients.
@@ -381,6 +384,7 @@ impl Message for TaskReport {
         match self.progress {
             Progress::Queued | Progress::Sent | Progress::Expired => Some("that is not for a slave to say of a task"),
             _ if !is_task_id(&self.id) => Some("the task's id is none"),
+            _ if self.output.as_ref().is_some_and(|name| !is_file_name(name)) => Some("the name of its output is none"),
             _ if !is_text(&self.words) => Some("the words on a task are too long or have control characters"),
             _ => None,
         }
@@ -423,6 +427,12 @@ pub fn fitting(words: &str) -> String {
 /// (`sent_us`) and receiving (`received_us`), or of half a known round trip before receiving.
 pub fn skew_us(received_us: i64, round_trip_us: i64, master_us: i64) -> i64 {
     received_us.saturating_sub(round_trip_us / 2).saturating_sub(master_us)
+}
+
+/// What is called so goes into answers of the portal and into folders of administrators.
+fn is_file_name(text: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    !text.is_empty() && text.len() <= 255 && !text.starts_with('.') && text.bytes().all(good)
 }
 
 fn is_text(text: &str) -> bool {
@@ -487,7 +497,10 @@ mod tests {
         }
         assert!(decode::<Poll>(&encode(&Poll { have: "zz".into(), ..poll() })).is_err());
         assert!(decode::<Poll>(&encode(&Poll { labels: vec!["a b".into()], ..poll() })).is_err());
-        let report = |progress| TaskReport { id: "7-3fa9c1d2".into(), progress, words: "drained".into() };
+        let report = |progress| TaskReport { id: "7-3fa9c1d2".into(), progress, words: "drained".into(), output: None };
+        let named = |name: &str| TaskReport { output: Some(name.into()), ..report(Progress::Done) };
+        assert_eq!(decode(&encode(&named("a-1.tar.gz"))), Ok(named("a-1.tar.gz")));
+        assert!(decode::<TaskReport>(&encode(&named("../a"))).is_err());
         assert_eq!(decode(&encode(&report(Progress::Done))), Ok(report(Progress::Done)));
         assert!(decode::<TaskReport>(&encode(&report(Progress::Expired))).is_err());
         assert!(decode::<TaskReport>(&encode(&TaskReport { id: "7;".into(), ..report(Progress::Done) })).is_err());

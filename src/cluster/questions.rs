@@ -11,6 +11,7 @@ use crate::limits::CLUSTER_MESSAGE_BYTES_MAX;
 use crate::limits::CLUSTER_REQUEST_MS;
 use crate::limits::POLICY_ANSWER_BYTES_MAX;
 use crate::limits::POLICY_ANSWER_MS;
+use crate::limits::TASK_OUTPUT_MS;
 use hyper::Method;
 use std::future::Future;
 use std::pin::Pin;
@@ -37,10 +38,16 @@ impl AskMaster {
         self.post(protocol::POLICY_PATH, question, POLICY_ANSWER_BYTES_MAX, POLICY_ANSWER_MS).await
     }
 
-    /// Says how this node stands with a task; done when the master has it on disk.
-    pub async fn report_task(&self, report: &TaskReport) -> Result<(), String> {
-        let message = protocol::encode(report);
-        self.post(protocol::TASK_PATH, message, CLUSTER_MESSAGE_BYTES_MAX, CLUSTER_REQUEST_MS).await.map(drop)
+    /// Says how this node stands with a task, with the `output` that the report names; done when the master has both on disk.
+    pub async fn report_task(&self, report: &TaskReport, output: &[u8]) -> Result<(), String> {
+        let mut message = protocol::encode(report);
+        let mut within_ms = CLUSTER_REQUEST_MS;
+        if report.output.is_some() {
+            message.push(b'\n');
+            message.extend_from_slice(output);
+            within_ms = TASK_OUTPUT_MS;
+        }
+        self.post(protocol::TASK_PATH, message, CLUSTER_MESSAGE_BYTES_MAX, within_ms).await.map(drop)
     }
 
     /// On a connection of its own: the sidecar's holds a poll.

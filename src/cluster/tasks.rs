@@ -4,6 +4,7 @@
 pub use crate::store::tasks::Handed;
 pub use crate::store::tasks::NewTask;
 pub use crate::store::tasks::Order;
+pub use crate::store::tasks::Output;
 pub use crate::store::tasks::Progress;
 pub use crate::store::tasks::Task;
 pub use crate::store::tasks::TaskNode;
@@ -77,6 +78,14 @@ impl Tasks {
         }
     }
 
+    /// What a slave brought of the task that is meant by id or number.
+    pub fn output(&self, meant: &str, node: &str) -> Result<Option<Output>, DatabaseError> {
+        match self.store.find(meant)? {
+            Some(number) => self.store.output(number, node),
+            None => Ok(None),
+        }
+    }
+
     /// Ends what has waited for too long.
     pub fn look_after(&self) -> Result<(), DatabaseError> {
         for (node, task) in self.store.expire(Wall::now())? {
@@ -131,9 +140,11 @@ impl Tasks {
         Ok(TaskList { revision, tasks: self.store.hand_out(node, Wall::now())? })
     }
 
-    /// A slave's word on a task.
-    pub(super) fn report(&self, node: &str, report: &TaskReport) -> Result<(), DatabaseError> {
-        let news = self.store.report(node, &report.id, report.progress, &report.words, Wall::now())?;
+    /// A slave's word on a task, with the content of the output that it names.
+    pub(super) fn report(&self, node: &str, report: &TaskReport, content: Vec<u8>) -> Result<(), DatabaseError> {
+        let output = report.output.clone().map(|name| Output { name, content });
+        let TaskReport { id, progress, words, .. } = report;
+        let news = self.store.report_with(node, id, *progress, words, output.as_ref(), Wall::now())?;
         if let Some(task) = news
             && !report.progress.is_open()
         {

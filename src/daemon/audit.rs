@@ -94,6 +94,9 @@ fn words(action: &Action) -> (&'static str, String) {
             let life = life_s.map(|life_s| format!(", for {life_s} s")).unwrap_or_default();
             ("task-order", format!("{order} on {on}{life}"))
         }
+        Action::RotateLogs => ("rotate-logs", String::new()),
+        Action::Backup => ("backup", String::new()),
+        Action::Task(TaskAction::Output { id, node }) => ("task-output", format!("{id} of {node}")),
         Action::Task(TaskAction::Cancel { id }) => ("task-cancel", id.clone()),
         Action::Task(_) => ("task", String::new()),
         Action::Membership { change, node } => ("membership", format!("{change} {node}")),

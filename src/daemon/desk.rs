@@ -26,6 +26,7 @@ use crate::admin::Outcome;
 use crate::admin::Refused;
 use crate::admin::RefusedKind;
 use crate::admin::Status;
+use crate::admin::TaskAction;
 use crate::base::clock::Mono;
 use crate::base::version::VERSION;
 use crate::cluster::Counters;
@@ -41,6 +42,8 @@ use crate::cluster::protocol::hash_text;
 use crate::figures;
 use crate::figures::NodeFigures;
 use crate::limits::CONNECTIONS_SHOWN_MAX;
+use crate::limits::LOG_ROTATE_MS;
+use crate::log::LogRotation;
 use crate::log::Progress;
 use crate::log::in_flight::InFlight;
 use crate::policy::pac::Choice;
@@ -62,6 +65,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::watch;
 
@@ -92,6 +96,8 @@ pub struct NodeFacts {
 pub struct Views {
     /// How far extended.log is.
     pub progress: watch::Receiver<Progress>,
+    /// Has another file of extended.log begun.
+    pub rotation: LogRotation,
     /// The exchanges that are under way.
     pub in_flight: InFlight,
     /// Highest record the master (or the local store) has acknowledged.
@@ -185,7 +191,7 @@ impl NodeDesk {
 
 /// What changes nothing here, yet leaves the node with somebody: who took it is worth a line.
 fn takes_away(action: &Action) -> bool {
-    matches!(action, Action::Diagnostics { .. })
+    matches!(action, Action::Diagnostics { .. } | Action::Task(TaskAction::Output { .. }))
 }
 
 /// A login that somebody typed; with empty fields the login page asks whether there is any administrator.
@@ -207,7 +213,10 @@ fn may(actor: &Actor, action: &Action) -> Result<(), Refused> {
             refused("administrators are made on the node itself: tidegate admin add NAME")
         }
         (Actor::Administrator { .. }, _) => Ok(()),
-        (Actor::Master { .. }, Action::Restart { .. } | Action::Reload) => Ok(()),
+        (Actor::Master { .. }, Action::Restart { .. } | Action::Reload | Action::Flush { .. }) => Ok(()),
+        (Actor::Master { .. }, Action::RotateLogs | Action::Verify | Action::Backup) => Ok(()),
+        // Who went where is in the master's own records; it does not come this way.
+        (Actor::Master { .. }, Action::Diagnostics { with_log: false }) => Ok(()),
         (Actor::Master { .. }, Action::Drain { node: None } | Action::Undrain { node: None }) => Ok(()),
         (Actor::Master { .. }, _) => refused("that is nothing a master orders"),
     }
@@ -269,6 +278,8 @@ impl NodeDesk {
                     self.drain.end().await
                 }
             },
+            Action::RotateLogs => self.rotate_logs().await,
+            Action::Backup => self.back_up().await,
             Action::Task(asked) => self.task_desk()?.perform(&audit::who(actor), asked).await,
             Action::Flush { memory } => self.flush(*memory).await,
         }
@@ -512,6 +523,31 @@ impl NodeDesk {
             Memory::Pools => format!("{flushed} idle connections closed: the next requests open new ones"),
         };
         Ok(Outcome::Done { words })
+    }
+
+    async fn rotate_logs(&self) -> Result<Outcome, Refused> {
+        let before = self.views.progress.borrow().written;
+        match self.views.rotation.rotate(Duration::from_millis(LOG_ROTATE_MS)).await {
+            true => {
+                Ok(Outcome::Done { words: format!("extended.log begins anew after record {before} or a later one") })
+            }
+            false => Err(Refused::failed(format!(
+                "rotating extended.log: its writer did not come to it within {LOG_ROTATE_MS} ms; it will once it can write (tidegate status)"
+            ))),
+        }
+    }
+
+    async fn back_up(&self) -> Result<Outcome, Refused> {
+        let (state_dir, params, node) = (self.facts.state_dir.clone(), self.params.clone(), self.facts.name.clone());
+        let snapshot = self.publisher.current();
+        let made = tokio::task::spawn_blocking(move || {
+            let dir = backup::keep(&state_dir, params.file(), snapshot.document())?;
+            backup::pack(&dir, &node)
+        });
+        match made.await.map_err(std::io::Error::other).and_then(|made| made) {
+            Ok(archive) => Ok(Outcome::Backup(Box::new(archive))),
+            Err(error) => Err(Refused::failed(format!("keeping a copy of startup params and policy: {error}"))),
+        }
     }
 
     fn restart(&self, keep: bool) -> Result<Outcome, Refused> {

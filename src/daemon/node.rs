@@ -563,6 +563,7 @@ fn policy_desk(
 fn views(log: &Log, cluster: &Cluster) -> Views {
     Views {
         progress: log.progress(),
+        rotation: log.rotation(),
         in_flight: log.in_flight(),
         acknowledged: cluster.acknowledged(),
         shipping_trouble: cluster.shipping_trouble(),

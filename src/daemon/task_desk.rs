@@ -46,6 +46,16 @@ impl TaskDesk {
                 Ok(Outcome::Tasks { tasks })
             }
             TaskAction::Show { id } => found(&id.clone(), blocking(move || tasks.show(&id)).await?),
+            TaskAction::Output { id, node } => {
+                let (meant, of) = (id.clone(), node.clone());
+                let output = blocking(move || tasks.output(&meant, &of)).await?;
+                let missing = || {
+                    Refused::new(RefusedKind::NotFound, format!("nothing is kept that {node} brought of the task {id}"))
+                };
+                let output = output.ok_or_else(missing)?;
+                let content = data_encoding::BASE64.encode(&output.content);
+                Ok(Outcome::TaskOutput { file_name: output.name, content })
+            }
             TaskAction::Cancel { id } => {
                 let (meant, by) = (id.clone(), fitting(by));
                 let task = blocking(move || tasks.cancel(&meant, &by)).await?;

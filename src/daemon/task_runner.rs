@@ -3,6 +3,9 @@
 use super::desk::NodeDesk;
 use crate::admin::Action;
 use crate::admin::Actor;
+use crate::admin::Check;
+use crate::admin::Diagnostics;
+use crate::admin::Memory;
 use crate::admin::Outcome;
 use crate::admin::Refused;
 use crate::base::clock::Wall;
@@ -16,11 +19,14 @@ use crate::cluster::questions::AskMaster;
 use crate::cluster::sidecar::SlaveHandle;
 use crate::cluster::tasks::Handed;
 use crate::cluster::tasks::Order;
+use crate::cluster::tasks::Output;
 use crate::cluster::tasks::Progress;
+use crate::limits::TASK_OUTPUT_BYTES_MAX;
 use crate::limits::TASK_RESTART_EXTRA_S;
 use crate::limits::TASK_RETRY_MS;
 use crate::limits::TASK_RUN_S_MAX;
 use crate::tls::random;
+use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -85,14 +91,26 @@ impl Runner {
         tracing::info!(event = "task", "doing the master's task {}, {}, ordered by {}", task.id, task.order, task.by);
         // Whether the master hears that it began changes nothing, and it need not wait for that.
         let (master, started) = (self.master.clone(), word(&task, Progress::Started, ""));
-        tokio::spawn(async move { master.report_task(&started).await });
-        let (progress, words) = self.perform(&task).await;
+        tokio::spawn(async move { master.report_task(&started, &[]).await });
+        let Ended { progress, words, output } = self.perform(&task).await;
         tracing::info!(event = "task", "the master's task {}, {}: {progress}. {words}", task.id, task.order);
-        notes.with(move |ledger| ledger.end(&task.id, progress, &fitting(&words))).await
+        notes.with(move |ledger| ledger.end(&task.id, progress, &fitting(&words), output.as_ref())).await
     }
 
-    async fn report(&mut self, notes: &Notes, report: TaskReport) -> io::Result<()> {
-        match self.master.report_task(&report).await {
+    async fn report(&mut self, notes: &Notes, mut report: TaskReport) -> io::Result<()> {
+        let mut output = Vec::new();
+        if report.output.is_some() {
+            let id = report.id.clone();
+            match notes.with(move |ledger| fs::read(ledger.output_file(&id))).await {
+                Ok(bytes) => output = bytes,
+                // The result is worth telling without it.
+                Err(error) => {
+                    report.output = None;
+                    report.words = fitting(&format!("{} (what it brought is lost: {error})", report.words));
+                }
+            }
+        }
+        match self.master.report_task(&report, &output).await {
             Ok(()) => notes.with(move |ledger| ledger.acknowledged(&report.id)).await,
             Err(words) => {
                 tracing::debug!("telling of the task {}: {words}", report.id);
@@ -103,7 +121,7 @@ impl Runner {
         }
     }
 
-    async fn perform(&self, task: &Handed) -> (Progress, String) {
+    async fn perform(&self, task: &Handed) -> Ended {
         let actor =
             Actor::Master { master: self.link.borrow().address.clone(), by: task.by.clone(), task: task.id.clone() };
         let (desk, action) = (self.desk.clone(), action(task.order));
@@ -111,10 +129,12 @@ impl Runner {
         let doing = tokio::spawn(async move { desk.perform(actor, action).await });
         match tokio::time::timeout(Duration::from_secs(TASK_RUN_S_MAX), doing).await {
             Ok(Ok(Ok(_))) if task.order == Order::Restart => self.be_restarted().await,
-            Ok(Ok(Ok(outcome))) => (Progress::Done, words_of(&outcome)),
-            Ok(Ok(Err(refused))) => (Progress::Failed, all_words(&refused)),
-            Ok(Err(error)) => (Progress::Failed, format!("doing it: {error}; this is a bug of Tidegate's")),
-            Err(_) => (
+            Ok(Ok(Ok(outcome))) => ended(outcome, &self.desk.facts.name),
+            Ok(Ok(Err(refused))) => Ended::because(Progress::Failed, all_words(&refused)),
+            Ok(Err(error)) => {
+                Ended::because(Progress::Failed, format!("doing it: {error}; this is a bug of Tidegate's"))
+            }
+            Err(_) => Ended::because(
                 Progress::Unknown,
                 format!("it was not over after {TASK_RUN_S_MAX} s and goes on; see the node's journal"),
             ),
@@ -122,11 +142,14 @@ impl Runner {
     }
 
     /// The next process notes that it was done: this one ends while it waits here.
-    async fn be_restarted(&self) -> (Progress, String) {
+    async fn be_restarted(&self) -> Ended {
         let times = self.desk.params.watch().borrow().times;
         let within_s = times.drain_notice + times.drain + TASK_RESTART_EXTRA_S;
         tokio::time::sleep(Duration::from_secs(within_s)).await;
-        (Progress::Failed, format!("the node was not replaced by a new process within {within_s} s; see its journal"))
+        Ended::because(
+            Progress::Failed,
+            format!("the node was not replaced by a new process within {within_s} s; see its journal"),
+        )
     }
 
     /// What the master's clock says, as far as this node knows.
@@ -164,7 +187,7 @@ impl Notes {
 }
 
 fn word(task: &Handed, progress: Progress, words: &str) -> TaskReport {
-    TaskReport { id: task.id.clone(), progress, words: words.to_string() }
+    TaskReport { id: task.id.clone(), progress, words: words.to_string(), output: None }
 }
 
 fn action(order: Order) -> Action {
@@ -173,6 +196,69 @@ fn action(order: Order) -> Action {
         Order::Reload => Action::Reload,
         Order::Drain => Action::Drain { node: None },
         Order::Undrain => Action::Undrain { node: None },
+        Order::FlushDns => Action::Flush { memory: Memory::Dns },
+        Order::FlushPools => Action::Flush { memory: Memory::Pools },
+        Order::RotateLogs => Action::RotateLogs,
+        Order::Verify => Action::Verify,
+        Order::Diagnostics => Action::Diagnostics { with_log: false },
+        Order::Backup => Action::Backup,
+    }
+}
+
+/// How a task ended.
+struct Ended {
+    progress: Progress,
+    words: String,
+    output: Option<Output>,
+}
+
+impl Ended {
+    fn because(progress: Progress, words: String) -> Ended {
+        Ended { progress, words, output: None }
+    }
+}
+
+fn ended(outcome: Outcome, node: &str) -> Ended {
+    match outcome {
+        Outcome::Verify { checks } => verified(&checks, node),
+        Outcome::Diagnostics(archive) => {
+            brought(*archive, "no secrets are in it, nor who went where", "tidegate diagnostics on the node")
+        }
+        Outcome::Backup(archive) => {
+            let words = "startup params and policy document, also kept on the node in STATE_DIR/backups; not encrypted, and neither keys nor \
+                         records are in it";
+            brought(*archive, words, "the copy in STATE_DIR/backups on the node")
+        }
+        other => Ended::because(Progress::Done, words_of(&other)),
+    }
+}
+
+/// A checklist with a check that does not hold counts as failed, so that whoever follows learns it from the exit code.
+fn verified(checks: &[Check], node: &str) -> Ended {
+    let bad: Vec<_> = checks.iter().filter(|check| !check.passed).collect();
+    let output =
+        Output { name: format!("verify-{node}.json"), content: serde_json::to_vec(checks).unwrap_or_default() };
+    let words = bad.iter().map(|check| format!("; {}: {}", check.name, check.words)).collect::<String>();
+    Ended {
+        progress: if bad.is_empty() { Progress::Done } else { Progress::Failed },
+        words: format!("{} of {} checks hold{words}", checks.len() - bad.len(), checks.len()),
+        output: Some(output),
+    }
+}
+
+/// An archive that goes to the master, if it is not too large for that.
+fn brought(archive: Diagnostics, about: &str, instead: &str) -> Ended {
+    let content = data_encoding::BASE64.decode(archive.archive.as_bytes()).unwrap_or_default();
+    match content.len() {
+        0..=TASK_OUTPUT_BYTES_MAX => Ended {
+            progress: Progress::Done,
+            words: format!("{} ({} bytes): {about}", archive.file_name, content.len()),
+            output: Some(Output { name: archive.file_name, content }),
+        },
+        bytes => Ended::because(
+            Progress::Failed,
+            format!("it came to {bytes} bytes, {TASK_OUTPUT_BYTES_MAX} may be sent: use {instead}"),
+        ),
     }
 }
 

@@ -24,6 +24,19 @@ pub const TASK_RUN_S_MAX: u64 = CONTROL_ACTION_S_MAX;
 pub const TASK_RESTART_EXTRA_S: u64 = 60;
 /// After trouble with the disk or the master a slave waits this long before it goes on with its tasks, in milliseconds.
 pub const TASK_RETRY_MS: u64 = 2_000;
+/// The largest output of a task that goes to the master, in bytes: diagnostics of a node with a policy of a megabyte are a tenth of
+/// it. What is larger stays on the slave, where its own command gets it.
+pub const TASK_OUTPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// All outputs that a master keeps, in bytes; the oldest go first.
+pub const TASK_OUTPUTS_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Reports with an output that a master takes in at one time; more wait. A few, since each is in its memory.
+pub const TASK_OUTPUTS_COMING_MAX: usize = 4;
+/// A report with its output must arrive within this, in milliseconds: over a slow line it takes a while.
+pub const TASK_OUTPUT_MS: u64 = 120_000;
+/// The writer of extended.log begins another file within this, in milliseconds, unless its disk is full or slow.
+pub const LOG_ROTATE_MS: u64 = 10_000;
+/// Copies of startup params and policy that a node keeps (`tidegate restart --backup`, a backup by task); the oldest go first.
+pub const BACKUPS_KEPT_MAX: usize = 32;
 /// Tasks that a slave remembers, so that none is done twice. The master has stored what came of those that are forgotten first.
 pub const TASKS_NOTED_MAX: usize = 1_024;
 /// The largest file of a slave's notes, in bytes: each note has a result of at most [`CLUSTER_TEXT_BYTES_MAX`], escaped, until the

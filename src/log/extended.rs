@@ -153,6 +153,14 @@ impl ExtendedLog {
         self.unsynced || self.chain.is_behind()
     }
 
+    /// Begins another file, unless nothing is in this one or a line of it is not whole yet.
+    pub fn rotate_now(&mut self) -> io::Result<()> {
+        if self.partly == 0 {
+            self.rotate()?;
+        }
+        self.ready()
+    }
+
     fn rotate(&mut self) -> io::Result<()> {
         let Some(first) = self.first else { return Ok(()) };
         self.sync()?;

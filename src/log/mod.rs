@@ -248,6 +248,11 @@ impl Log {
         let _ = tokio::time::timeout(within, gone).await;
     }
 
+    /// A way to have another file begun.
+    pub fn rotation(&self) -> LogRotation {
+        LogRotation(self.control.clone())
+    }
+
     /// How far the log is, and a way to wait for more.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.clone()
@@ -278,6 +283,22 @@ impl LogTurns {
     /// Grows with every turn.
     pub fn count(&self) -> u64 {
         self.0.turns.load(Ordering::Relaxed)
+    }
+}
+
+/// A way to have another file of extended.log begun.
+pub struct LogRotation(Arc<Control>);
+
+impl LogRotation {
+    /// Has the writer begin another file; answers whether it did within the time. If not, it does so once it can write again.
+    pub async fn rotate(&self, within: Duration) -> bool {
+        let asked = self.0.rotations_asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let answered = async {
+            while self.0.rotations.load(Ordering::Acquire) < asked {
+                tokio::time::sleep(Duration::from_millis(limits::LOG_NAP_MS_MAX)).await;
+            }
+        };
+        tokio::time::timeout(within, answered).await.is_ok()
     }
 }
 

@@ -39,6 +39,10 @@ pub struct Control {
     pub taken: AtomicU64,
     /// extended.log is rotated at this size. Changes live.
     pub file_bytes_max: AtomicU64,
+    /// How often somebody asked for another file.
+    pub rotations_asked: AtomicU64,
+    /// How many of these the writer has answered.
+    pub rotations: AtomicU64,
     /// extended.log is synced so often. Changes live.
     pub sync_ms: AtomicU64,
     /// A rotated file is kept this many days. Changes live.
@@ -121,6 +125,7 @@ impl Writer {
             let news = count > 0;
             let due = Mono::now().micros_since(synced) >= self.control.sync_ms.load(Ordering::Relaxed) * 1000;
             let outcome = appended.and_then(|_| if due || (stopping && !news) { self.sync() } else { Ok(()) });
+            let outcome = outcome.and_then(|()| self.rotate_if_asked());
             if due {
                 synced = Mono::now();
             }
@@ -140,6 +145,15 @@ impl Writer {
             nap_ms = if news { limits::LOG_NAP_MS_MIN } else { (nap_ms * 2).min(limits::LOG_NAP_MS_MAX) };
             std::thread::park_timeout(Duration::from_millis(if well { nap_ms } else { limits::LOG_RETRY_MS }));
         }
+    }
+
+    fn rotate_if_asked(&mut self) -> io::Result<()> {
+        let asked = self.control.rotations_asked.load(Ordering::Acquire);
+        if asked != self.control.rotations.load(Ordering::Relaxed) {
+            self.log.rotate_now()?;
+            self.control.rotations.store(asked, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Appends the records that wait, at most one batch. Answers how many there were.

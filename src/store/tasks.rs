@@ -11,6 +11,7 @@ use super::database;
 use super::database::DatabaseError;
 use crate::base::clock::Wall;
 use crate::limits::TASK_ID_BYTES_MAX;
+use crate::limits::TASK_OUTPUTS_BYTES_MAX;
 use crate::limits::TASK_ROWS_MAX;
 use crate::limits::TASKS_HANDED_MAX;
 use crate::limits::TASKS_KEPT_MAX;
@@ -53,6 +54,13 @@ CREATE TABLE target (
     words TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (number, node)
 ) WITHOUT ROWID;
+CREATE TABLE output (
+    number INTEGER NOT NULL,
+    node TEXT NOT NULL COLLATE NOCASE,
+    name TEXT NOT NULL,
+    content BLOB NOT NULL,
+    UNIQUE (number, node)
+);
 CREATE INDEX open_target ON target (node, number) WHERE progress IN ('queued', 'sent', 'started');
 CREATE TABLE label (
     node TEXT PRIMARY KEY NOT NULL COLLATE NOCASE,
@@ -72,11 +80,34 @@ pub enum Order {
     Drain,
     /// Come back into service.
     Undrain,
+    /// Ask the name servers anew.
+    FlushDns,
+    /// Close idle connections to origins and parents.
+    FlushPools,
+    /// Begin another file of extended.log.
+    RotateLogs,
+    /// Walk the checklist.
+    Verify,
+    /// Bring what a support desk asks for.
+    Diagnostics,
+    /// Keep a copy of startup params and policy, and bring it.
+    Backup,
 }
 
 impl Order {
     /// All of them, in the order in which people are shown them.
-    pub const ALL: [Order; 4] = [Order::Restart, Order::Reload, Order::Drain, Order::Undrain];
+    pub const ALL: [Order; 10] = [
+        Order::Restart,
+        Order::Reload,
+        Order::Drain,
+        Order::Undrain,
+        Order::FlushDns,
+        Order::FlushPools,
+        Order::RotateLogs,
+        Order::Verify,
+        Order::Diagnostics,
+        Order::Backup,
+    ];
 
     /// Its name on the wire, on disk and for people.
     pub fn name(self) -> &'static str {
@@ -85,6 +116,12 @@ impl Order {
             Order::Reload => "reload",
             Order::Drain => "drain",
             Order::Undrain => "undrain",
+            Order::FlushDns => "flush-dns",
+            Order::FlushPools => "flush-pools",
+            Order::RotateLogs => "rotate-logs",
+            Order::Verify => "verify",
+            Order::Diagnostics => "diagnostics",
+            Order::Backup => "backup",
         }
     }
 
@@ -97,7 +134,8 @@ impl Order {
     pub fn may_be_redone(self) -> bool {
         match self {
             Order::Reload | Order::Drain | Order::Undrain => true,
-            Order::Restart => false,
+            Order::FlushDns | Order::FlushPools | Order::Verify => true,
+            Order::Restart | Order::RotateLogs | Order::Diagnostics | Order::Backup => false,
         }
     }
 }
@@ -218,6 +256,21 @@ pub struct TaskNode {
     pub at_us: i64,
     /// What came of it; empty before the end.
     pub words: String,
+    /// What it brought, by the name of its file; empty if nothing, or if it is not kept any more.
+    #[serde(default)]
+    pub output: String,
+    /// How large that is.
+    #[serde(default)]
+    pub output_bytes: u64,
+}
+
+/// What a slave brings of a task, beside words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// What to call it.
+    pub name: String,
+    /// The whole file.
+    pub content: Vec<u8>,
 }
 
 /// A task on its way to a slave.
@@ -331,6 +384,19 @@ impl TaskStore {
     /// A slave's word on a task. Answers the task if that is news, and nothing if it is known already or there is no such task: the
     /// slave need not say it again in any case.
     pub fn report(&self, node: &str, id: &str, progress: Progress, words: &str, now: Wall) -> Result<Option<Task>> {
+        self.report_with(node, id, progress, words, None, now)
+    }
+
+    /// The same, with what the slave brings; both are kept or neither is.
+    pub fn report_with(
+        &self,
+        node: &str,
+        id: &str,
+        progress: Progress,
+        words: &str,
+        output: Option<&Output>,
+        now: Wall,
+    ) -> Result<Option<Task>> {
         self.change("keeping the result of a task", |all| {
             let Some(number) = number_of(all, id)? else { return Ok(None) };
             // A result is the last word; but that a task expired was only the master's.
@@ -346,7 +412,17 @@ impl TaskStore {
                 ),
                 params![number, node, progress.name(), now.0, words],
             )?;
-            if changed == 0 { Ok(None) } else { task(all, number) }
+            if changed == 0 {
+                return Ok(None);
+            }
+            if let Some(Output { name, content }) = output {
+                all.execute(
+                    "INSERT OR REPLACE INTO output VALUES (?1, ?2, ?3, ?4)",
+                    params![number, node, name, content],
+                )?;
+                forget_oldest_outputs(all)?;
+            }
+            task(all, number)
         })
     }
 
@@ -410,6 +486,18 @@ impl TaskStore {
     /// One task.
     pub fn show(&self, number: i64) -> Result<Option<Task>> {
         self.look("showing a task", |all| task(all, number))
+    }
+
+    /// What a slave brought of a task.
+    pub fn output(&self, number: i64, node: &str) -> Result<Option<Output>> {
+        self.look("reading the output of a task", |all| {
+            all.query_row(
+                "SELECT name, content FROM output WHERE number = ?1 AND node = ?2",
+                params![number, node],
+                |row| Ok(Output { name: row.get(0)?, content: row.get(1)? }),
+            )
+            .optional()
+        })
     }
 
     /// The task that is meant by its id, or by its number alone.
@@ -497,11 +585,22 @@ fn task(all: &Connection, number: i64) -> rusqlite::Result<Option<Task>> {
     let found = all.prepare_cached("SELECT * FROM task WHERE number = ?1")?.query_row([number], read).optional()?;
     let Some(mut task) = found else { return Ok(None) };
     task.nodes = all
-        .prepare_cached("SELECT node, progress, at_us, words FROM target WHERE number = ?1 ORDER BY node")?
+        .prepare_cached(
+            "SELECT node, progress, at_us, words, coalesce(name, ''), coalesce(length(content), 0)
+                 FROM target LEFT JOIN output USING (number, node) WHERE number = ?1 ORDER BY node",
+        )?
         .query_map([number], |row| {
             let progress: String = row.get(1)?;
             let progress = Progress::named(&progress).ok_or_else(|| unreadable(1, &progress))?;
-            Ok(TaskNode { node: row.get(0)?, progress, at_us: row.get(2)?, words: row.get(3)? })
+            let output_bytes = row.get::<_, i64>(5)?.unsigned_abs();
+            Ok(TaskNode {
+                node: row.get(0)?,
+                progress,
+                at_us: row.get(2)?,
+                words: row.get(3)?,
+                output: row.get(4)?,
+                output_bytes,
+            })
         })?
         .collect::<rusqlite::Result<_>>()?;
     Ok(Some(task))
@@ -547,8 +646,18 @@ fn forget_oldest(all: &Transaction) -> rusqlite::Result<()> {
             )
             .optional()?;
         let Some(oldest) = oldest else { return Ok(()) };
+        all.execute("DELETE FROM output WHERE number = ?1", [oldest])?;
         all.execute("DELETE FROM target WHERE number = ?1", [oldest])?;
         all.execute("DELETE FROM task WHERE number = ?1", [oldest])?;
+    }
+    Ok(())
+}
+
+/// Forgets outputs beyond what is kept, the oldest first.
+fn forget_oldest_outputs(all: &Transaction) -> rusqlite::Result<()> {
+    let bytes = "SELECT coalesce(sum(length(content)), 0) FROM output";
+    while all.query_row(bytes, [], |row| row.get::<_, i64>(0))?.unsigned_abs() > TASK_OUTPUTS_BYTES_MAX {
+        all.execute("DELETE FROM output WHERE rowid = (SELECT min(rowid) FROM output)", [])?;
     }
     Ok(())
 }
@@ -632,6 +741,21 @@ mod tests {
         assert_eq!(standing(&store, &task), [Progress::Expired, Progress::Expired]);
         assert!(store.report("s1", &task.id, Progress::Done, "drained", later(90)).unwrap().is_some());
         assert_eq!(standing(&store, &task), [Progress::Done, Progress::Expired]);
+    }
+
+    #[test]
+    fn what_a_slave_brings_comes_with_its_result_and_goes_with_its_task() {
+        let (_dir, store) = store();
+        let task = store.order(&new(&["s1"]), T0).unwrap().unwrap();
+        let output = Output { name: "verify-s1.json".into(), content: b"[]".to_vec() };
+        for _ in 0..2 {
+            store.report_with("s1", &task.id, Progress::Done, "all well", Some(&output), T0).unwrap();
+        }
+        let number = store.find(&task.id).unwrap().unwrap();
+        let node = store.show(number).unwrap().unwrap().nodes.remove(0);
+        assert_eq!((node.output.as_str(), node.output_bytes), ("verify-s1.json", 2));
+        assert_eq!(store.output(number, "S1").unwrap(), Some(output));
+        assert_eq!(store.output(number, "s2").unwrap(), None);
     }
 
     #[test]

@@ -78,9 +78,10 @@ impl FakeDesk {
             Action::FiguresOfDay { .. } => Outcome::FiguresOfDay { points: day() },
             Action::Metrics => Outcome::Metrics { text: "# HELP a A.\n# TYPE a gauge\na 1\n".into() },
             Action::ProxyScript { .. } => Outcome::ProxyScript { script: "// script".into() },
-            Action::Drain { .. } | Action::Undrain { .. } | Action::Flush { .. } => {
+            Action::Drain { .. } | Action::Undrain { .. } | Action::Flush { .. } | Action::RotateLogs => {
                 Outcome::Done { words: "done".into() }
             }
+            Action::Backup => return Err(refused(RefusedKind::Failed, "not here")),
             Action::Task(_) => Outcome::Tasks { tasks: Vec::new() },
             Action::Login { user, password } => return self.login(&user, &password),
             Action::AdminAdd { .. } => return Err(refused(RefusedKind::NotAllowed, "From the control socket only.")),

@@ -100,14 +100,19 @@ impl World {
         if self.dice.chance(15) {
             return self.dies_with(&task.id);
         }
-        self.on_their_way.push(TaskReport { id: task.id.clone(), progress: Progress::Started, words: String::new() });
+        self.on_their_way.push(TaskReport {
+            id: task.id.clone(),
+            progress: Progress::Started,
+            words: String::new(),
+            output: None,
+        });
         *self.done.entry(task.id.clone()).or_default() += 1;
         if task.order == Order::Restart || self.dice.chance(15) {
             return self.dies_with(&task.id);
         }
         let failed = self.dice.chance(10);
         let progress = if failed { Progress::Failed } else { Progress::Done };
-        self.ledger.end(&task.id, progress, "words").unwrap();
+        self.ledger.end(&task.id, progress, "words", None).unwrap();
     }
 
     fn tell(&mut self, report: TaskReport) {
@@ -158,7 +163,7 @@ impl World {
                     if task.order == Order::Restart {
                         self.slave_dies();
                     } else {
-                        self.ledger.end(&task.id, Progress::Done, "words").unwrap();
+                        self.ledger.end(&task.id, Progress::Done, "words", None).unwrap();
                     }
                 }
                 Step::Report(report) => {

@@ -1,7 +1,9 @@
 //! `tidegate task`: what may be ordered of slaves.
 
+use super::FlushOf;
 use clap::Args;
 use clap::Subcommand;
+use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub enum Task {
@@ -13,6 +15,40 @@ pub enum Task {
     Drain(On),
     /// Put drained slaves back into service
     Undrain(On),
+    /// Make slaves ask their name servers anew, or open new connections
+    Flush {
+        /// What is emptied
+        #[arg(value_enum)]
+        memory: FlushOf,
+        #[command(flatten)]
+        on: On,
+    },
+    /// Have slaves begin another file of extended.log
+    RotateLogs(On),
+    /// Have slaves walk the checklist; a slave on which a check does not hold has failed
+    Verify(On),
+    /// Have slaves bring what a support desk asks for
+    ///
+    /// An archive of each slave is kept here: tidegate task output. No secrets are in it, nor who went where.
+    Diagnostics(On),
+    /// Have slaves keep and bring a copy of their startup params and policy
+    ///
+    /// It is not encrypted, and neither keys nor records are in it: it is no backup of the whole node.
+    Backup(On),
+    /// Write to a file what a slave brought of a task
+    #[command(after_long_help = "Examples:
+  tidegate task output 12 slave-1
+  tidegate task output 12 slave-1 -o /tmp/slave-1.tar.gz")]
+    Output {
+        /// The task's id, or its number alone
+        id: String,
+        /// The slave
+        #[arg(value_name = "NAME")]
+        node: String,
+        /// Write to this file, which must not exist yet (default: named by the slave, in this folder)
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Show the newest tasks and how they stand
     List {
         /// At most so many
