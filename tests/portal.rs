@@ -10,7 +10,7 @@ use desk::{FakeDesk, HOSTILE, refused};
 use http_body_util::BodyExt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tidegate::admin::{Action, Actor, ApplyHow, Complaint, Refused, RefusedKind, Waves};
+use tidegate::admin::{Action, Actor, ApplyHow, Complaint, Order, Refused, RefusedKind, TaskAction, Waves};
 use tidegate::limits::{PORTAL_FORM_BYTES_MAX, PORTAL_LOGIN_ADDRESS_BURST};
 use tidegate::portal::{PeerAddress, PortalConfig, router};
 use tidegate::report::AuditQuestion;
@@ -163,6 +163,46 @@ async fn every_page_is_there_for_every_role() {
             page.says(words);
         }
     }
+}
+
+#[tokio::test]
+async fn a_master_orders_follows_cancels_and_gets_what_slaves_bring_and_a_slave_leads_there() {
+    let mut browser = Browser::logged_in("master").await;
+    browser.get("/nodes").await.says("href=\"/tasks\"");
+    browser.get("/nodes/node?name=edge-1").await.says("/tasks?on=edge-1");
+    browser.get("/tasks?on=edge-1").await.says("value=\"edge-1\"").says("1 started").says("1 cancelled");
+    browser.get("/tasks/rows").await.says("12-3fa9c1d2");
+    browser
+        .get("/tasks/task?id=12")
+        .await
+        .says("22 of 23 checks hold")
+        .says("Cancel it")
+        .says("Download what edge-2 brought");
+    browser.get("/tasks/task/rows?id=12").await.says("timedatectl");
+    let page = browser.submit("/tasks", &[("order", "drain"), ("on", "edge-1"), ("life", "600")]).await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER);
+    assert_eq!(page.header(header::LOCATION), "/tasks/task?id=12-3fa9c1d2");
+    let ordered = TaskAction::Order { order: Order::Drain, on: "edge-1".into(), life_s: Some(600) };
+    assert!(browser.asked().contains(&Action::Task(ordered)), "{:?}", browser.asked());
+    let page = browser.submit("/tasks", &[("order", "drain"), ("on", "nobody"), ("life", "600")]).await;
+    assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
+    page.says("No slave is called nobody").says("value=\"nobody\"");
+    page.says("value=\"drain\" selected").says("value=\"600\" selected");
+    let meant = [("id", "12-3fa9c1d2"), ("node", "edge-2")];
+    let page = browser.submit("/tasks/output", &meant).await;
+    assert_eq!((page.header(header::CONTENT_TYPE), page.text.as_str()), ("application/json", "[]"));
+    assert_eq!(browser.submit("/tasks/cancel", &meant).await.status, StatusCode::SEE_OTHER);
+    assert!(browser.asked().contains(&Action::Task(TaskAction::Cancel { id: "12-3fa9c1d2".into() })));
+    for path in ["/tasks", "/tasks/cancel", "/tasks/output"] {
+        let page = browser.post(path, &[("order", "restart"), ("on", "all"), ("id", "12"), ("node", "edge-2")]).await;
+        assert!(page.status.is_client_error(), "{path} {}", page.status);
+    }
+    let orders =
+        browser.asked().iter().filter(|action| matches!(action, Action::Task(TaskAction::Order { .. }))).count();
+    assert_eq!(orders, 2, "a forged form orders nothing");
+
+    let mut browser = Browser::logged_in("slave").await;
+    browser.get("/tasks").await.says("ask its master").says("Open the master");
 }
 
 #[tokio::test]

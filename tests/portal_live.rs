@@ -17,7 +17,7 @@ const USER: &str = "ada";
 const PASSWORD: &str = "correct horse battery";
 
 /// Every page of a master, for whoever is logged in.
-const PAGES: [&str; 17] = [
+const PAGES: [&str; 19] = [
     "/nodes",
     "/nodes/rows",
     "/policy",
@@ -35,6 +35,8 @@ const PAGES: [&str; 17] = [
     "/support/diagnostics",
     "/support/version",
     "/support/restart/progress",
+    "/tasks",
+    "/tasks/rows",
 ];
 
 /// One person's browser at one node's portal.

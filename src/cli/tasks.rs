@@ -169,16 +169,9 @@ pub fn show(paper: &mut Paper, task: &Task) {
     }
 }
 
-/// `3 done, 1 queued`.
+/// `1 queued, 3 done`.
 fn counts(task: &Task) -> String {
-    let mut counts: Vec<(TaskProgress, usize)> = Vec::new();
-    for node in &task.nodes {
-        match counts.iter_mut().find(|(progress, _)| *progress == node.progress) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((node.progress, 1)),
-        }
-    }
-    counts.iter().map(|(progress, count)| format!("{count} {progress}")).collect::<Vec<_>>().join(", ")
+    task.counts().iter().map(|(progress, count)| format!("{count} {progress}")).collect::<Vec<_>>().join(", ")
 }
 
 fn ink_of(task: &Task) -> Ink {

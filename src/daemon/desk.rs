@@ -14,13 +14,13 @@ use super::policy_desk::Change;
 use super::policy_desk::PolicyDesk;
 use super::publish::Publisher;
 use super::task_desk::TaskDesk;
+use super::upkeep;
 use super::verify;
 use crate::admin::Action;
 use crate::admin::Actor;
 use crate::admin::Desk;
 use crate::admin::Draining;
 use crate::admin::Front;
-use crate::admin::Memory;
 use crate::admin::Order;
 use crate::admin::Outcome;
 use crate::admin::Refused;
@@ -42,7 +42,6 @@ use crate::cluster::protocol::hash_text;
 use crate::figures;
 use crate::figures::NodeFigures;
 use crate::limits::CONNECTIONS_SHOWN_MAX;
-use crate::limits::LOG_ROTATE_MS;
 use crate::log::LogRotation;
 use crate::log::Progress;
 use crate::log::in_flight::InFlight;
@@ -65,7 +64,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::watch;
 
@@ -278,10 +276,10 @@ impl NodeDesk {
                     self.drain.end().await
                 }
             },
-            Action::RotateLogs => self.rotate_logs().await,
-            Action::Backup => self.back_up().await,
+            Action::RotateLogs => upkeep::rotate_logs(self).await,
+            Action::Backup => upkeep::back_up(self).await,
             Action::Task(asked) => self.task_desk()?.perform(&audit::who(actor), asked).await,
-            Action::Flush { memory } => self.flush(*memory).await,
+            Action::Flush { memory } => upkeep::flush(self, *memory).await,
         }
     }
 
@@ -507,46 +505,6 @@ impl NodeDesk {
         match tokio::task::spawn_blocking(move || params.reload_asked()).await {
             Ok(outcome) => outcome,
             Err(error) => Err(Refused::failed(format!("reading the startup params again: {error}"))),
-        }
-    }
-
-    async fn flush(&self, memory: Memory) -> Result<Outcome, Refused> {
-        let flushed = self.publisher.flush(memory).await.map_err(|words| {
-            Refused::failed(format!(
-                "flushing {memory}: {words}. The other cores are flushed; ask again or restart the node"
-            ))
-        })?;
-        let words = match memory {
-            Memory::Dns => {
-                format!("{flushed} names forgotten, counted on each core: the next requests ask the name servers")
-            }
-            Memory::Pools => format!("{flushed} idle connections closed: the next requests open new ones"),
-        };
-        Ok(Outcome::Done { words })
-    }
-
-    async fn rotate_logs(&self) -> Result<Outcome, Refused> {
-        let before = self.views.progress.borrow().written;
-        match self.views.rotation.rotate(Duration::from_millis(LOG_ROTATE_MS)).await {
-            true => {
-                Ok(Outcome::Done { words: format!("extended.log begins anew after record {before} or a later one") })
-            }
-            false => Err(Refused::failed(format!(
-                "rotating extended.log: its writer did not come to it within {LOG_ROTATE_MS} ms; it will once it can write (tidegate status)"
-            ))),
-        }
-    }
-
-    async fn back_up(&self) -> Result<Outcome, Refused> {
-        let (state_dir, params, node) = (self.facts.state_dir.clone(), self.params.clone(), self.facts.name.clone());
-        let snapshot = self.publisher.current();
-        let made = tokio::task::spawn_blocking(move || {
-            let dir = backup::keep(&state_dir, params.file(), snapshot.document())?;
-            backup::pack(&dir, &node)
-        });
-        match made.await.map_err(std::io::Error::other).and_then(|made| made) {
-            Ok(archive) => Ok(Outcome::Backup(Box::new(archive))),
-            Err(error) => Err(Refused::failed(format!("keeping a copy of startup params and policy: {error}"))),
         }
     }
 

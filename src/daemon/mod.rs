@@ -32,6 +32,7 @@ mod tarball;
 mod task_desk;
 mod task_runner;
 mod tuning;
+mod upkeep;
 mod verify;
 mod vitals;
 

@@ -10,7 +10,7 @@
 //! | `web` | who asks, the way to the desk, the frame around a page |
 //! | `guard` | what stands before every page |
 //! | `session`, `throttle` | who is logged in; how often a password may be tried (sans-IO) |
-//! | `login`, `nodes`, `connections`, `figures` (a node's own page, charts), `policy`, `explain`, `report`, `verify` | the pages |
+//! | `login`, `nodes`, `tasks`, `connections`, `figures` (a node's own page, charts), `policy`, `explain`, `report`, `verify` | the pages |
 //! | `support` (startup params), `restart`, `kernel`, `diagnostics`, `version` | those under Support |
 //! | `open` | what anybody may ask without logging in, over plain HTTP too |
 //! | `filters`, `chart`, `lines`, `words` | what pages are made of, without I/O |
@@ -37,6 +37,7 @@ mod report;
 mod restart;
 mod session;
 mod support;
+mod tasks;
 mod throttle;
 mod verify;
 mod version;
@@ -118,6 +119,12 @@ fn pages() -> Router<Arc<web::Portal>> {
         .route("/nodes/audit", get(audit::page))
         .route("/connections", get(connections::page))
         .route("/nodes/membership", get(membership::form).post(membership::submit))
+        .route("/tasks", get(tasks::page).post(tasks::order))
+        .route("/tasks/rows", get(tasks::fragment))
+        .route("/tasks/task", get(tasks::one))
+        .route("/tasks/task/rows", get(tasks::one_fragment))
+        .route("/tasks/cancel", post(tasks::cancel))
+        .route("/tasks/output", post(tasks::output))
         .route("/policy", get(policy::page))
         .route("/policy/history", get(policy::history))
         .route("/policy/rollout", get(policy::rollout).post(policy::end_rollout))

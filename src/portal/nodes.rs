@@ -63,6 +63,7 @@ struct NodeView {
     refusal: String,
     error: String,
     drift: String,
+    labels: Vec<String>,
     /// How many records never came; empty if none is missing.
     missing: String,
     open: String,
@@ -148,6 +149,7 @@ fn view(node: NodeRow, now: Wall) -> NodeView {
         refusal: node.refusal,
         error: node.error,
         drift: node.drift,
+        labels: node.labels,
         missing: Some(node.records.missing).filter(|missing| *missing > 0).map(words::count).unwrap_or_default(),
         open: words::count(node.counters.connections_open),
         tunnels: words::count(node.counters.tunnels_open),

@@ -82,7 +82,17 @@ impl FakeDesk {
                 Outcome::Done { words: "done".into() }
             }
             Action::Backup => return Err(refused(RefusedKind::Failed, "not here")),
-            Action::Task(_) => Outcome::Tasks { tasks: Vec::new() },
+            Action::Task(_) if self.role != "master" => {
+                return Err(refused(RefusedKind::WrongRole, "This node is a slave: ask its master."));
+            }
+            Action::Task(TaskAction::List { .. }) => Outcome::Tasks { tasks: vec![task(true), task(false)] },
+            Action::Task(TaskAction::Order { on, .. }) if on == "nobody" => {
+                return Err(refused(RefusedKind::Invalid, "No slave is called nobody."));
+            }
+            Action::Task(TaskAction::Output { .. }) => {
+                Outcome::TaskOutput { file_name: "verify-edge-1.json".into(), content: "W10=".into() }
+            }
+            Action::Task(_) => Outcome::Task(Box::new(task(true))),
             Action::Login { user, password } => return self.login(&user, &password),
             Action::AdminAdd { .. } => return Err(refused(RefusedKind::NotAllowed, "From the control socket only.")),
         })
@@ -500,4 +510,44 @@ fn rollout() -> Rollout {
     run.notes.push("wave 1 of 3: edge-1".into());
     run.notes.push(format!("wave 1: reported by all its slaves; watched for 60 s {HOSTILE}"));
     run
+}
+
+/// A task that is under way, or one that was cancelled.
+fn task(open: bool) -> Task {
+    let now = Wall::now().0;
+    let node = |name: &str, progress: TaskProgress, words: &str, output: &str| TaskNode {
+        node: name.into(),
+        progress,
+        at_us: now - 3_000_000,
+        words: words.into(),
+        output: output.into(),
+        output_bytes: 2_048 * output.len() as u64,
+    };
+    let cancelled_us = if open { 0 } else { now - 60_000_000 };
+    let first = if open { TaskProgress::Started } else { TaskProgress::Cancelled };
+    Task {
+        id: if open { "12-3fa9c1d2" } else { "11-77aa01b2" }.into(),
+        order: if open { Order::Verify } else { Order::Restart },
+        by: "ada@192.0.2.7".into(),
+        on: if open { "all" } else { "label:harbour" }.into(),
+        created_us: now - 90_000_000,
+        expires_us: now + 3_510_000_000,
+        cancelled_us,
+        cancelled_by: if open { "" } else { "ada@192.0.2.7" }.into(),
+        nodes: vec![
+            node("edge-1", first, "", ""),
+            node(
+                "edge-2",
+                TaskProgress::Failed,
+                "22 of 23 checks hold; clock: the clock is not kept by NTP. Run: timedatectl set-ntp true",
+                "verify-edge-2.json",
+            ),
+            node(
+                "edge-3",
+                if open { TaskProgress::Queued } else { TaskProgress::Expired },
+                if open { "" } else { "the node did not come for it in time; it was not done" },
+                "",
+            ),
+        ],
+    }
 }
