@@ -515,9 +515,13 @@ fn a_full_disk_stops_service_with_words_and_loses_nothing_when_it_has_space_agai
         assert!(!log.progress().borrow().trouble.is_empty(), "it runs, and says that the disk is full");
         log.stop();
     }
+    // Room comes while it runs: what waited follows, behind whatever was written of it in part.
+    let (log, mut desks) = Log::start_sized(config.clone(), TINY).unwrap();
+    assert!(serve(&mut desks, &mut next), "there is a slot");
+    within(5, "words about it", || (!log.progress().borrow().trouble.is_empty()).then_some(()));
     let roomy = Command::new("mount").args(["-o", "remount,size=1m"]).arg(disk.0.path()).status();
     assert!(roomy.unwrap().success());
-    let (log, _desks) = Log::start_sized(config.clone(), TINY).unwrap();
+    within(10, "all that waited", || (log.progress().borrow().durable >= next).then_some(()));
     log.stop();
     let records = logged(&config.log_dir);
     assert_seqs_have_no_gap(&records);

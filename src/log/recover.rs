@@ -293,3 +293,41 @@ fn failed(doing: &str, path: &Path, error: &io::Error) -> LogError {
         path.display()
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::slots::SpoolSize;
+    use crate::record::Draft;
+    use crate::record::line::Entry;
+
+    const TINY: SpoolSize = SpoolSize { small_slots: 4, small_bytes: 1024, large_slots: 1, large_bytes: 32768 };
+
+    #[test]
+    fn on_a_full_disk_what_is_not_in_the_log_waits_without_a_number_and_nothing_else_of_the_dead_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = ExtendedLog::open(dir.path(), 1 << 30).unwrap();
+        let mut body = Vec::new();
+        body::write_body(&mut body, &Entry::from(&Draft::default()));
+        let spools = ["core-0", "core-1"].map(|name| {
+            let path = dir.path().join(name);
+            let spool = Spool::create(&path, TINY, "bootbootbo", [0; 16], 0).unwrap();
+            for slot in 0..4 {
+                spool.fill(slot, &body, &Ended::default());
+                spool.set_state(slot, State::Closed);
+                spool.set_seq(slot, 10 + u64::from(slot));
+            }
+            (path, spool)
+        });
+        let survivor = |spool, slot| Survivor { spool, slot, assigned: 0, ended: Ended::default() };
+        // The first is in the log now, the next two are not; all else never had to be.
+        let survivors = [survivor(0, 0), survivor(0, 1), survivor(1, 2)];
+        keep_waiting(&mut log, &spools, &[false, true], &survivors, 1).unwrap();
+        let seen = |spool: usize| {
+            (0..4).map(|slot| (spools[spool].1.state(slot), spools[spool].1.seq(slot))).collect::<Vec<_>>()
+        };
+        let (free, closed) = (State::Free, State::Closed);
+        assert_eq!(seen(0), [(free, 10), (closed, 0), (free, 12), (free, 13)]);
+        assert_eq!(seen(1), [(closed, 10), (closed, 11), (closed, 0), (closed, 13)], "its process lives");
+    }
+}
