@@ -177,7 +177,7 @@ async fn a_master_orders_follows_cancels_and_gets_what_slaves_bring_and_a_slave_
         .await
         .says("22 of 23 checks hold")
         .says("Cancel it")
-        .says("Download what edge-2 brought");
+        .says("Download verify-edge-2.json");
     browser.get("/tasks/task/rows?id=12").await.says("timedatectl");
     let page = browser.submit("/tasks", &[("order", "drain"), ("on", "edge-1"), ("life", "600")]).await;
     assert_eq!(page.status, StatusCode::SEE_OTHER);

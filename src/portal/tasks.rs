@@ -63,6 +63,7 @@ struct TaskPage {
 #[derive(Template)]
 #[template(path = "task_rows.html")]
 struct TaskRows {
+    csrf: String,
     id: String,
     order: &'static str,
     open: bool,
@@ -135,7 +136,8 @@ pub async fn one(Extension(cx): Extension<Cx>, query: Asked) -> Response {
         Ok(task) => {
             let shell = cx.shell(&format!("Task {}", task.id), "tasks").await;
             let now = Wall::now();
-            web::render(StatusCode::OK, &TaskPage { shell, rows: task_rows(&task, now), task: view(task, now) })
+            let rows = task_rows(&shell.csrf, &task, now);
+            web::render(StatusCode::OK, &TaskPage { shell, rows, task: view(task, now) })
         }
         Err(refused) => cx.problem("Task", "tasks", refused).await,
     }
@@ -144,7 +146,10 @@ pub async fn one(Extension(cx): Extension<Cx>, query: Asked) -> Response {
 /// GET /tasks/task/rows?id=ID: what the page polls.
 pub async fn one_fragment(Extension(cx): Extension<Cx>, query: Asked) -> Response {
     match show(&cx, &query).await {
-        Ok(task) => web::render(StatusCode::OK, &task_rows(&task, Wall::now())),
+        Ok(task) => {
+            let shell = cx.shell("Task", "tasks").await;
+            web::render(StatusCode::OK, &task_rows(&shell.csrf, &task, Wall::now()))
+        }
         Err(refused) => cx.problem("Task", "tasks", refused).await,
     }
 }
@@ -244,8 +249,9 @@ fn view(task: Task, now: Wall) -> TaskView {
     }
 }
 
-fn task_rows(task: &Task, now: Wall) -> TaskRows {
+fn task_rows(csrf: &str, task: &Task, now: Wall) -> TaskRows {
     TaskRows {
+        csrf: csrf.to_string(),
         id: task.id.clone(),
         order: task.order.name(),
         open: task.is_open(),
