@@ -14,12 +14,14 @@ use harness::wait_until;
 use std::fs;
 use std::time::Duration;
 use tidegate::admin::Action;
+use tidegate::admin::Check;
 use tidegate::admin::Order;
 use tidegate::admin::Outcome;
 use tidegate::admin::RefusedKind;
 use tidegate::admin::Task;
 use tidegate::admin::TaskAction;
 use tidegate::admin::TaskProgress;
+use tidegate::report::Question;
 
 /// Kills in the test of kills; each is one of slave or master in the middle of a task.
 const KILLS: u64 = 12;
@@ -295,4 +297,41 @@ fn only_a_master_orders_tasks_and_the_others_say_who_does() {
     }
     let absent = cluster.master.ask(Action::Task(TaskAction::Show { id: "77".into() })).unwrap_err();
     assert_eq!(absent.kind, RefusedKind::NotFound);
+}
+
+/// Every slave says its checklist, a request goes through each and comes out in the report, and what is amiss makes the exit code.
+#[test]
+fn the_whole_cluster_is_verified_from_its_master() {
+    let cluster = Cluster::start(2);
+    let verify = |node: &Node| {
+        let control = node.layout.control.display().to_string();
+        let (code, out, err) = tidegate(&["--control", &control, "verify", "--cluster", "--json"]);
+        let checks = serde_json::from_str::<serde_json::Value>(&out).map(|mut answer| answer["checks"].take());
+        let checks: Vec<Check> = checks.ok().and_then(|checks| serde_json::from_value(checks).ok()).unwrap_or_default();
+        (code, checks, err)
+    };
+    let (code, checks, err) = verify(&cluster.master);
+    let held = |checks: &[Check], name: &str| {
+        checks.iter().find(|check| check.name == name).map(|check| (check.passed, check.words.clone()))
+    };
+    for slave in ["slave-1", "slave-2"] {
+        let (passed, words) = held(&checks, &format!("{slave}: probe")).unwrap_or_else(|| panic!("{checks:?} {err}"));
+        assert!(passed && words.contains("in the report after"), "{words}");
+        assert!(
+            checks.iter().filter(|check| check.name.starts_with(slave)).count() > 5,
+            "its own checklist: {checks:?}"
+        );
+    }
+    assert!(checks.iter().any(|check| check.name.starts_with("master: ")), "{checks:?}");
+    assert_eq!(code == 0, checks.iter().all(|check| check.passed), "{checks:?}");
+    let report = cluster.report(&Question { newest: Some(100), ..Question::default() });
+    assert_eq!(report.newest.iter().filter(|row| row.host.starts_with("probe-")).count(), 2, "{:?}", report.newest);
+
+    // A slave that is away is not passed over.
+    cluster.slaves[1].kill();
+    let (code, checks, _) = verify(&cluster.master);
+    let (passed, words) = held(&checks, "slave-2: checklist").expect("who is away is named");
+    assert!(code == 1 && !passed && words.contains("tidegate nodes"), "{words}");
+    let (code, _, err) = verify(&cluster.slaves[0]);
+    assert!(code == 1 && err.contains("asked on the master"), "{err}");
 }

@@ -114,7 +114,11 @@ pub enum Command {
     /// Walk the checklist of a working node: each line says passed or what to do
     ///
     /// Exits with 1 if a check does not hold.
-    Verify,
+    Verify {
+        /// On a master: also the checklist of every slave, and a request through each that must come out in the report
+        #[arg(long)]
+        cluster: bool,
+    },
     /// Show the exchanges and tunnels that are under way on this node, oldest first
     Connections {
         /// At most so many

@@ -36,6 +36,7 @@ use crate::cli::put;
 use crate::cli::show;
 use crate::cli::tasks;
 use crate::cli::times;
+use crate::cli::verifying;
 use crate::cluster::membership::MembershipChange;
 use crate::limits::ROLLOUT_FOLLOW_MS;
 use crate::report::AuditQuestion;
@@ -57,6 +58,7 @@ pub fn run(ask: &Ask, command: Command) -> ExitCode {
         Command::Lb(lb) => lb::run(ask, &socket, lb),
         Command::Drain { node, wait } => draining::drain(ask, &socket, node, wait),
         Command::Undrain { node } => draining::undrain(ask, &socket, node),
+        Command::Verify { cluster: true } => verifying::cluster(ask, &socket),
         Command::Task(task) => tasks::run(ask, &socket, task),
         Command::Kernel => kernel(ask, &socket),
         Command::Diagnostics { output, with_log } => diagnostics(ask, &socket, output, with_log),
@@ -107,7 +109,7 @@ fn membership(change: MembershipChange, node: String) -> Action {
 
 fn action(command: Command) -> Result<Action, String> {
     Ok(match command {
-        Command::Verify => Action::Verify,
+        Command::Verify { .. } => Action::Verify,
         Command::Nodes => Action::Nodes,
         Command::Connections { limit } => Action::Connections { limit },
         Command::Metrics { .. } => Action::Metrics,

@@ -13,6 +13,7 @@ mod paper;
 mod show;
 mod tasks;
 mod times;
+mod verifying;
 
 use args::ActivationKey;
 use args::Cli;

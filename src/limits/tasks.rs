@@ -54,6 +54,12 @@ pub const LABEL_BYTES_MAX: usize = 32;
 pub const TASK_ON_BYTES_MAX: usize = 64 * 1024;
 /// `--follow` looks this often how a task stands, in milliseconds.
 pub const TASK_FOLLOW_MS: u64 = 250;
+/// `tidegate verify --cluster` waits for the slaves' checklists so long, in seconds.
+pub const VERIFY_CLUSTER_S: u64 = 30;
+/// A probe through a slave must be answered within this, in milliseconds: a name that resolves nowhere takes name servers a while.
+pub const PROBE_REQUEST_MS_MAX: u64 = 15_000;
+/// And must stand in the report so long after its answer, in milliseconds.
+pub const PROBE_RECORDED_MS_MAX: u64 = 15_000;
 
 const _: () = assert!(TASK_LIFE_S_MIN < TASK_LIFE_S && TASK_LIFE_S < TASK_LIFE_S_MAX);
 const _: () = assert!(TASKS_HANDED_MAX <= TASKS_OPEN_MAX && TASKS_OPEN_MAX < TASKS_NOTED_MAX);
