@@ -69,10 +69,19 @@ pub fn request(bytes: &[u8]) {
     let mut out = Vec::new();
     let how = ForwardRequest { via: "tidegate", to, keep_upgrade: true, ..ForwardRequest::default() };
     forward_request(&came, bytes, &how, &mut out);
+    if has_too_many_fields(&out) {
+        return;
+    }
     let mut went = RequestHead::new();
     assert_eq!(parse_request(&out, &mut went), Ok(Parsed::Complete(out.len())), "{}", out.escape_ascii());
     assert_eq!((went.host(), went.port(), went.framing()), (came.host(), came.port(), came.framing()));
     assert_eq!((went.method(&out), went.wants_upgrade()), (came.method(bytes), came.wants_upgrade()));
+}
+
+/// Whether a head that had as many fields as a head may have has more with the ones we add: the next hop decides by its own bound.
+fn has_too_many_fields(head: &[u8]) -> bool {
+    // Besides the fields, its first line and the empty one.
+    head.split(|byte| *byte == b'\n').count() - 1 > tidegate::limits::HEAD_FIELDS_MAX + 2
 }
 
 /// What is passed on of a reply ends where what came ends, in one part or two. The first byte chooses the request it answers.
@@ -93,6 +102,9 @@ pub fn reply(bytes: &[u8]) {
     let mut out = Vec::new();
     let how = ForwardReply { via: "tidegate", keep_upgrade: true, ..ForwardReply::default() };
     forward_reply(&came, bytes, &how, &mut out);
+    if has_too_many_fields(&out) {
+        return;
+    }
     let mut went = ReplyHead::new();
     assert_eq!(parse_reply(&out, to, &mut went), Ok(Parsed::Complete(out.len())), "{}", out.escape_ascii());
     assert_eq!((went.status(), went.framing()), (came.status(), came.framing()));
