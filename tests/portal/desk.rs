@@ -1,5 +1,5 @@
 //! A stand-in for the daemon's desk: a small cluster with something of everything, hostile values among it. Used by the
-//! portal's tests and by `examples/portal_preview.rs`.
+//! portal's tests.
 
 use std::collections::VecDeque;
 use std::future::Future;
