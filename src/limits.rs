@@ -514,6 +514,10 @@ pub const STORE_CACHE_KIB: i64 = 64 * 1024;
 pub const STORE_WORDS_KEPT_MAX: usize = 100_000;
 /// Readers of the store that may be open at once.
 pub const STORE_READERS_MAX: usize = 4;
+/// So many lines about damaged blocks of records go to the journal in so many milliseconds.
+pub const STORE_DAMAGE_LINES: u32 = 10;
+/// See above.
+pub const STORE_DAMAGE_LINES_MS: u64 = 3_600_000;
 /// How many blocks of records the store looks at in one transaction when it forgets, so that ingest never waits long for it.
 pub const STORE_PRUNE_BLOCKS: u32 = 64;
 /// The most records of a block: enough that they pack well, few enough that one that is shown costs little to unpack.

@@ -158,8 +158,10 @@ impl<'a> Account<'a> {
         }
         match desk.open_or_count(&draft, &self.ended) {
             Ok(record) => {
-                self.unrecorded = record.is_none();
-                state.counters.only_counted.add(u64::from(record.is_none()));
+                if record.is_none() {
+                    self.unrecorded = true;
+                    state.counters.only_counted.add(1);
+                }
                 self.record = record;
             }
             Err(full) => {

@@ -256,6 +256,8 @@ mod tests {
         }
         let few = store.answer(&Question { top: Some(1), newest: Some(2), ..Question::default() }).unwrap();
         assert_eq!((few.hosts.len(), few.newest.len()), (1, 2));
+        let bare = store.answer(&Question { top: Some(0), newest: Some(2), ..Question::default() }).unwrap();
+        assert_eq!((bare.requests, bare.blocked, bare.hosts.len(), bare.newest.len()), (30, 6, 0, 2));
         // Of several nodes' blocks, which lie in any order in time.
         ingest(&store, "edge-2", Epoch([2; 16]), (1..=2000).rev().step_by(50).collect::<Vec<_>>().into_iter().rev());
         ingest(&store, "edge-3", Epoch([3; 16]), 25..=33);

@@ -11,15 +11,15 @@ use tempfile::TempDir;
 
 /// Enters the root. What a script leaves running ends with it.
 const ENTER: &str = r#"
-mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
-mount --bind /dev "$2/root/dev"
-mount -t proc proc "$2/root/proc"
-mkdir -p "$2/root/packages"
-mount --bind "$3" "$2/root/packages"
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/tree"
+mount --bind /dev "$2/tree/dev"
+mount -t proc proc "$2/tree/proc"
+mkdir -p "$2/tree/packages"
+mount --bind "$3" "$2/tree/packages"
 ip link set lo up
 case $4 in
-  chroot) exec chroot "$2/root" sh -c "$5" ;;
-  beside) cd "$2/root" && exec sh -c "$5" ;;
+  chroot) exec chroot "$2/tree" sh -c "$5" ;;
+  beside) cd "$2/tree" && exec sh -c "$5" ;;
 esac
 "#;
 
@@ -39,7 +39,7 @@ pub struct Said {
 impl Root {
     pub fn new(packages: &Path) -> Root {
         let disk = tempfile::Builder::new().prefix("tidegate-packages-").tempdir().unwrap();
-        for part in ["upper", "work", "root"] {
+        for part in ["upper", "work", "tree"] {
             fs::create_dir(disk.path().join(part)).unwrap();
         }
         fs::set_permissions(disk.path().join("upper"), fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,5 +1,7 @@
 //! Answers: one walk over the facts in the range adds up everything at once; words are looked up only for what is shown.
 
+use crate::base::clock::Mono;
+use crate::base::seldom::Seldom;
 use crate::limits;
 use crate::record::UNRECORDED_RULE;
 use crate::record::question::Answer;
@@ -9,6 +11,7 @@ use crate::record::question::Rank;
 use crate::record::question::RecordRow;
 use crate::record::question::StoredAccount;
 use crate::store::records::block;
+use crate::store::records::block::Damaged;
 use crate::store::records::block::Details;
 use crate::store::records::block::Fact;
 use rusqlite::Connection;
@@ -31,9 +34,9 @@ pub fn answer(connection: &Connection, question: &Question) -> rusqlite::Result<
     {
         let mut categories = Categories { known: HashMap::new(), wanted: question.category.as_deref() };
         let newest = Newest::of(question.newest.unwrap_or(50) as usize);
-        let sums = Sums { series: vec![(0, 0); span.intervals], newest, ..Sums::default() };
-        let sums = add_up(&transaction, &filter, &mut categories, span, sums)?;
         let top = question.top.unwrap_or(10) as usize;
+        let sums = Sums { series: vec![(0, 0); span.intervals], newest, ranks: top > 0, ..Sums::default() };
+        let sums = add_up(&transaction, &filter, &mut categories, span, sums)?;
         answer.requests = sums.all.requests;
         answer.unrecorded = sums.unrecorded;
         answer.blocked = sums.all.blocked;
@@ -175,6 +178,8 @@ impl Hasher for NumberHasher {
 #[derive(Default)]
 struct Sums {
     all: Sum,
+    /// Whether rankings are asked for.
+    ranks: bool,
     /// Exchanges that have no record, by the records that say so.
     unrecorded: u64,
     upload: u64,
@@ -199,6 +204,13 @@ impl Sums {
         self.all.add(blocked, bytes);
         self.upload = self.upload.saturating_add(fact.upload);
         self.download = self.download.saturating_add(fact.download);
+        let (requests, refused) = &mut self.series[span.interval(fact.ended_us)];
+        *requests += 1;
+        *refused += u64::from(blocked);
+        // An open page that asks for the newest records alone, again and again, has no use for the rest.
+        if !self.ranks {
+            return;
+        }
         self.nodes.entry(fact.node).or_default().add(blocked, bytes);
         self.hosts.entry(fact.host).or_default().add(blocked, bytes);
         if blocked {
@@ -207,9 +219,6 @@ impl Sums {
         self.users.entry(fact.user).or_default().add(blocked, bytes);
         self.rules.entry(fact.rule).or_default().add(blocked, bytes);
         self.categories.entry(fact.categories).or_default().add(blocked, bytes);
-        let (requests, refused) = &mut self.series[span.interval(fact.ended_us)];
-        *requests += 1;
-        *refused += u64::from(blocked);
     }
 }
 
@@ -229,11 +238,7 @@ fn add_up(
         facts.clear();
         if let Err(damaged) = block::read_facts(row.get_ref(2)?.as_blob()?, &mut facts) {
             sums.unreadable += row.get::<_, u64>(1)?;
-            tracing::error!(
-                event = "record-block-damaged",
-                "block {} of the record store: {damaged}",
-                row.get::<_, i64>(0)?
-            );
+            tell_damage(row.get(0)?, damaged);
             continue;
         }
         let id = row.get(0)?;
@@ -249,6 +254,14 @@ fn add_up(
     }
     categories.learn(connection, sums.categories.keys().copied())?;
     Ok(sums)
+}
+
+/// A page that is open asks every few seconds, and meets the same damage each time.
+fn tell_damage(block: i64, damaged: Damaged) {
+    static LINES: Seldom = Seldom::new(limits::STORE_DAMAGE_LINES, limits::STORE_DAMAGE_LINES_MS);
+    if let Some(untold) = LINES.ask(Mono::now()) {
+        tracing::error!(event = "record-block-damaged", "block {block} of the record store: {damaged}{untold}");
+    }
 }
 
 /// Finds the records that tell how many exchanges have none.
@@ -281,7 +294,7 @@ fn details(connection: &Connection, block: i64) -> rusqlite::Result<Details> {
     let mut statement = connection.prepare_cached("SELECT details FROM block WHERE id = ?1")?;
     let read = statement.query_row([block], |row| Ok(Details::read(row.get_ref(0)?.as_blob()?)))?;
     Ok(read.unwrap_or_else(|damaged| {
-        tracing::error!(event = "record-block-damaged", "details of block {block} of the record store: {damaged}");
+        tell_damage(block, damaged);
         Details::default()
     }))
 }
