@@ -141,6 +141,9 @@ class Tidegate(Proxy):
 
     name, absolute_form, cores = "tidegate", True, 1
 
+    def binary(self):
+        return self.bench.options.binary
+
     def launch(self):
         self.key = self.folder / "activation.key"
         master = TidegateNode(self, "master", self.bench.load_core, free_port(), ROLE="master")
@@ -153,6 +156,15 @@ class Tidegate(Proxy):
 
     def complaint(self):
         return self.node.complaint()
+
+
+class Before(Tidegate):
+    """Another build of Tidegate, beside the one under test in the same rounds."""
+
+    name = "before"
+
+    def binary(self):
+        return self.bench.options.against
 
 
 class TidegateTwo(Tidegate):
@@ -179,9 +191,9 @@ class TidegateNode:
 
     def __init__(self, proxy, name, core, port, **params):
         self.bench, self.name, self.core, self.portal = proxy.bench, name, core, free_port()
-        self.binary = Path(self.bench.options.binary).resolve()
+        self.binary = Path(proxy.binary()).resolve()
         if not self.binary.is_file():
-            raise Fault(f"there is no {self.binary}: build it with `cargo build --release`, or name another with --binary")
+            raise Fault(f"there is no {self.binary}: build it with `cargo build --release`, or name another with --binary or --against")
         folder = proxy.folder / name
         state, logs, run = (folder / kind for kind in ("state", "log", "run"))
         for directory in (folder, state, logs, run):
@@ -197,7 +209,9 @@ class TidegateNode:
         self.config.write_text("".join(f'{name}="{value}"\n' for name, value in params.items()))
 
     def launch(self):
-        self.child = self.bench.start(self.name, self.core, [self.binary, "run", "--config", self.config])
+        # Latencies are taken by the load, whose core the master would share: it may have only what the load leaves.
+        aside = ["chrt", "--idle", "0"] if self.name == "master" and self.bench.options.mode == "latency" else []
+        self.child = self.bench.start(self.name, self.core, [*aside, self.binary, "run", "--config", self.config])
         wait_until(f"the control socket of the {self.name} to answer", self.answers, self.complaint)
         return self.child
 
@@ -290,7 +304,7 @@ add_profiles = ["ORDINARY"]
 action = "ALLOW"
 """
 
-PROXIES = {proxy.name: proxy for proxy in (Tidegate, TidegateTwo, Standalone, HAProxy, HAProxySplice, Nginx, Squid)}
+PROXIES = {proxy.name: proxy for proxy in (Tidegate, Before, TidegateTwo, Standalone, HAProxy, HAProxySplice, Nginx, Squid)}
 
 
 def nginx_command(folder, config):
