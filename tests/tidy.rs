@@ -52,6 +52,7 @@ const AT_HOME: &[(&str, &str, &str)] = &[
     ("argon2", "src/store/admins.rs", "ask store::admins"),
     ("flate2", "src/daemon/tarball.rs", "give the tarball a verb for it"),
     ("crc32fast", "src/log/chain.rs", "take the chain's prints"),
+    ("memchr::", "src/base/lines.rs", "ask base::lines"),
     ("zstd::", "src/cluster/ src/store/records/block.rs src/log/packed.rs", "compress where things travel or are kept"),
     ("Instant::now", "src/base/clock.rs", "take `now` as an argument, or Mono::now()"),
     ("SystemTime::now", "src/base/clock.rs", "take `now` as an argument, or Wall::now()"),

@@ -2,6 +2,7 @@
 //! (`docs/formats/extended-log-chain.md`).
 
 use crate::base::durable;
+use crate::base::lines;
 use crate::limits;
 use std::fs;
 use std::fs::File;
@@ -155,8 +156,7 @@ impl Chain {
             let Some(run) = self.pending.last_mut() else { return };
             let before = run.prints.len();
             let room = limits::LOG_CHAIN_BLOCK_LINES_MAX - before;
-            let bytes = rest
-                .split_inclusive(|byte| *byte == b'\n')
+            let bytes = lines::inclusive(rest)
                 .take(room)
                 .map(|line| {
                     run.prints.push(print(line));

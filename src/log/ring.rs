@@ -38,6 +38,13 @@ impl Ring {
         self.pushed.0.load(Ordering::Acquire).wrapping_sub(popped)
     }
 
+    /// The number that the next [`Ring::pop`] answers, if it is there already. For the side that pops.
+    pub fn next(&self) -> Option<u32> {
+        let popped = self.popped.0.load(Ordering::Relaxed);
+        let there = popped != self.pushed.0.load(Ordering::Acquire);
+        there.then(|| self.places[popped & (self.places.len() - 1)].load(Ordering::Relaxed))
+    }
+
     /// Pops the oldest number.
     pub fn pop(&self) -> Option<u32> {
         let popped = self.popped.0.load(Ordering::Relaxed);
@@ -59,6 +66,7 @@ mod tests {
         let ring = Ring::new(1000);
         let back = Ring::new(1000);
         (0..1000).for_each(|number| back.push(number));
+        assert_eq!((back.next(), back.next(), ring.next()), (Some(0), Some(0), None));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..200_000 {

@@ -34,6 +34,8 @@ const SEQ_HIGH_WORD: usize = 9;
 const OWNER_WORD: usize = 10;
 const UNRECORDED_WORD: usize = 11;
 pub(super) const NUMBER_WORDS: usize = 9;
+/// What an ordinary record takes of its slot.
+const NEAR_WORDS: usize = 64;
 
 /// Number and size of the slots of a spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,6 +328,13 @@ impl Spool {
     /// Gives the slot's record its `seq`: before its line is appended.
     pub fn set_seq(&self, slot: u32, seq: u64) {
         self.slot(slot)[2].store(seq, Ordering::Release);
+    }
+
+    /// Reads the beginning of a slot whose turn is next, which a core has written: it comes from that core's cache while the one
+    /// before is worked on.
+    pub fn approach(&self, slot: u32) {
+        let lines = self.slot(slot).iter().take(NEAR_WORDS).step_by(8);
+        std::hint::black_box(lines.fold(0, |sum, word| sum ^ word.load(Ordering::Relaxed)));
     }
 
     /// Copies the body of a slot to `body`; what is no body is empty. For the slots of this run, which a core has just filled.

@@ -204,6 +204,9 @@ impl Writer {
             while self.batch.has_room()
                 && let Some(slot) = shared.closed.pop()
             {
+                if let Some(next) = shared.closed.next() {
+                    shared.spool.approach(next);
+                }
                 shared.spool.copy_body(slot, &mut self.batch.body);
                 self.batch.slots.push((Source::Core(core), slot));
                 let Some(entry) = slots::read_record(&shared.spool, slot, &self.batch.body, &mut late) else {

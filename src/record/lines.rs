@@ -1,6 +1,7 @@
 //! Lines of extended.log on their way to a store: checked, but not taken apart. Only whoever stores them needs the columns,
 //! and that is mostly another machine.
 
+use crate::base::lines;
 use crate::record::Record;
 use crate::record::line;
 use crate::record::line::BadLine;
@@ -105,7 +106,7 @@ impl Lines {
 
 /// The records that lines are. They come from afar: a line that is none makes all of them useless.
 pub fn read(text: &[u8]) -> Result<Vec<Record<&str>>, BadLine> {
-    text.split_inclusive(|byte| *byte == b'\n').map(line::view).collect()
+    lines::inclusive(text).map(line::view).collect()
 }
 
 /// The `seq` of a line that [`line::parse`] takes for a record, without making one: an order of magnitude cheaper, and done
