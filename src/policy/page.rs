@@ -131,9 +131,16 @@ fn framed(status: u16, title: &str, body: &str) -> Page {
 }
 
 fn next_placeholder(text: &str) -> Option<(&str, &str, &str)> {
-    let (before, rest) = text.split_once("{{")?;
-    let (name, after) = rest.split_once("}}")?;
+    let (before, rest) = split_at_two(text, '{')?;
+    let (name, after) = split_at_two(rest, '}')?;
     Some((before, name.trim(), after))
+}
+
+/// As `split_once` by the brace twice, which would prepare for a search anew each time: a denied request took twice the
+/// instructions of one that is carried.
+fn split_at_two(text: &str, brace: char) -> Option<(&str, &str)> {
+    let at = text.match_indices(brace).map(|(at, _)| at).find(|at| text[at + 1..].starts_with(brace))?;
+    Some((&text[..at], &text[at + 2..]))
 }
 
 fn value_of<'v>(name: &str, facts: &BlockFacts<'v>, contact: &'v str, snapshot: &'v str) -> Option<&'v str> {
@@ -155,16 +162,21 @@ fn value_of<'v>(name: &str, facts: &BlockFacts<'v>, contact: &'v str, snapshot: 
 }
 
 fn escape_into(text: &str, safe: &mut String) {
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            _ => safe.push(c),
-        }
+    let mut kept = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let instead = match byte {
+            b'&' => "&amp;",
+            b'<' => "&lt;",
+            b'>' => "&gt;",
+            b'"' => "&quot;",
+            b'\'' => "&#39;",
+            _ => continue,
+        };
+        safe.push_str(&text[kept..at]);
+        safe.push_str(instead);
+        kept = at + 1; // these are ASCII, so both ends are between characters
     }
+    safe.push_str(&text[kept..]);
 }
 
 #[cfg(test)]
@@ -182,5 +194,16 @@ mod tests {
         assert!(unknown_placeholders(BLOCKED_BODY).is_empty());
         assert_eq!(unknown_placeholders("{{url}} {{urll}}"), ["urll"]);
         assert!(render(502, "<t>", &["<p>"]).body.contains("&lt;t&gt;"));
+    }
+
+    #[test]
+    fn braces_and_escapes_are_found_wherever_they_stand() {
+        for text in ["", "{", "{{", "a{{b", "{{{a}}}", "{ {{x}} }", "é{{ü}}ß", "}}{{", "{a{{b}c}}"] {
+            for (brace, two) in [('{', "{{"), ('}', "}}")] {
+                assert_eq!(split_at_two(text, brace), text.split_once(two), "{text}");
+            }
+        }
+        assert_eq!(escape("<é>&'ü'\"ß\"&"), "&lt;é&gt;&amp;&#39;ü&#39;&quot;ß&quot;&amp;");
+        assert_eq!(escape("plain ü"), "plain ü");
     }
 }
