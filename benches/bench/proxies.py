@@ -51,7 +51,7 @@ class Proxy:
 
 
 class HAProxy(Proxy):
-    name, options = "haproxy", ""
+    name, options, threads = "haproxy", "", 1
 
     def launch(self):
         self.tunnel_port = free_port()
@@ -59,7 +59,7 @@ class HAProxy(Proxy):
         # reusing server connections at 1,024 clients, and it would be measured at three times its cost.
         self.run(["haproxy", "-db", "-f", self.file("haproxy.cfg", f"""
 global
-    nbthread 1
+    nbthread {self.threads}
     maxconn {1000 if self.bench.options.mode in ("tunnels", "bodies") else 9900}
 defaults
     mode http
@@ -87,6 +87,12 @@ class HAProxySplice(HAProxy):
     """The same, told to splice whatever it relays."""
 
     name, options = "haproxy-splice", "option splice-request\n    option splice-response"
+
+
+class HAProxyTwo(HAProxy):
+    """With two threads: what a second core costs a proxy here that is not ours."""
+
+    name, threads, core = "haproxy-2", 2, "0-1"
 
 
 class Nginx(Proxy):
@@ -304,7 +310,7 @@ add_profiles = ["ORDINARY"]
 action = "ALLOW"
 """
 
-PROXIES = {proxy.name: proxy for proxy in (Tidegate, Before, TidegateTwo, Standalone, HAProxy, HAProxySplice, Nginx, Squid)}
+PROXIES = {proxy.name: proxy for proxy in (Tidegate, Before, TidegateTwo, Standalone, HAProxy, HAProxyTwo, HAProxySplice, Nginx, Squid)}
 
 
 def nginx_command(folder, config):

@@ -20,7 +20,7 @@ def print_requests(options, windows):
     kind = "a new client connection per request" if options.close else "keep-alive"
     policy = f"; {options.rules:,} rules and {options.hosts:,} hosts" if options.rules or options.hosts else ""
     print(f"\n{BODY_BYTES // 1024} KiB, {kind}{policy}, {options.rounds} rounds of {options.seconds} s, medians [min-max]\n")
-    base = "tidegate" if options.cores == 2 else BASELINE
+    base = "the same with one core" if options.cores == 2 else BASELINE
     more = f" req/s x {base} |" if options.cores == 2 else ""
     print(f"| proxy | connections | CPU us/request | x {base} | req/s |{more} p50 | p99 | RSS MiB | other on core 0 | bad |")
     print("|---" * (11 if more else 10) + "|")
@@ -28,6 +28,7 @@ def print_requests(options, windows):
         same = [window for window in windows if window["connections"] == connections]
         for name in options.proxies:
             mine = [window for window in same if window["proxy"] == name]
+            base = name.removesuffix("-2") if options.cores == 2 else BASELINE
             rates = against(mine, same, base, "rps") if more else None
             print(row(name, connections, mine, against(mine, same, base, "cpu_us"), rates))
     print_threads(windows)
