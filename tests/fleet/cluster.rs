@@ -193,6 +193,24 @@ pub fn loses_nothing_when_a_slave_is_drained(site: &Site) {
     slow.expect_all_answered("a slave is drained, exchanges under way");
 }
 
+pub fn loses_nothing_when_the_master_has_all_slaves_restart(site: &Site) {
+    step("tidegate task restart on all slaves under load");
+    let master = site.machine("master");
+    let (quick, slow) = loads(site);
+    let before = SLAVES.map(|name| node_pid(site.machine(name)));
+    let said = master.ok("tidegate task restart --on all --follow");
+    for (name, before) in SLAVES.into_iter().zip(before) {
+        assert_ne!(node_pid(site.machine(name)), before, "{name} is another process: {said}");
+        assert!(site.machine(name).ok("systemctl is-active tidegate").contains("active"), "{name}'s unit goes on");
+        assert!(said.lines().any(|line| line.contains(name) && line.contains("done")), "{said}");
+    }
+    wait_until_answered(&quick, 200);
+    let (quick, slow) = (report("quick", quick), report("slow", slow));
+    quick.expect_all_answered("all slaves restart by order");
+    slow.expect_all_answered("all slaves restart by order, exchanges under way");
+    SLAVES.iter().for_each(|name| wait_until_verified(site.machine(name)));
+}
+
 pub fn loses_only_what_a_killed_slave_had(site: &Site) {
     step("kill -9 of a slave under load");
     let slave = site.machine("slave1");

@@ -45,6 +45,7 @@ fn a_cluster_behind_two_balancers_is_set_up_by_the_documents_and_outlives_what_o
     cluster::tells_its_messages_by_field(&site);
     cluster::loses_nothing_when_a_slave_stops(&site);
     cluster::loses_nothing_when_a_slave_is_drained(&site);
+    cluster::loses_nothing_when_the_master_has_all_slaves_restart(&site);
     cluster::loses_only_what_a_killed_slave_had(&site);
     cluster::loses_only_what_a_dead_slave_had(&site);
     cluster::has_its_address_move_when_the_active_balancer_dies(&site);
