@@ -14,7 +14,6 @@ use tidegate::log::slots::State;
 use tidegate::policy;
 use tidegate::policy::Facts;
 use tidegate::policy::NoFiles;
-use tidegate::policy::NoHeaders;
 use tidegate::policy::Scheme;
 use tidegate::policy::Snapshot;
 use tidegate::record::Draft;
@@ -41,7 +40,7 @@ type Work = Box<dyn FnMut(u64)>;
 /// Name, what one of it is, how many make a fair count, and what makes it ready.
 type Operation = (&'static str, &'static str, u64, fn() -> Work);
 
-const OPERATIONS: [Operation; 15] = [
+const OPERATIONS: [Operation; 17] = [
     ("parse-request", "the head of a browser's request", 100, parse_request_head),
     ("parse-reply", "the head of an origin's answer", 100, parse_reply_head),
     ("decide", "a policy of 1,000 Access Profiles rules, the last one holds", 100, decide),
@@ -53,6 +52,8 @@ const OPERATIONS: [Operation; 15] = [
     ),
     ("decide-regexes", "a policy of 250 request types with 1,000 regular expressions for paths", 10, decide_regexes),
     ("decide-addresses", "1,000 entries of Access Restriction, the last one holds", 100, decide_addresses),
+    ("decide-routes", "1,000 routes for hosts and profiles, the last one holds", 100, decide_routes),
+    ("decide-headers", "a policy of 250 request types with 500 regular expressions for User-Agent", 10, decide_headers),
     ("decide-two", "a policy of two Access Profiles rules", 100, decide_two),
     ("record", "fill a slot of the spool, patch its numbers, close it", 100, record),
     ("take", "read a closed slot back", 100, take),
@@ -245,6 +246,38 @@ fn decide_addresses() -> Work {
     deciding(&document, &NoFiles)
 }
 
+fn decide_routes() -> Work {
+    let mut document = "[access_restriction]\ndefault = \"allow\"\n".to_string();
+    for number in 0..20 {
+        document += &format!(
+            "[[access_profiles]]\nname = \"rule {number}\"\naction = \"INHERIT\"\nadd_profiles = [\"P{number}\"]\n"
+        );
+    }
+    document += "[[access_profiles]]\nname = \"everybody\"\naction = \"ALLOW\"\n";
+    for number in 0..999 {
+        let asks = match number % 2 {
+            0 => format!("host_suffixes = [\"s{number}.example.com\", \"s{number}.test\"]"),
+            _ => format!("profiles = [\"!P{}\"]\nhost_suffixes = [\"com\"]", number % 20),
+        };
+        document += &format!("[[routes]]\nvia = \"direct\"\n{asks}\n");
+    }
+    document += "[[routes]]\nvia = \"direct\"\nhost_suffixes = [\"example.com\"]\n";
+    deciding(&document, &NoFiles)
+}
+
+fn decide_headers() -> Work {
+    let mut document = "[access_restriction]\ndefault = \"allow\"\n".to_string();
+    for number in 0..250 {
+        document += &format!(
+            "[[request_types]]\nname = \"type {number}\"\nheaders = [{{ name = \"User-Agent\", contains = [\"Agent-{number}\"], \
+             regex = ['^Robot{number}/[0-9.]+', 'Version-{number}[a-z]*'] }}]\n"
+        );
+    }
+    document += "[[access_profiles]]\nname = \"no type 7\"\nrequest_types = [\"type 7\"]\naction = \"DENY\"\n";
+    document += "[[access_profiles]]\nname = \"everybody\"\naction = \"ALLOW\"\n";
+    deciding(&document, &NoFiles)
+}
+
 fn decide_two() -> Work {
     let document = "[access_restriction]\ndefault = \"allow\"\n\
         [[categories]]\nname = \"Advertising\"\nhosts = [\"ads.test\"]\n\
@@ -253,11 +286,25 @@ fn decide_two() -> Work {
     deciding(document, &NoFiles)
 }
 
+/// As a browser sends them.
+const HEADERS: [(&str, &str); 6] = [
+    ("Host", "www.example.com"),
+    (
+        "User-Agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
+    ),
+    ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+    ("Accept-Language", "en-GB,en;q=0.5"),
+    ("Accept-Encoding", "gzip, deflate, br"),
+    ("Referer", "http://www.example.com/section-7/index.html"),
+];
+
 /// Decides one request under `document`.
 fn deciding(document: &str, files: &dyn policy::Files) -> Work {
     let file = policy::compile(document, 1, files).expect("a policy that compiles");
     let snapshot = Snapshot::open(&file).expect("our own snapshot");
     Box::new(move |times| {
+        let headers = &HEADERS[..];
         let facts = Facts {
             client: [10, 1, 2, 3].into(),
             user: None,
@@ -266,7 +313,7 @@ fn deciding(document: &str, files: &dyn policy::Files) -> Work {
             host: "www.example.com",
             port: 80,
             path: "/assets/section-7/item-4711.html?session=1f3c9a&page=3",
-            headers: &NoHeaders,
+            headers: &headers,
             now: Wall(START_US),
             node: "edge-1",
         };

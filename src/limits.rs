@@ -338,7 +338,7 @@ const _: () = assert!(POLICY_NAMES_PER_LIST_MAX & 63 == 0, "tags are whole 64-bi
 pub const POLICY_PARENT_GROUPS_MAX: usize = 64;
 /// The most parent proxies of one group: all may be tried for one request.
 pub const POLICY_PARENTS_PER_GROUP_MAX: usize = 16;
-/// The most routes: they are walked for each permitted request.
+/// The most routes: whoever looks for the one that holds has a bit for each of them on its stack.
 pub const POLICY_ROUTES_MAX: usize = 1024;
 
 // --- startup params, control socket, administrators ----------------------------------------------------------------

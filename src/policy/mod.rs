@@ -19,6 +19,7 @@ pub mod pac;
 pub mod page;
 mod patterns;
 mod regex_sets;
+mod route_table;
 mod rule_sets;
 mod sections;
 mod snapshot;

@@ -15,10 +15,10 @@ use crate::limits::POLICY_NAMES_PER_LIST_MAX;
 /// Words of a block. A cache line: less, and a walk through a thousand rules looks at more tags; more, and a walk that
 /// ends at the first rule pays for rules it never reaches.
 const BLOCK_WORDS: usize = 8;
-const BLOCK_RULES: usize = BLOCK_WORDS * 64;
+pub const BLOCK_RULES: usize = BLOCK_WORDS * 64;
 
 /// A set of rules whose numbers lie within one block.
-type Block = [u64; BLOCK_WORDS];
+pub type Block = [u64; BLOCK_WORDS];
 
 /// The lists but profiles: these do not change while rules are walked.
 const STEADY: [ListKind; 4] =
@@ -146,7 +146,7 @@ struct Met {
 }
 
 /// What rules ask of one list of tags.
-struct Dimension {
+pub struct Dimension {
     /// No rule asks this list anything.
     idle: bool,
     /// Rules that name no tag of which one must be there.
@@ -161,7 +161,7 @@ struct Dimension {
 
 impl Dimension {
     /// Of what each rule asks for and refuses.
-    fn new(rules: impl Iterator<Item = (Bits, Bits)>, blocks: usize) -> Dimension {
+    pub fn new(rules: impl Iterator<Item = (Bits, Bits)>, blocks: usize) -> Dimension {
         let mut dimension = Dimension {
             idle: true,
             free: vec![Block::default(); blocks],
@@ -192,7 +192,7 @@ impl Dimension {
 
     /// Takes rules away whose condition does not hold for these tags.
     #[inline]
-    fn narrow(&self, block: usize, tags: &Bits, rules: &mut Block) {
+    pub fn narrow(&self, block: usize, tags: &Bits, rules: &mut Block) {
         if self.idle {
             return;
         }
@@ -230,12 +230,13 @@ impl Dimension {
     }
 }
 
-fn insert(block: &mut Block, rule: usize) {
+/// Puts a rule into the set of its block.
+pub fn insert(block: &mut Block, rule: usize) {
     block[rule % BLOCK_RULES / 64] |= 1 << (rule % 64);
 }
 
 /// What a condition asks for and refuses.
-fn asked(condition: &ArchivedCondition) -> (Bits, Bits) {
+pub fn asked(condition: &ArchivedCondition) -> (Bits, Bits) {
     (Bits(condition.any.map(|word| word.to_native())), Bits(condition.none.map(|word| word.to_native())))
 }
 

@@ -225,7 +225,7 @@ fn missed<N: Narrator>(snapshot: &Snapshot, rules: Range<usize>, facts: &Facts, 
 /// The only place where a permit is made.
 fn permit<N: Narrator>(snapshot: &Snapshot, facts: &Facts, rule: RuleId, tags: &Tags, narrator: &mut N) -> Verdict {
     let body = snapshot.body();
-    let route = body.route(facts.host, tags);
+    let route = snapshot.route(facts.host, tags);
     if !body.routes.is_empty() {
         narrator.say(|| match route {
             Some(number) => format!("{}: {}", parents::SECTION, body.route_words(number)),

@@ -10,8 +10,10 @@ use crate::policy::compile::builder::Builder;
 use crate::policy::compile::reader::Complaints;
 use crate::policy::compile::reader::Said;
 use crate::policy::compile::reader::Table;
+#[cfg(test)]
 use crate::policy::decision::Tags;
 use crate::policy::sections::request_types::hosts;
+#[cfg(test)]
 use crate::policy::sections::request_types::lies_under;
 use crate::policy::snapshot::body;
 use crate::policy::snapshot::body::ArchivedBody;
@@ -222,12 +224,10 @@ fn source(table: &mut Table, out: &mut Complaints) -> Vec<body::AddressRange> {
 }
 
 impl ArchivedBody {
-    /// The number of the first route that holds for this host and these tags.
-    #[inline]
+    /// The number of the first route that holds for this host and these tags, by walking the list. Who asks for each request asks
+    /// [`RouteTable`](crate::policy::route_table::RouteTable), which must say the same.
+    #[cfg(test)]
     pub fn route(&self, host: &str, tags: &Tags) -> Option<u16> {
-        if self.routes.is_empty() {
-            return None;
-        }
         self.routes.iter().position(|route| route.holds(host, tags)).map(|at| at as u16)
     }
 
@@ -279,6 +279,7 @@ impl ArchivedBody {
 }
 
 impl ArchivedRoute {
+    #[cfg(test)]
     fn holds(&self, host: &str, tags: &Tags) -> bool {
         let hosts =
             || self.host_suffixes.is_empty() || self.host_suffixes.iter().any(|suffix| lies_under(host, suffix));

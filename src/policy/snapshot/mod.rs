@@ -24,6 +24,7 @@ use super::page::BlockFacts;
 use super::page::Page;
 use super::patterns::Pattern;
 use super::regex_sets::RegexSets;
+use super::route_table::RouteTable;
 use super::rule_sets::RuleSets;
 use super::sections::access_restriction::Admission;
 use super::sections::client_address::Believed;
@@ -72,6 +73,7 @@ pub struct Snapshot {
     addresses: AddressTable,
     types: TypeTables,
     rules: RuleSets,
+    routes: RouteTable,
     own: Option<Arc<OwnSections>>,
 }
 
@@ -148,6 +150,7 @@ impl Snapshot {
         };
         let types = TypeTables::new(request_types, sets(true)?, sets(false)?);
         let rules = RuleSets::new(&archive.get().access_profiles);
+        let routes = RouteTable::new(&archive.get().routes);
         let (version, hash) = (header.version, header.hash);
         Ok(Snapshot {
             header: header.bytes,
@@ -161,6 +164,7 @@ impl Snapshot {
             addresses,
             types,
             rules,
+            routes,
             own: None,
         })
     }
@@ -383,6 +387,12 @@ impl Snapshot {
 
     pub(super) fn rules(&self) -> &RuleSets {
         &self.rules
+    }
+
+    /// The number of the first route that holds for this host and these tags.
+    #[inline]
+    pub(super) fn route(&self, host: &str, tags: &Tags) -> Option<u16> {
+        self.routes.find(host, &tags.profiles)
     }
 
     pub(super) fn zones(&self) -> &[TimeZone] {
