@@ -4,9 +4,11 @@
 //! input adds its limit here.
 
 mod data_cores;
+mod spool;
 mod tasks;
 
 pub use data_cores::*;
+pub use spool::*;
 pub use tasks::*;
 
 /// The longest request line we read, in bytes. RFC 9112 section 3 asks for at least 8,000 octets.
@@ -157,6 +159,9 @@ pub const CLUSTER_TEXT_BYTES_MAX: usize = 4 * 1024;
 pub const CLUSTER_CONNECT_MS: u64 = 5_000;
 /// A short request to the master must be answered after this.
 pub const CLUSTER_REQUEST_MS: u64 = 10_000;
+/// How long a slave gives way to everything else while it works on a snapshot that it fetches, in milliseconds from the fetch's begin. Of five
+/// million hosts that is more than it needs on a processor with a third of its time left; where there is none it goes on as other work does.
+pub const CLUSTER_FETCH_ASIDE_MS: u64 = 3_000;
 /// One answer with pieces of a snapshot must arrive within this: 1 MiB at 150 kbit/s.
 pub const CLUSTER_PIECES_MS: u64 = 60_000;
 /// Pieces that one request may ask for: 32 KiB of hashes.
@@ -423,21 +428,6 @@ pub const LATE_MIME_BYTES_MAX: usize = 64;
 pub const CONNECTIONS_SHOWN_MAX: usize = 1_000;
 /// So many of them stand on the portal's page.
 pub const PORTAL_CONNECTIONS_SHOWN: u32 = 200;
-/// Slots of the spool for ordinary records: so many exchanges may be open on a core at once.
-pub const SPOOL_SMALL_SLOTS: u32 = 16 * 1024;
-/// Size of such a slot in bytes: a URL, a user agent and a referer of usual lengths and a dozen names fit.
-pub const SPOOL_SMALL_SLOT_BYTES: u32 = 1024;
-/// Slots for records with long texts, and for the rest when the small ones are out.
-pub const SPOOL_LARGE_SLOTS: u32 = 1024;
-/// Size of such a slot in bytes: the longest record fits.
-pub const SPOOL_LARGE_SLOT_BYTES: u32 = 32 * 1024;
-/// The fixed part of a slot in bytes: nine words of state and numbers, then identity and lengths of the texts.
-pub const SPOOL_SLOT_FIXED_BYTES: usize = 72 + 106;
-/// The most spool files a node recovers: cores of this and former runs.
-pub const SPOOL_FILES_MAX: usize = 1024;
-/// So many spool files of predecessors may wait for a full disk when a node starts, beside its own: each takes as much of STATE_DIR as those of a core.
-/// With more the node does not start before there is room.
-pub const SPOOL_FILES_WAITING_MAX: usize = 32;
 /// The most records the writer takes from the cores before it appends them in one write.
 pub const LOG_APPEND_RECORDS_MAX: usize = 1024;
 /// How often the spools of processes that stood aside are looked through, in milliseconds: a look touches every slot.
@@ -552,7 +542,6 @@ const _: () = assert!(
     LOG_CHUNK_BYTES_MAX + LOG_LINE_BYTES_MAX <= BATCH_LINE_BYTES_MAX && 4 * LOG_CHUNK_BYTES_MAX <= LOG_RECENT_BYTES_MAX,
     "a chunk is a batch, and several fit into memory"
 );
-const _: () = assert!(SPOOL_SMALL_SLOT_BYTES.is_multiple_of(8) && SPOOL_LARGE_SLOT_BYTES.is_multiple_of(8));
 /// The most entries of one list of a policy document (rules, addresses of an entry, hosts of a request type).
 pub const POLICY_LIST_ENTRIES_MAX: usize = 4096;
 /// The most hosts all categories of a policy hold together: their table and text stay well under the largest snapshot.

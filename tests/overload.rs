@@ -16,6 +16,8 @@ use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -304,6 +306,74 @@ fn who_comes_beyond_a_limit_is_told_503_and_those_that_are_there_go_on() {
     let told = watched.node.journal().lines().filter(|line| line.contains("turned a connection")).count();
     assert!((1..=6).contains(&told), "hundreds of refusals are a few lines: {told}");
     drop((first, own));
+    watched.wait_for_no_connections();
+}
+
+/// An origin that keeps whoever asks waiting until it is told to answer.
+struct WaitingRoom {
+    address: SocketAddr,
+    waiting: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl WaitingRoom {
+    fn open() -> WaitingRoom {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let room = WaitingRoom { address: listener.local_addr().unwrap(), waiting: Arc::default() };
+        let waiting = room.waiting.clone();
+        thread::spawn(move || listener.incoming().flatten().for_each(|stream| waiting.lock().unwrap().push(stream)));
+        room
+    }
+
+    fn count(&self) -> usize {
+        self.waiting.lock().unwrap().len()
+    }
+
+    fn answer_all(&self) {
+        for mut stream in self.waiting.lock().unwrap().drain(..) {
+            let mut head = [0; 4096];
+            assert!(stream.read(&mut head).unwrap() > 0, "whoever connects asks");
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
+        }
+    }
+}
+
+#[test]
+fn exchanges_beyond_the_slots_for_records_are_told_503_and_those_that_wait_end_well() {
+    let watched = Watched::with(&[("RECORD_SLOTS", "256")]);
+    let room = WaitingRoom::open();
+    let ask = |path: &str| {
+        let mut stream = TcpStream::connect(watched.proxy()).unwrap();
+        let origin = room.address;
+        stream.write_all(format!("GET http://{origin}/{path} HTTP/1.1\r\nHost: {origin}\r\n\r\n").as_bytes()).unwrap();
+        stream
+    };
+    let status = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).map(|()| String::from_utf8_lossy(&head[9..]).into_owned()).unwrap_or_default()
+    };
+    // The ordinary slots, and the large ones that ordinary records take when the others are out.
+    let slots = 256 + 16;
+    // Twice: a slot that was not given back would be missed in the second round.
+    for round in 1..=2 {
+        let mut waiting: Vec<TcpStream> = (0..slots).map(|_| ask("waiting")).collect();
+        wait_until("everybody waits at the origin", || room.count() == slots);
+        for _ in 0..40 {
+            assert_eq!(status(&mut ask("beyond")), "503");
+        }
+        assert_eq!(watched.front().unrecorded, 40 * round);
+        assert_eq!(room.count(), slots, "who is refused has not been to the origin");
+        if round == 1 {
+            wait_until("the journal says so", || watched.node.journal().contains("40 exchanges were refused with 503"));
+        }
+        room.answer_all();
+        assert!(waiting.iter_mut().all(|stream| status(stream) == "200"), "who waited is answered");
+        drop(waiting);
+        let served = || watched.client().get(&watched.url("/bytes/10")).is_ok_and(|answer| answer.status == 200);
+        wait_until("others are served again", served);
+    }
+    let recorded = || watched.records().into_iter().filter(|record| record.url.ends_with("/waiting")).count();
+    wait_until("each of them has its record", || recorded() == 2 * slots);
     watched.wait_for_no_connections();
 }
 

@@ -27,6 +27,7 @@ mod policy_desk;
 mod publish;
 mod rollout;
 mod services;
+mod shedding;
 mod signals;
 mod tarball;
 mod task_desk;

@@ -36,6 +36,7 @@ use crate::log;
 use crate::log::Log;
 use crate::log::LogConfig;
 use crate::log::RecordDesk;
+use crate::log::SpoolSize;
 use crate::policy::Snapshot;
 use crate::proxy::Admissions;
 use crate::proxy::Core;
@@ -145,7 +146,7 @@ impl Node {
         let epoch = log::node_id(&settings.state_dir)
             .map_err(|error| format!("reading the node's id in {}: {error}", settings.state_dir.display()))?;
         let cores = core_count(&settings);
-        let (log, desks) = Log::start(LogConfig {
+        let of_log = LogConfig {
             state_dir: settings.state_dir.clone(),
             log_dir: settings.log_dir.clone(),
             node: settings.node_name.clone(),
@@ -155,8 +156,9 @@ impl Node {
             sync_ms: settings.log_sync_ms,
             count_when_full: settings.log_full == LogFull::Count,
             keep_days: settings.keep_data_days,
-        })
-        .map_err(|error| error.to_string())?;
+        };
+        let (log, desks) = Log::start_sized(of_log, SpoolSize::with_slots(settings.record_slots))
+            .map_err(|error| error.to_string())?;
 
         let policies = open_policies(&settings)?;
         let own = first_policy::own_sections(&settings)?;

@@ -3,6 +3,8 @@
 
 use super::figures::Gauges;
 use super::params::Params;
+use super::shedding::Shedding;
+use crate::base::clock::Mono;
 use crate::base::clock::Wall;
 use crate::figures;
 use crate::limits::FIGURES_EVERY_MS;
@@ -31,6 +33,7 @@ pub fn keep(gauges: Arc<Gauges>, params: &Params) {
     let settings = params.watch();
     tokio::spawn(async move {
         let mut log = PerformanceLog::new(&settings.borrow().log_dir);
+        let mut shedding = Shedding::default();
         let mut tick = tokio::time::interval(Duration::from_millis(FIGURES_EVERY_MS));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -38,11 +41,15 @@ pub fn keep(gauges: Arc<Gauges>, params: &Params) {
             let (gauges, bounds) = (gauges.clone(), Bounds::of(&settings.borrow()));
             // Files block: not on a thread that serves.
             let written = tokio::task::spawn_blocking(move || {
-                log.note(Wall::now(), &figures::line(Wall::now(), &gauges.read()), &bounds);
-                log
+                let read = gauges.read();
+                log.note(Wall::now(), &figures::line(Wall::now(), &read), &bounds);
+                (log, read.records_refused)
             });
-            let Ok(back) = written.await else { return };
+            let Ok((back, refused)) = written.await else { return };
             log = back;
+            if let Some(words) = shedding.words(refused, Mono::now()) {
+                tracing::warn!(event = "exchanges-shed", "{words}");
+            }
         }
     });
 }

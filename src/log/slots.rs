@@ -62,6 +62,12 @@ impl Default for SpoolSize {
 }
 
 impl SpoolSize {
+    /// With so many slots for ordinary records, and the share of large ones that goes with them.
+    pub fn with_slots(small_slots: u32) -> SpoolSize {
+        let large_slots = small_slots.div_ceil(limits::SPOOL_SMALL_PER_LARGE);
+        SpoolSize { small_slots, large_slots, ..SpoolSize::default() }
+    }
+
     /// Slots of both classes; their numbers are `0..slots()`, the small ones first.
     pub fn slots(self) -> u32 {
         self.small_slots + self.large_slots

@@ -316,7 +316,7 @@ impl Failure {
                     "proxy_internal_error",
                     "The proxy cannot keep its log",
                     "Nothing is served that cannot be recorded, and this node's log takes no more records at the moment \
-                     (is its disk full?). Try again shortly, and tell your administrator."
+                     (is its disk full, or are too many requests under way?). Try again shortly, and tell your administrator."
                         .to_string(),
                 )
             },

@@ -85,6 +85,8 @@ pub struct Settings {
     pub log_size_limit: u64,
     /// LOG_SYNC in milliseconds: how often extended.log is synced. Live.
     pub log_sync_ms: u64,
+    /// RECORD_SLOTS: how many exchanges a data core holds at once.
+    pub record_slots: u32,
     /// LOG_FULL: what becomes of exchanges that the log has no room for. Live.
     pub log_full: LogFull,
     /// KEEP_DATA in days: older rotated logs and records are deleted. Live.
@@ -173,6 +175,7 @@ impl Settings {
             "OWN_SECTIONS_FILE" => self.own_sections_file.display().to_string(),
             "LOG_SIZE_LIMIT" => self.log_size_limit.to_string(),
             "LOG_SYNC" => self.log_sync_ms.to_string(),
+            "RECORD_SLOTS" => self.record_slots.to_string(),
             "LOG_FULL" => self.log_full.to_string(),
             "KEEP_DATA" => self.keep_data_days.to_string(),
             "LOG_LEVEL" => self.log_level.to_string(),

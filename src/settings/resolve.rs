@@ -3,6 +3,8 @@
 use crate::base::networks::Networks;
 use crate::limits::LABEL_BYTES_MAX;
 use crate::limits::LABELS_MAX;
+use crate::limits::RECORD_SLOTS_MAX;
+use crate::limits::RECORD_SLOTS_MIN;
 use crate::settings::Fault;
 use crate::settings::Key;
 use crate::settings::Listen;
@@ -46,6 +48,8 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
     let own_sections_file = reader.read("OWN_SECTIONS_FILE", absolute);
     let log_size_limit = reader.read("LOG_SIZE_LIMIT", size);
     let log_sync = reader.read("LOG_SYNC", |text| number(text, 0, 1_000));
+    let (least, most) = (u64::from(RECORD_SLOTS_MIN), u64::from(RECORD_SLOTS_MAX));
+    let record_slots = reader.read("RECORD_SLOTS", |text| number(text, least, most));
     let log_full = reader.read("LOG_FULL", log_full);
     let keep_data = reader.read("KEEP_DATA", |text| number(text, 1, 3_650));
     let log_level = reader.read("LOG_LEVEL", log_level);
@@ -104,6 +108,7 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
             own_sections_file: own_sections_file?,
             log_size_limit: log_size_limit?,
             log_sync_ms: log_sync?,
+            record_slots: record_slots? as u32,
             log_full: log_full?,
             keep_data_days: keep_data? as u32,
             log_level: log_level?,

@@ -231,6 +231,16 @@ pub const TABLE: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "RECORD_SLOTS",
+        default: "16384",
+        accepts: "a number from 256 to 1048576",
+        help: "How many exchanges a data core holds at once, beside a sixteenth of that for those with long texts. Who asks beyond is told \
+               503, and those that are there go on. A slot takes 3 KiB of STATE_DIR's disk.",
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
+    },
+    Key {
         name: "LOG_FULL",
         default: "refuse",
         accepts: "refuse or count",
