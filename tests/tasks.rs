@@ -3,6 +3,8 @@
 mod harness;
 #[path = "tasks/model.rs"]
 mod model;
+#[path = "tasks/narrow.rs"]
+mod narrow;
 
 use harness::Cluster;
 use harness::Node;
@@ -11,7 +13,9 @@ use harness::dice::Dice;
 use harness::dice::number_in;
 use harness::tidegate;
 use harness::wait_until;
+use narrow::NarrowLine;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 use tidegate::admin::Action;
 use tidegate::admin::Check;
@@ -21,6 +25,7 @@ use tidegate::admin::RefusedKind;
 use tidegate::admin::Task;
 use tidegate::admin::TaskAction;
 use tidegate::admin::TaskProgress;
+use tidegate::limits::TASK_OUTPUT_BYTES_MAX;
 use tidegate::report::Question;
 
 /// Kills in the test of kills; each is one of slave or master in the middle of a task.
@@ -61,6 +66,15 @@ fn is_drained(node: &Node) -> bool {
 
 fn config_log(node: &Node) -> String {
     fs::read_to_string(node.layout.dir.join("log/config.log")).unwrap_or_default()
+}
+
+/// What `slave-1` brought of a task, in a file.
+fn bring(master: &Node, task: &Task, path: PathBuf) -> PathBuf {
+    let (control, path_text) = (master.layout.control.display().to_string(), path.display().to_string());
+    let (code, said, complaint) =
+        tidegate(&["task", "output", &task.id, "slave-1", "-o", &path_text, "--control", &control]);
+    assert_eq!(code, 0, "{said}{complaint}");
+    path
 }
 
 /// How often a slave began a task, by its journal.
@@ -252,14 +266,7 @@ fn flushes_rotation_checklist_diagnostics_and_a_copy_come_from_the_slave_to_the_
     let verified = ended(master, &order(master, Order::Verify, "slave-1"));
     assert!(verified.nodes[0].words.contains("checks hold"), "{verified:?}");
     assert_eq!(verified.nodes[0].output, "verify-slave-1.json");
-    let bring = |task: &Task, file: &str| {
-        let (control, path) = (master.layout.control.display().to_string(), cluster.dir().join(file));
-        let path_text = path.display().to_string();
-        let (code, said, complaint) =
-            tidegate(&["task", "output", &task.id, "slave-1", "-o", &path_text, "--control", &control]);
-        assert_eq!(code, 0, "{said}{complaint}");
-        path
-    };
+    let bring = |task: &Task, file: &str| bring(master, task, cluster.dir().join(file));
     let checks: Vec<tidegate::admin::Check> =
         serde_json::from_slice(&fs::read(bring(&verified, "verify.json")).unwrap()).unwrap();
     assert!(checks.len() > 5, "{checks:?}");
@@ -280,6 +287,66 @@ fn flushes_rotation_checklist_diagnostics_and_a_copy_come_from_the_slave_to_the_
     let left: Vec<_> =
         fs::read_dir(slave.layout.dir.join("state")).unwrap().flatten().map(|file| file.file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".output")), "{left:?}");
+}
+
+/// What cannot be sent keeps neither its result back nor the tasks after it, and the bound is what it says.
+#[test]
+fn an_output_that_does_not_get_through_is_given_up_and_later_tasks_do_not_wait_for_it() {
+    let cluster = Cluster::lay_out(1, &[]);
+    let (master, slave) = (&cluster.master, &cluster.slaves[0]);
+    let line = NarrowLine::to(master.layout.portal);
+    let config = fs::read_to_string(&slave.layout.config).unwrap();
+    let port = |port: u16| format!("MASTER_PORT=\"{port}\"");
+    let narrowed = config.replace(&port(master.layout.portal.port()), &port(line.address.port()));
+    assert_ne!(narrowed, config);
+    fs::write(&slave.layout.config, narrowed).unwrap();
+    master.start();
+    let mut dice = Dice(5);
+    let noise: String = (0..300_000).map(|_| char::from(b'a' + dice.roll(26) as u8)).collect();
+    cluster.apply(&cluster.policy(&format!("# {noise}\n")));
+    slave.start();
+    cluster.wait_for_policy();
+
+    line.carry_at_most(64 * 1024);
+    let backup = order(master, Order::Backup, "slave-1");
+    let drain = ended(master, &order(master, Order::Drain, "slave-1"));
+    assert_eq!(standing(&drain), [("slave-1", TaskProgress::Done)]);
+    assert!(show(master, &backup.id).is_open(), "the drain did not wait for it: {:?}", show(master, &backup.id));
+    let backup = ended(master, &backup);
+    assert_eq!(standing(&backup), [("slave-1", TaskProgress::Failed)]);
+    let words = &backup.nodes[0].words;
+    assert!(words.contains("did not reach the master and is lost: sent 5 times in vain"), "{words}");
+    assert!(words.contains("use the copy in STATE_DIR/backups on the node") && backup.nodes[0].output.is_empty());
+    assert_eq!(times_begun(slave, &backup), 1);
+
+    // The largest that may be sent, and one byte more.
+    for (bytes, progress) in
+        [(TASK_OUTPUT_BYTES_MAX, TaskProgress::Done), (TASK_OUTPUT_BYTES_MAX + 1, TaskProgress::Failed)]
+    {
+        line.carry_at_most(64 * 1024);
+        let task = order(master, Order::Backup, "slave-1");
+        let output = slave.layout.dir.join(format!("state/task-{}.output", task.id));
+        let notes = slave.layout.dir.join("state/tasks.json");
+        wait_until("the slave has noted what it brings", || {
+            let noted: serde_json::Value = serde_json::from_slice(&fs::read(&notes).unwrap()).unwrap();
+            let entry = noted["entries"].as_array().unwrap().iter().find(|entry| entry["id"] == task.id);
+            entry.is_some_and(|entry| entry["state"]["output"].is_string())
+        });
+        slave.kill();
+        let content: Vec<u8> = (0..bytes).map(|at| at as u8).collect();
+        fs::write(&output, &content).unwrap();
+        line.carry_at_most(u64::MAX);
+        slave.start();
+        let task = ended(master, &task);
+        assert_eq!(standing(&task), [("slave-1", progress)], "{bytes}: {task:?}");
+        if progress == TaskProgress::Done {
+            assert!(fs::read(bring(master, &task, cluster.dir().join("largest"))).unwrap() == content);
+        } else {
+            let words = &task.nodes[0].words;
+            assert!(words.contains("it is larger than the 8388608 bytes that may be sent"), "{words}");
+        }
+        assert!(!output.exists());
+    }
 }
 
 #[test]

@@ -100,6 +100,9 @@ pub(super) async fn report(
     if report.output.is_none() && !content.is_empty() {
         return Err(Fault::Bad("something follows a report that names no output".to_string()));
     }
+    if content.len() > TASK_OUTPUT_BYTES_MAX {
+        return Err(Fault::Bad(format!("an output of {} bytes, {TASK_OUTPUT_BYTES_MAX} may be sent", content.len())));
+    }
     let tasks = master.tasks().ok_or_else(|| Fault::failed("the master is starting: say it again"))?;
     let kept = tokio::task::spawn_blocking(move || tasks.report(&caller.node, &report, content));
     kept.await.map_err(Fault::failed)?.map_err(Fault::failed)?;

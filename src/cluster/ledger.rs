@@ -10,6 +10,7 @@
 use crate::base::clock::Wall;
 use crate::base::durable;
 use crate::cluster::protocol::TaskReport;
+use crate::cluster::protocol::fitting;
 use crate::limits::TASKS_NOTED_BYTES_MAX;
 use crate::limits::TASKS_NOTED_MAX;
 use crate::store::tasks::Handed;
@@ -115,6 +116,16 @@ impl Ledger {
     /// What is to be done, given what the master hands out at the time `now` by its clock; nothing (`None`) while it is away. What
     /// that takes of notes is on disk when it is answered.
     pub fn next(&mut self, handed: Option<&[Handed]>, now: Wall) -> io::Result<Step> {
+        self.next_but(handed, now, |_| false)
+    }
+
+    /// The same, without the results of the tasks that are `put_off`: what else there is to do does not wait for them.
+    pub fn next_but(
+        &mut self,
+        handed: Option<&[Handed]>,
+        now: Wall,
+        put_off: impl Fn(&str) -> bool,
+    ) -> io::Result<Step> {
         self.save()?;
         let Some(handed) = handed else { return Ok(Step::Rest) };
         self.settle_lost(handed);
@@ -122,7 +133,8 @@ impl Ledger {
         self.settle_withdrawn(handed);
         self.forget_old(now);
         self.save()?;
-        if let Some(report) = self.noted.entries.iter().find_map(Entry::report) {
+        let mut reports = self.noted.entries.iter().filter_map(Entry::report);
+        if let Some(report) = reports.find(|report| !put_off(&report.id)) {
             return Ok(Step::Report(report));
         }
         let room = self.noted.entries.len() < TASKS_NOTED_MAX;
@@ -143,15 +155,28 @@ impl Ledger {
     }
 
     /// Notes how a task ended, before anybody is told. An error: [`Ledger::next`] will try to bring it to disk before anything else,
-    /// without an output that there was no room for.
+    /// without an output that there was no room for: the words say so.
     pub fn end(&mut self, id: &str, progress: Progress, words: &str, output: Option<&Output>) -> io::Result<()> {
         let file = self.output_file(id);
         let Some(entry) = self.noted.entries.iter_mut().find(|entry| entry.id == id) else { return Ok(()) };
         let kept = output.map_or(Ok(()), |output| durable::replace(&file, &output.content, 0o600));
-        let output = output.filter(|_| kept.is_ok()).map(|output| output.name.clone());
-        entry.state = State::Ended { progress, words: words.to_string(), output };
+        let name = output.map(|output| output.name.clone());
+        entry.state = State::Ended { progress, words: words.to_string(), output: name };
+        if let Err(error) = &kept {
+            entry.lose_output(&format!("keeping it on the node: {error}"));
+        }
         self.unsaved = true;
         self.save().and(kept)
+    }
+
+    /// The result of a task goes to the master without its output, for this reason.
+    pub fn lose_output(&mut self, id: &str, why: &str) -> io::Result<()> {
+        let file = self.output_file(id);
+        let Some(entry) = self.noted.entries.iter_mut().find(|entry| entry.id == id) else { return Ok(()) };
+        entry.lose_output(why);
+        self.unsaved = true;
+        self.save()?;
+        remove(&file)
     }
 
     /// Where the output of a task is until the master has it.
@@ -278,6 +303,18 @@ impl Ledger {
 }
 
 impl Entry {
+    /// Whoever ordered what was to be brought has not got it: that failed. What a task did beside that stays done.
+    fn lose_output(&mut self, why: &str) {
+        let State::Ended { progress, words, output } = &mut self.state else { return };
+        let Some(name) = output.take() else { return };
+        let instead = self.order.output_instead();
+        if instead.is_some() && *progress == Progress::Done {
+            *progress = Progress::Failed;
+        }
+        let instead = instead.map_or(String::new(), |instead| format!("; use {instead}"));
+        *words = fitting(&format!("{name} did not reach the master and is lost: {why}{instead}. {words}"));
+    }
+
     fn report(&self) -> Option<TaskReport> {
         match &self.state {
             State::Ended { progress, words, output } if !self.acknowledged => Some(TaskReport {
@@ -437,6 +474,36 @@ mod tests {
         assert_eq!(fs::read(ledger.output_file("1-a")).unwrap(), b"[]");
         ledger.acknowledged("1-a").unwrap();
         assert!(!ledger.output_file("1-a").exists());
+    }
+
+    #[test]
+    fn a_result_that_is_put_off_keeps_nothing_back_and_goes_without_its_output_in_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = [task("1-a", Order::Diagnostics), task("2-b", Order::Drain), task("3-c", Order::Verify)];
+        let mut ledger = Ledger::open(dir.path(), "p1").unwrap();
+        let output = Output { name: "d.tar.gz".into(), content: vec![0; 9] };
+        for place in [0, 2] {
+            ledger.begin(&list[place]).unwrap();
+            ledger.end(&list[place].id, Progress::Done, "all well", Some(&output)).unwrap();
+        }
+        let next = |ledger: &mut Ledger, put_off: &[&str]| {
+            ledger.next_but(Some(&list), NOW, |id| put_off.contains(&id)).unwrap()
+        };
+        assert_eq!(ended(next(&mut ledger, &["3-c"])), ("1-a".into(), Progress::Done));
+        assert_eq!(ended(next(&mut ledger, &["1-a"])), ("3-c".into(), Progress::Done));
+        assert_eq!(next(&mut ledger, &["1-a", "3-c"]), Step::Begin(list[1].clone()));
+
+        for (id, progress) in [("1-a", Progress::Failed), ("3-c", Progress::Done)] {
+            ledger.lose_output(id, "the line is narrow").unwrap();
+            ledger.lose_output(id, "told twice").unwrap();
+            assert!(!ledger.output_file(id).exists());
+            let mut ledger = Ledger::open(dir.path(), "p2").unwrap();
+            let step = ledger.next_but(Some(&list), NOW, |other| other != id).unwrap();
+            let Step::Report(report) = step else { panic!("nothing to tell") };
+            assert_eq!((report.progress, report.output), (progress, None));
+            assert!(report.words.starts_with("d.tar.gz did not reach the master and is lost: the line is narrow"));
+            assert!(report.words.ends_with(". all well"), "{}", report.words);
+        }
     }
 
     #[test]

@@ -536,7 +536,7 @@ async fn read_message(body: Body) -> Result<Bytes, Fault> {
 
 pub(super) async fn read_body(body: Body, bytes_max: usize, deadline_ms: u64) -> Result<Bytes, Fault> {
     let read = tokio::time::timeout(Duration::from_millis(deadline_ms), to_bytes(body, bytes_max)).await;
-    let read = read.map_err(|_| Fault::Bad(format!("the body did not arrive within {deadline_ms} ms")))?;
+    let read = read.map_err(|_| Fault::Late(deadline_ms))?;
     read.map_err(|e| Fault::Bad(format!("reading the body (at most {bytes_max} bytes): {e}")))
 }
 
@@ -557,6 +557,8 @@ pub(super) enum Fault {
     NotFound,
     Overtaken,
     Bad(String),
+    /// The body was not here within so many milliseconds.
+    Late(u64),
     Failed(String),
 }
 
@@ -582,6 +584,9 @@ impl IntoResponse for Fault {
             Fault::NotFound => (StatusCode::NOT_FOUND, "not the current snapshot: poll again").into_response(),
             Fault::Overtaken => (StatusCode::CONFLICT, "a newer batch of this node has come").into_response(),
             Fault::Bad(words) => (StatusCode::BAD_REQUEST, protocol::fitting(&words)).into_response(),
+            Fault::Late(within_ms) => {
+                (StatusCode::REQUEST_TIMEOUT, format!("the body did not arrive within {within_ms} ms")).into_response()
+            }
             Fault::Failed(words) => {
                 // Of the process, not of one service: an answer knows no service.
                 static LINES: Seldom = Seldom::new(PEER_LINES_TOLD_MAX, REFUSALS_TOLD_MS);

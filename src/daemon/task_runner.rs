@@ -8,6 +8,7 @@ use crate::admin::Diagnostics;
 use crate::admin::Memory;
 use crate::admin::Outcome;
 use crate::admin::Refused;
+use crate::base::clock::Mono;
 use crate::base::clock::Wall;
 use crate::cluster::MasterLink;
 use crate::cluster::ledger::Ledger;
@@ -16,18 +17,24 @@ use crate::cluster::protocol::TaskList;
 use crate::cluster::protocol::TaskReport;
 use crate::cluster::protocol::fitting;
 use crate::cluster::questions::AskMaster;
+use crate::cluster::questions::NotTold;
 use crate::cluster::sidecar::SlaveHandle;
 use crate::cluster::tasks::Handed;
 use crate::cluster::tasks::Order;
 use crate::cluster::tasks::Output;
 use crate::cluster::tasks::Progress;
 use crate::limits::TASK_OUTPUT_BYTES_MAX;
+use crate::limits::TASK_OUTPUT_TRIES_MAX;
 use crate::limits::TASK_RESTART_EXTRA_S;
 use crate::limits::TASK_RETRY_MS;
 use crate::limits::TASK_RUN_S_MAX;
 use crate::tls::random;
-use std::fs;
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::fs::File;
 use std::io;
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -41,12 +48,26 @@ pub struct Runner {
     tasks: watch::Receiver<Option<TaskList>>,
     link: watch::Receiver<MasterLink>,
     told: String,
+    put_off: HashMap<String, PutOff>,
+}
+
+/// A result that the master did not take.
+struct PutOff {
+    tries: u32,
+    until: Mono,
 }
 
 impl Runner {
     /// Tasks of the node behind `desk`.
     pub fn new(desk: Arc<NodeDesk>, master: AskMaster, slave: &SlaveHandle) -> Self {
-        Runner { desk, master, tasks: slave.tasks.clone(), link: slave.link.clone(), told: String::new() }
+        Runner {
+            desk,
+            master,
+            tasks: slave.tasks.clone(),
+            link: slave.link.clone(),
+            told: String::new(),
+            put_off: HashMap::new(),
+        }
     }
 
     /// For as long as the process lives.
@@ -71,9 +92,12 @@ impl Runner {
     async fn step(&mut self, notes: &Notes) -> Option<()> {
         let list = self.tasks.borrow_and_update().clone();
         let now = self.masters_clock();
-        let next = notes.with(move |ledger| ledger.next(list.as_ref().map(|list| list.tasks.as_slice()), now)).await;
-        let done = match next {
-            Ok(Step::Rest) => return self.tasks.changed().await.ok(),
+        let put_off = self.put_off();
+        let next = notes.with(move |ledger| {
+            ledger.next_but(list.as_ref().map(|list| list.tasks.as_slice()), now, |id| put_off.contains(id))
+        });
+        let done = match next.await {
+            Ok(Step::Rest) => return self.rest().await,
             Ok(Step::Begin(task)) => self.carry_out(notes, task).await,
             Ok(Step::Report(report)) => self.report(notes, report).await,
             Err(error) => Err(error),
@@ -97,28 +121,78 @@ impl Runner {
         notes.with(move |ledger| ledger.end(&task.id, progress, &fitting(&words), output.as_ref())).await
     }
 
-    async fn report(&mut self, notes: &Notes, mut report: TaskReport) -> io::Result<()> {
+    /// Until there is news, or a result that was put off is due.
+    async fn rest(&mut self) -> Option<()> {
+        let now = Mono::now();
+        // What is due already waits for the master, and its list is news.
+        match self.put_off.values().map(|put_off| put_off.until).filter(|until| *until > now).min() {
+            None => self.tasks.changed().await.ok(),
+            Some(until) => {
+                tokio::time::timeout_at(until.0.into(), self.tasks.changed()).await.map_or(Some(()), Result::ok)
+            }
+        }
+    }
+
+    /// The tasks whose results are not due yet.
+    fn put_off(&self) -> HashSet<String> {
+        let now = Mono::now();
+        self.put_off.iter().filter(|(_, put_off)| put_off.until > now).map(|(id, _)| id.clone()).collect()
+    }
+
+    async fn report(&mut self, notes: &Notes, report: TaskReport) -> io::Result<()> {
         let mut output = Vec::new();
         if report.output.is_some() {
             let id = report.id.clone();
-            match notes.with(move |ledger| fs::read(ledger.output_file(&id))).await {
+            match notes.with(move |ledger| output_of(&ledger.output_file(&id))).await {
                 Ok(bytes) => output = bytes,
-                // The result is worth telling without it.
-                Err(error) => {
-                    report.output = None;
-                    report.words = fitting(&format!("{} (what it brought is lost: {error})", report.words));
-                }
+                Err(error) => return self.lose_output(notes, report.id, error.to_string()).await,
             }
         }
         match self.master.report_task(&report, &output).await {
-            Ok(()) => notes.with(move |ledger| ledger.acknowledged(&report.id)).await,
-            Err(words) => {
+            Ok(()) => {
+                self.put_off.remove(&report.id);
+                notes.with(move |ledger| ledger.acknowledged(&report.id)).await
+            }
+            Err(NotTold::Away(words)) => {
                 tracing::debug!("telling of the task {}: {words}", report.id);
                 // A new contact is as good a moment as any.
                 let _ = tokio::time::timeout(Duration::from_millis(TASK_RETRY_MS), self.tasks.changed()).await;
                 Ok(())
             }
+            Err(NotTold::Refused(words)) if report.output.is_some() => self.lose_output(notes, report.id, words).await,
+            Err(NotTold::Refused(words)) => {
+                tracing::error!(
+                    event = "task-trouble",
+                    "the master does not take what came of its task {}: {words}. It is not sent again: there the task will expire",
+                    report.id
+                );
+                notes.with(move |ledger| ledger.acknowledged(&report.id)).await
+            }
+            Err(NotTold::Failed(words)) => self.put_off_or_lose(notes, report, words).await,
         }
+    }
+
+    /// Later tasks go on meanwhile, and not for ever is it tried with the output.
+    async fn put_off_or_lose(&mut self, notes: &Notes, report: TaskReport, words: String) -> io::Result<()> {
+        let tries = self.put_off.get(&report.id).map_or(1, |before| before.tries.saturating_add(1));
+        tracing::debug!("telling of the task {}, try {tries}: {words}", report.id);
+        if report.output.is_some() && tries >= TASK_OUTPUT_TRIES_MAX {
+            return self
+                .lose_output(notes, report.id, format!("sent {tries} times in vain, the last time {words}"))
+                .await;
+        }
+        let pause = Duration::from_millis(TASK_RETRY_MS << tries.min(TASK_OUTPUT_TRIES_MAX).saturating_sub(1));
+        self.put_off.insert(report.id, PutOff { tries, until: Mono(Mono::now().0 + pause) });
+        Ok(())
+    }
+
+    async fn lose_output(&mut self, notes: &Notes, id: String, why: String) -> io::Result<()> {
+        tracing::error!(
+            event = "task-trouble",
+            "what the master's task {id} brought does not reach the master and is deleted: {why}"
+        );
+        self.put_off.remove(&id);
+        notes.with(move |ledger| ledger.lose_output(&id, &why)).await
     }
 
     async fn perform(&self, task: &Handed) -> Ended {
@@ -222,12 +296,12 @@ fn ended(outcome: Outcome, node: &str) -> Ended {
     match outcome {
         Outcome::Verify { checks } => verified(&checks, node),
         Outcome::Diagnostics(archive) => {
-            brought(*archive, "no secrets are in it, nor who went where", "tidegate diagnostics on the node")
+            brought(Order::Diagnostics, *archive, "no secrets are in it, nor who went where")
         }
         Outcome::Backup(archive) => {
             let words = "startup params and policy document, also kept on the node in STATE_DIR/backups; not encrypted, and neither keys nor \
                          records are in it";
-            brought(*archive, words, "the copy in STATE_DIR/backups on the node")
+            brought(Order::Backup, *archive, words)
         }
         other => Ended::because(Progress::Done, words_of(&other)),
     }
@@ -247,7 +321,7 @@ fn verified(checks: &[Check], node: &str) -> Ended {
 }
 
 /// An archive that goes to the master, if it is not too large for that.
-fn brought(archive: Diagnostics, about: &str, instead: &str) -> Ended {
+fn brought(order: Order, archive: Diagnostics, about: &str) -> Ended {
     let content = data_encoding::BASE64.decode(archive.archive.as_bytes()).unwrap_or_default();
     match content.len() {
         0..=TASK_OUTPUT_BYTES_MAX => Ended {
@@ -257,9 +331,22 @@ fn brought(archive: Diagnostics, about: &str, instead: &str) -> Ended {
         },
         bytes => Ended::because(
             Progress::Failed,
-            format!("it came to {bytes} bytes, {TASK_OUTPUT_BYTES_MAX} may be sent: use {instead}"),
+            format!(
+                "it came to {bytes} bytes, {TASK_OUTPUT_BYTES_MAX} may be sent: use {}",
+                order.output_instead().unwrap_or_default()
+            ),
         ),
     }
+}
+
+/// An output as it waits on the disk.
+fn output_of(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(TASK_OUTPUT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > TASK_OUTPUT_BYTES_MAX {
+        return Err(io::Error::other(format!("it is larger than the {TASK_OUTPUT_BYTES_MAX} bytes that may be sent")));
+    }
+    Ok(bytes)
 }
 
 fn words_of(outcome: &Outcome) -> String {

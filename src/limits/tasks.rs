@@ -24,6 +24,9 @@ pub const TASK_RUN_S_MAX: u64 = CONTROL_ACTION_S_MAX;
 pub const TASK_RESTART_EXTRA_S: u64 = 60;
 /// After trouble with the disk or the master a slave waits this long before it goes on with its tasks, in milliseconds.
 pub const TASK_RETRY_MS: u64 = 2_000;
+/// Tries to bring a result with its output to the master before the result goes there without. A line that cannot carry it, or a
+/// master without room, must not keep the result back for ever; what the slave has still to do goes on between the tries.
+pub const TASK_OUTPUT_TRIES_MAX: u32 = 5;
 /// The largest output of a task that goes to the master, in bytes: diagnostics of a node with a policy of a megabyte are a tenth of
 /// it. What is larger stays on the slave, where its own command gets it.
 pub const TASK_OUTPUT_BYTES_MAX: usize = 8 * 1024 * 1024;

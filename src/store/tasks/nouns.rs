@@ -74,6 +74,16 @@ impl Order {
             Order::Restart | Order::RotateLogs | Order::Diagnostics | Order::Backup => false,
         }
     }
+
+    /// For an order that is there to bring something: where an administrator gets it if it does not reach the master.
+    pub fn output_instead(self) -> Option<&'static str> {
+        match self {
+            Order::Diagnostics => Some("tidegate diagnostics on the node"),
+            Order::Backup => Some("the copy in STATE_DIR/backups on the node"),
+            Order::Restart | Order::Reload | Order::Drain | Order::Undrain => None,
+            Order::FlushDns | Order::FlushPools | Order::RotateLogs | Order::Verify => None,
+        }
+    }
 }
 
 impl fmt::Display for Order {
