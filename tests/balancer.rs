@@ -473,7 +473,7 @@ fn only_trusted_peers_may_speak_it_and_modes_change_while_the_node_runs() {
     );
     let submit = |values: &[(&str, &str)]| {
         let values = values.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-        match node.node.ask(Action::ParamsSubmit { values }) {
+        match node.node.ask(Action::ParamsSubmit { values, force: false }) {
             Ok(Outcome::Submitted { live, waiting }) => assert!(waiting.is_empty() && !live.is_empty()),
             other => panic!("{other:?}"),
         }
@@ -525,7 +525,7 @@ fn forwarding_fields_are_believed_from_trusted_peers_alone_and_origins_learn_wha
     for (number, (trusted, believe, tell, told, client)) in table.into_iter().enumerate() {
         if trusted != std::mem::replace(&mut trusted_now, trusted) {
             let values = BTreeMap::from([("TRUSTED_PROXIES".to_string(), "127.0.0.0/8".to_string())]);
-            assert!(node.node.ask(Action::ParamsSubmit { values }).is_ok());
+            assert!(node.node.ask(Action::ParamsSubmit { values, force: false }).is_ok());
             node.apply("\n[client_address]\nbelieve = \"forwarded\"\n");
             let mut probe = 0;
             wait_until("the proxy is trusted", || {

@@ -163,7 +163,7 @@ fn submitted_params_are_written_all_or_none() {
     let alone = Alone::start();
     let submit = |pairs: &[(&str, &str)]| {
         let values = pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-        alone.node.ask(Action::ParamsSubmit { values })
+        alone.node.ask(Action::ParamsSubmit { values, force: false })
     };
     let before = fs::read(&alone.node.layout.config).unwrap();
     let refused = submit(&[("LOG_LEVEL", "debug"), ("LISTEN_PORT", "many")]).unwrap_err();

@@ -359,7 +359,7 @@ async fn the_editor_checks_diffs_and_applies_and_keeps_what_was_typed() {
     browser.get("/policy").await.says("Version 13 is in force");
     browser.get("/policy").await.does_not_say("Version 13 is in force");
     let asked = browser.desk.asked.lock().unwrap();
-    let actor = Actor::Administrator { user: "ada".into(), address: "192.0.2.50".into() };
+    let actor = Actor::Administrator { user: "ada".into(), address: "192.0.2.50".into(), reached: None };
     assert!(asked.iter().filter(|(_, action)| action.changes()).all(|(by, _)| *by == actor));
 }
 
@@ -504,7 +504,7 @@ async fn bad_startup_params_are_told_beside_their_fields_and_kept() {
         .says("aria-invalid")
         .says("NO_FIELD")
         .says("1 of the fields");
-    let Some(Action::ParamsSubmit { values }) =
+    let Some(Action::ParamsSubmit { values, force: false }) =
         browser.asked().into_iter().find(|action| matches!(action, Action::ParamsSubmit { .. }))
     else {
         panic!("nothing was submitted")

@@ -5,12 +5,14 @@ mod harness;
 use harness::Cluster;
 use harness::Node;
 use harness::client::Client;
+use harness::tidegate;
 use harness::wait_until;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use tempfile::TempDir;
 use tidegate::admin::Action;
+use tidegate::admin::ApplyHow;
 use tidegate::admin::Outcome;
 
 const USER: &str = "ada";
@@ -143,6 +145,46 @@ fn an_administrator_runs_a_cluster_through_the_portals_of_its_nodes() {
     add_administrator(slave);
     a_slave_shows_the_masters_policy_and_changes_nothing(&browser.also_at(slave), &cluster);
     logging_out_ends_the_session(&browser);
+}
+
+#[test]
+fn no_policy_shuts_anybody_out_of_the_portal_and_moving_it_away_from_oneself_takes_a_tick() {
+    let cluster = Cluster::start(0);
+    let master = &cluster.master;
+    add_administrator(master);
+    let browser = Browser::at(master);
+    assert_eq!(browser.log_in().status, 303);
+
+    // The worst there is, for these addresses too: the session stays, and so does the way in.
+    let params = fs::read_to_string(&master.layout.config).unwrap();
+    let everybody = "[[access_restriction.deny]]\naddresses = [\"any\"]\n";
+    let how = ApplyHow { force: true, ..ApplyHow::default() };
+    let apply = Action::PolicyApply { document: everybody.into(), comment: "oops".into(), base: None, how };
+    assert!(matches!(master.ask(apply), Ok(Outcome::Applied { changed: true, .. })));
+    assert_eq!(browser.get("/policy").status, 200);
+    let newcomer = Browser::at(master);
+    assert_eq!(newcomer.log_in().status, 303);
+    let back = newcomer.submit("/policy/rollback?to=1", &[("to", "1"), ("comment", "back")]);
+    assert_eq!(back.status, 303, "{back:?}");
+    assert_eq!(fs::read_to_string(&master.layout.config).unwrap(), params, "an apply touched startup.ini");
+
+    // PORTAL_IP is what can: it is this node's own, and changed on this page.
+    let away = [("was.PORTAL_IP", "127.0.0.1"), ("param.PORTAL_IP", "127.0.0.2")];
+    let refused = browser.submit("/support/params", &away);
+    assert_eq!(refused.status, 409, "{refused:?}");
+    refused.says("you reach it at 127.0.0.1").says("name=\"force\" value=\"yes\"").says("value=\"127.0.0.2\"");
+    assert_eq!(fs::read_to_string(&master.layout.config).unwrap(), params);
+    let control = master.layout.control.display().to_string();
+    let nowhere = ["--control", &control, "params", "set", "PORTAL_IP=192.0.2.1"];
+    let (code, _, complaint) = tidegate(&nowhere);
+    assert!(code == 1 && complaint.contains("no interface of this host has PORTAL_IP 192.0.2.1"), "{complaint}");
+    let forced = browser.submit("/support/params", &[&away[..], &[("force", "yes")]].concat());
+    assert_eq!(forced.status, 303, "{forced:?}");
+    assert!(fs::read_to_string(&master.layout.config).unwrap().contains("PORTAL_IP=\"127.0.0.2\""));
+    let log = fs::read_to_string(master.layout.log.with_file_name("config.log")).unwrap();
+    assert!(log.contains("PORTAL_IP=127.0.0.2, forced"), "{log}");
+    let (code, _, complaint) = tidegate(&[&nowhere[..], &["--force"]].concat());
+    assert_eq!(code, 0, "{complaint}");
 }
 
 /// There is no default password, and the login page says what to do about it.

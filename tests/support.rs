@@ -169,7 +169,8 @@ fn journalctl_finds_messages_by_node_client_and_snapshot_and_a_flood_of_refusals
 fn the_log_level_changes_while_the_node_runs() {
     let node = Journalled::start(&[]);
     let set = |level: &str| {
-        let outcome = node.ask(Action::ParamsSubmit { values: BTreeMap::from([("LOG_LEVEL".into(), level.into())]) });
+        let outcome = node
+            .ask(Action::ParamsSubmit { values: BTreeMap::from([("LOG_LEVEL".into(), level.into())]), force: false });
         assert!(matches!(&outcome, Outcome::Submitted { live, .. } if live == &["LOG_LEVEL"]), "{outcome:?}");
     };
     let fail_a_handshake = || {

@@ -93,7 +93,7 @@ fn an_order_reaches_the_slaves_it_is_for_and_both_ends_note_who_gave_it() {
 
     // By label, which the slave says of itself.
     let values = [("NODE_LABELS".to_string(), "edge,rack-1".to_string())].into();
-    slaves[1].ask(Action::ParamsSubmit { values }).unwrap();
+    slaves[1].ask(Action::ParamsSubmit { values, force: false }).unwrap();
     wait_until("the master knows the label", || {
         let asked = master.ask(Action::Nodes).unwrap();
         matches!(asked, Outcome::Nodes { nodes } if nodes.iter().any(|node| node.labels == ["edge", "rack-1"]))

@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 
 /// One thing that may be asked of a node.
@@ -138,6 +139,9 @@ pub enum Action {
     ParamsSubmit {
         /// Key to new value; keys not named stay.
         values: BTreeMap<String, String>,
+        /// Also if the portal could not be reached any more.
+        #[serde(default)]
+        force: bool,
     },
     /// Read startup.ini again and take over what may change live.
     Reload,
@@ -269,6 +273,8 @@ pub enum Actor {
         user: String,
         /// Where they came from.
         address: String,
+        /// The address of this node at which they reached its portal, if that is known.
+        reached: Option<IpAddr>,
     },
     /// The master of this slave, for an administrator there.
     Master {

@@ -412,6 +412,9 @@ pub enum Params {
         /// What to change
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = key_value)]
         values: Vec<(String, String)>,
+        /// Also if no interface of this host has the new PORTAL_IP (yet)
+        #[arg(long)]
+        force: bool,
     },
     /// Print a startup.ini with every default, as the package installs it
     Default,

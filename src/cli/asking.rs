@@ -123,7 +123,9 @@ fn action(command: Command) -> Result<Action, String> {
         Command::Report(Report { what: Some(ReportOf::Audit(range)), .. }) => Action::Audit(range_of(range)?),
         Command::Report(report) => Action::Report(question(report)?),
         Command::Params(Params::Show) => Action::ParamsShow,
-        Command::Params(Params::Set { values }) => Action::ParamsSubmit { values: values.into_iter().collect() },
+        Command::Params(Params::Set { values, force }) => {
+            Action::ParamsSubmit { values: values.into_iter().collect(), force }
+        }
         Command::Admin(Admin::Add { name }) => {
             let password = local::password(&name)?;
             Action::AdminAdd { user: name, password }

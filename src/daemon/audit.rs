@@ -66,7 +66,7 @@ impl Audit {
 pub fn who(actor: &Actor) -> String {
     match actor {
         Actor::Local { uid, user } => format!("{user} (uid {uid}) on this host"),
-        Actor::Administrator { user, address } => format!("{user}@{address}"),
+        Actor::Administrator { user, address, .. } => format!("{user}@{address}"),
         Actor::Visitor { address } => format!("anonymous@{address}"),
         Actor::Master { master, by, task } => format!("{by}, by task {task} of the master {master}"),
     }
@@ -80,8 +80,9 @@ fn words(action: &Action) -> (&'static str, String) {
         Action::PolicyRollback { to, comment, how, .. } => {
             ("policy-rollback", format!("to {to}{}: {comment}", how_words(how)))
         }
-        Action::ParamsSubmit { values } => {
-            ("params-submit", values.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" "))
+        Action::ParamsSubmit { values, force } => {
+            let said = values.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
+            ("params-submit", if *force { format!("{said}, forced") } else { said })
         }
         Action::Reload => ("reload", String::new()),
         Action::Restart { backup } => ("restart", format!("backup {backup}")),
@@ -161,7 +162,7 @@ mod tests {
     fn a_comment_forges_neither_column_nor_line_and_a_password_is_never_written() {
         let dir = tempfile::tempdir().unwrap();
         let audit = Audit::new(dir.path(), "node-1");
-        let actor = Actor::Administrator { user: "alice".into(), address: "10.0.0.9".into() };
+        let actor = Actor::Administrator { user: "alice".into(), address: "10.0.0.9".into(), reached: None };
         let comment = "why\"\t\"not\"\n\"forged\"".to_string();
         audit.note(&actor, &Action::PolicyRollback { to: 3, comment, base: None, how: ApplyHow::default() }, Ok(()));
         let add = Action::AdminAdd { user: "bob".into(), password: "correct horse".into() };

@@ -13,6 +13,7 @@ use super::params::Params;
 use super::policy_desk::Change;
 use super::policy_desk::PolicyDesk;
 use super::publish::Publisher;
+use super::reach;
 use super::task_desk::TaskDesk;
 use super::upkeep;
 use super::verify;
@@ -250,7 +251,12 @@ impl NodeDesk {
             Action::Report(question) => self.report(question.clone()).await,
             Action::Audit(question) => auditing::audit(self, question).await,
             Action::ParamsShow => self.params.show(),
-            Action::ParamsSubmit { values } => self.params.submit(values),
+            Action::ParamsSubmit { values, force } => {
+                if !force {
+                    reach::refuse_lockout(actor, values, self.params.watch().borrow().portal_ip)?;
+                }
+                self.params.submit(values)
+            }
             Action::Reload => self.reload().await,
             Action::Restart { backup } => self.restart(*backup),
             Action::AdminAdd { user, password } => self.admin_add(user.clone(), password.clone()).await,

@@ -25,6 +25,7 @@ mod params;
 mod performance;
 mod policy_desk;
 mod publish;
+mod reach;
 mod rollout;
 mod services;
 mod shedding;

@@ -255,9 +255,10 @@ impl Cluster {
         tokio::spawn(async move {
             while let Some(accepted) = accepted.recv().await {
                 match (accepted, &master) {
-                    (Accepted::Portal { stream, from }, _) => {
+                    (Accepted::Portal { stream, from, to }, _) => {
                         let decorate = move |request: &mut hyper::Request<hyper::body::Incoming>| {
                             request.extensions_mut().insert(portal::PeerAddress(from));
+                            request.extensions_mut().insert(portal::ReachedAddress(to.ip()));
                         };
                         let serving = serve(stream, router.clone(), Patience::PORTAL, not_a_proxy.clone(), decorate);
                         tokio::spawn(serving);

@@ -51,6 +51,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::get;
 use axum::routing::post;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -75,6 +76,10 @@ pub const OPEN_PATHS: [&str; 4] = ["/health", "/metrics", "/proxy.pac", "/wpad.d
 /// The browser's address, which the daemon adds to each request as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
+
+/// The address of this node that the browser reached, likewise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReachedAddress(pub IpAddr);
 
 /// The portal's routes, to be served over TLS: the session's cookie is for HTTPS alone.
 pub fn router(config: PortalConfig) -> Router {

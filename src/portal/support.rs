@@ -5,6 +5,7 @@ use crate::admin::Complaint;
 use crate::admin::Outcome;
 use crate::admin::Param;
 use crate::admin::Refused;
+use crate::admin::RefusedKind;
 use crate::portal::web;
 use crate::portal::web::Cx;
 use crate::portal::web::Fields;
@@ -23,6 +24,7 @@ struct ParamsPage {
     shell: Shell,
     file: String,
     error: String,
+    locks_out: bool,
     /// Complaints about nothing that has a field here.
     others: Vec<Complaint>,
     params: Vec<ParamView>,
@@ -51,14 +53,14 @@ pub async fn params(Extension(cx): Extension<Cx>) -> Response {
 /// POST /support/params
 pub async fn submit(Extension(cx): Extension<Cx>, fields: Fields) -> Response {
     if !cx.is_genuine(&fields) {
-        let refused = Refused { kind: crate::admin::RefusedKind::NotAllowed, words: STALE.into(), complaints: vec![] };
+        let refused = Refused { kind: RefusedKind::NotAllowed, words: STALE.into(), complaints: vec![] };
         return params_page(&cx, Some(&fields), Some(refused)).await;
     }
     let values = changed(&fields);
     if values.is_empty() {
         return cx.done("No value was changed, so nothing was written.".to_string(), "/support/params");
     }
-    match cx.ask(Action::ParamsSubmit { values }).await {
+    match cx.ask(Action::ParamsSubmit { values, force: fields.get("force") == "yes" }).await {
         Ok(Outcome::Submitted { live, waiting }) => cx.done(submitted(&live, &waiting), "/support/params"),
         Ok(other) => params_page(&cx, Some(&fields), Some(web::unexpected("ParamsSubmit", &other))).await,
         Err(refused) => params_page(&cx, Some(&fields), Some(refused)).await,
@@ -92,12 +94,13 @@ async fn params_page(cx: &Cx, typed: Option<&Fields>, refused: Option<Refused>) 
         Err(refused) => return cx.problem("Startup Params", "params", refused).await,
     };
     let status = refused.as_ref().map_or(StatusCode::OK, web::status_of);
+    let locks_out = refused.as_ref().is_some_and(|refused| refused.kind == RefusedKind::LocksOut);
     let (error, complaints) = refused.map_or((String::new(), vec![]), |refused| (refused.words, refused.complaints));
     let params: Vec<ParamView> = params.into_iter().map(|param| view(param, typed, &complaints)).collect();
     let has_field = |complaint: &Complaint| params.iter().any(|param| param.key == complaint.place);
     let (own, others): (Vec<_>, Vec<_>) = complaints.into_iter().partition(has_field);
     let shell = cx.shell("Startup Params", "params").await;
-    web::render(status, &ParamsPage { shell, file, error, faults: own.len(), others, params })
+    web::render(status, &ParamsPage { shell, file, error, locks_out, faults: own.len(), others, params })
 }
 
 fn view(param: Param, typed: Option<&Fields>, complaints: &[Complaint]) -> ParamView {

@@ -14,6 +14,7 @@ use crate::limits::PORTAL_BODY_SECONDS_MAX;
 use crate::limits::PORTAL_LOGIN_CHECKS_MAX;
 use crate::portal::PeerAddress;
 use crate::portal::PortalConfig;
+use crate::portal::ReachedAddress;
 use crate::portal::assets;
 use crate::portal::restart::Ordered;
 use crate::portal::session;
@@ -120,11 +121,17 @@ pub struct Cx {
     pub visit: Visit,
     pub token: String,
     pub peer: IpAddr,
+    /// The address of this node that the browser reached.
+    pub reached: Option<IpAddr>,
 }
 
 impl Cx {
     pub async fn ask(&self, action: Action) -> Result<Outcome, Refused> {
-        let actor = Actor::Administrator { user: self.visit.user.clone(), address: self.peer.to_string() };
+        let actor = Actor::Administrator {
+            user: self.visit.user.clone(),
+            address: self.peer.to_string(),
+            reached: self.reached,
+        };
         self.portal.ask(actor, action).await
     }
 
@@ -316,6 +323,11 @@ fn failed(words: String) -> Refused {
 }
 
 /// The browser's address. Without the daemon's extension all visitors share one, and so one login limit.
+fn reached_by(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<ReachedAddress>().map(|reached| reached.0.to_canonical())
+}
+
+/// See [`PeerAddress`].
 pub fn peer_of(request: &Request) -> IpAddr {
     let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     request.extensions().get::<PeerAddress>().map_or(nobody, |peer| peer.0).ip().to_canonical()
@@ -336,7 +348,7 @@ pub fn cookie_name(headers: &HeaderMap) -> String {
 pub fn cx_of(portal: &Arc<Portal>, request: &Request, touch: bool) -> Option<Cx> {
     let token = token_of(request.headers())?.to_string();
     let visit = portal.sessions.find(&token, Mono::now(), touch)?;
-    Some(Cx { portal: portal.clone(), visit, token, peer: peer_of(request) })
+    Some(Cx { portal: portal.clone(), visit, token, peer: peer_of(request), reached: reached_by(request) })
 }
 
 #[cfg(test)]

@@ -261,6 +261,11 @@ pub enum Listen {
 }
 
 impl Listen {
+    /// As startup.ini has it: `*` or one address.
+    pub fn parse(text: &str) -> Option<Listen> {
+        if text == "*" { Some(Listen::Any) } else { text.parse().ok().map(Listen::Ip) }
+    }
+
     /// The addresses to try, best first: `*` is one dual-stack IPv6 socket, or IPv4 alone on a host without IPv6.
     pub fn candidates(self, port: u16) -> Vec<SocketAddr> {
         match self {

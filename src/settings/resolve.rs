@@ -31,13 +31,13 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
     let role_said = reader.read("ROLE", role);
     let node_name = reader.read("NODE_NAME", node_name);
     let hostname = reader.read("HOSTNAME", dns_name);
-    let listen_ip = reader.read("LISTEN_IP", listen);
+    let listen_ip = reader.read("LISTEN_IP", Listen::parse);
     let listen_port = reader.read("LISTEN_PORT", |text| number(text, 0, 65_535));
     let proxy_protocol = reader.read("PROXY_PROTOCOL", proxy_protocol);
     let trusted_proxies = reader.read("TRUSTED_PROXIES", Networks::parse);
     let lb_weight = reader.read("LB_WEIGHT", lb_weight);
     let node_labels = reader.read("NODE_LABELS", node_labels);
-    let portal_ip = reader.read("PORTAL_IP", listen);
+    let portal_ip = reader.read("PORTAL_IP", Listen::parse);
     let portal_port = reader.read("PORTAL_PORT", |text| number(text, 0, 65_535));
     let metrics_allow = reader.read("METRICS_ALLOW", Networks::parse);
     let master_ip = reader.read("MASTER_IP", master_ip);
@@ -275,10 +275,6 @@ fn group_name(text: &str) -> Option<String> {
 fn usable_host_name(host_name: &str) -> String {
     let name: String = host_name.chars().filter(|&c| node_name(&c.to_string()).is_some()).take(63).collect();
     if name.is_empty() { "localhost".to_string() } else { name }
-}
-
-fn listen(text: &str) -> Option<Listen> {
-    if text == "*" { Some(Listen::Any) } else { text.parse().ok().map(Listen::Ip) }
 }
 
 fn master_ip(text: &str) -> Option<Option<IpAddr>> {

@@ -58,6 +58,8 @@ pub enum Accepted {
         stream: FrontStream,
         /// Where it came from.
         from: SocketAddr,
+        /// The address of this node that it reached.
+        to: SocketAddr,
     },
     /// A caller that asked for the cluster and failed the handshake.
     Fault {
@@ -162,9 +164,9 @@ impl Front {
         if stream.peek(&mut first).await? == 0 {
             return Ok(None);
         }
+        let to = stream.local_addr()?;
         if first[0] != TLS_HANDSHAKE {
-            let local = stream.local_addr()?;
-            serve_plain(stream, (local, from), self.not_a_proxy.clone(), self.plain.clone()).await;
+            serve_plain(stream, (to, from), self.not_a_proxy.clone(), self.plain.clone()).await;
             return Ok(None);
         }
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
@@ -177,7 +179,7 @@ impl Front {
             _ => {
                 let stream = start.into_stream(self.portal.clone()).await?;
                 let stream = self.hold(stream, &self.open_portal, from);
-                Ok(stream.map(|stream| Accepted::Portal { stream, from }))
+                Ok(stream.map(|stream| Accepted::Portal { stream, from, to }))
             }
         }
     }

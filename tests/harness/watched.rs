@@ -81,7 +81,7 @@ impl Watched {
     /// Changes startup params of the running node; all of them must count at once.
     pub fn submit(&self, values: &[(&str, &str)]) {
         let values = values.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-        match self.node.ask(Action::ParamsSubmit { values }) {
+        match self.node.ask(Action::ParamsSubmit { values, force: false }) {
             Ok(Outcome::Submitted { waiting, .. }) => assert!(waiting.is_empty(), "{waiting:?}"),
             other => panic!("{other:?}"),
         }
