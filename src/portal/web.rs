@@ -322,12 +322,12 @@ fn failed(words: String) -> Refused {
     Refused { kind: RefusedKind::Failed, words, complaints: vec![] }
 }
 
-/// The browser's address. Without the daemon's extension all visitors share one, and so one login limit.
+/// See [`ReachedAddress`]: not known without the daemon's extension.
 fn reached_by(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<ReachedAddress>().map(|reached| reached.0.to_canonical())
 }
 
-/// See [`PeerAddress`].
+/// The browser's address. Without the daemon's extension all visitors share one, and so one login limit.
 pub fn peer_of(request: &Request) -> IpAddr {
     let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     request.extensions().get::<PeerAddress>().map_or(nobody, |peer| peer.0).ip().to_canonical()
