@@ -8,7 +8,15 @@
 //! cargo bench --bench cluster -- apply 100 1000000 10  slaves, hosts in a category, applies that change one rule
 //! cargo bench --bench cluster -- ingest 4 100000       slaves, records each: durable records a second, bytes of each
 //! cargo bench --bench cluster -- log 2000000           records of one core to extended.log, and read back for shipping, as after an absence
+//! cargo bench --bench cluster -- catch-up 1000000      a real slave with so many records that the master lacks, and clients of it meanwhile
 //! ```
+
+#[path = "cluster/catch_up.rs"]
+mod catch_up;
+#[path = "../tests/harness/mod.rs"]
+mod harness;
+#[path = "shared/live.rs"]
+mod live;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -74,9 +82,11 @@ fn main() {
         (Some("apply"), Some(slaves), Some(hosts), Some(applies)) => apply(slaves, hosts, applies),
         (Some("ingest"), Some(slaves), Some(records), _) => ingest(slaves, records),
         (Some("log"), Some(records), _, _) => log(records),
+        (Some("catch-up"), Some(records), _, _) => catch_up::catch_up(records),
         _ => {
             println!(
-                "cluster idle SLAVES SECONDS | storm SLAVES | apply SLAVES HOSTS APPLIES | ingest SLAVES RECORDS | log RECORDS"
+                "cluster idle SLAVES SECONDS | storm SLAVES | apply SLAVES HOSTS APPLIES | ingest SLAVES RECORDS | log RECORDS \
+                 | catch-up RECORDS"
             )
         }
     }

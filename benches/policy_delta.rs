@@ -1,32 +1,32 @@
 //! What a small change of a large policy costs, with a real master and a real slave on loopback: bytes moved, time until the
 //! master knows that it is applied, the master's CPU, and what clients of the slave notice of the swap.
-//! `benches/policy-delta [HOSTS] [ROUNDS]`; a line per figure.
+//! `benches/policy-delta [HOSTS] [ROUNDS] [PAIRS]`: hosts in a category, applies whose cost is printed, pairs of windows without and with a
+//! swap. The slave has the first processor for itself, data core and all its other threads together; clients and origin have the second, and
+//! the master what they leave of it, as if it were another host.
 
 #[path = "../tests/harness/mod.rs"]
 mod harness;
+#[path = "shared/live.rs"]
+mod live;
 
 use harness::Cluster;
 use harness::Node;
-use harness::client::Client;
+use harness::PATIENCE;
 use harness::wait_until;
+use live::{Gate, Load, Quantiles, cpu};
 use std::fs;
 use std::io::{BufWriter, Write};
-use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tidegate::admin::{Action, Outcome};
-
-/// The kernel counts a process's time in hundredths of a second.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
     let hosts: usize = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(5_000_000);
     let rounds: usize = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(10);
-    let cluster = Cluster::start(1);
+    let pairs: usize = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(6);
+    let (cluster, gate) = start();
     let lists = cluster.master.layout.dir.join("lists");
     fs::create_dir_all(&lists).unwrap();
     write_hosts(&lists, hosts, 0);
@@ -37,11 +37,22 @@ fn main() {
     for round in 0..rounds {
         println!("one rule more: {}", apply(&cluster, round + 1, 0));
     }
-    for round in 0..3 {
+    for round in 0..rounds.min(3) {
         write_hosts(&lists, hosts, round + 1);
         println!("one host more, another less: {}", apply(&cluster, rounds, round + 1));
     }
-    under_load(&cluster, rounds);
+    under_load(&cluster, &gate, rounds, pairs);
+}
+
+/// A master and a slave, and the gate between them.
+fn start() -> (Cluster, Gate) {
+    let mut cluster = Cluster::lay_out(1, &[]);
+    let gate = live::set_apart(&mut cluster);
+    cluster.master.start();
+    cluster.apply(&cluster.policy(""));
+    cluster.slaves[0].start();
+    cluster.wait_for_policy();
+    (cluster, gate)
 }
 
 /// A list in which one host differs with `variant`.
@@ -87,30 +98,32 @@ impl std::fmt::Display for Cost {
 
 fn apply(cluster: &Cluster, rules: usize, variant: usize) -> Cost {
     let slave = &cluster.slaves[0];
-    let rules: String = (0..rules)
-        .map(|i| format!("\n[[access_profiles]]\nname = \"rule {i}\"\ncategories = [\"big\"]\naction = \"DENY\"\n"))
-        .collect();
-    let list = "\n[[categories]]\nname = \"big\"\nfiles = [\"big.txt\"]\n";
-    let document = cluster.policy(&format!("{list}{rules}# {variant}\n"));
+    let document = policy_with(cluster, rules, variant);
     let (master_before, slave_before, began) = (cpu(&cluster.master), cpu(slave), Instant::now());
     let name = cluster.apply(&document);
     let (answered, compile_cpu) = (Instant::now(), cpu(&cluster.master) - master_before);
-    wait_until("the slave's report", || match cluster.master.ask(Action::Nodes) {
-        Ok(Outcome::Nodes { nodes }) => nodes.iter().any(|row| row.name == "slave-1" && row.snapshot == name),
-        other => panic!("nodes: {other:?}"),
-    });
+    wait_until("the slave's report", || reports(cluster, &name));
     let (reported, whole) = (answered.elapsed(), began.elapsed());
     let fetched = slave.status().and_then(|status| status.master).map_or(0, |link| link.fetched_bytes);
     let (master_cpu, slave_cpu) = (cpu(&cluster.master) - master_before, cpu(slave) - slave_before);
     Cost { fetched, reported, whole, master_cpu, compile_cpu, slave_cpu }
 }
 
-/// CPU seconds of a node's process so far.
-fn cpu(node: &Node) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", node.pid())).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or_default();
-    (ticks(11) + ticks(12)) / TICKS_PER_SECOND
+/// A policy of so many rules beside the list.
+fn policy_with(cluster: &Cluster, rules: usize, variant: usize) -> String {
+    let rules: String = (0..rules)
+        .map(|i| format!("\n[[access_profiles]]\nname = \"rule {i}\"\ncategories = [\"big\"]\naction = \"DENY\"\n"))
+        .collect();
+    let list = "\n[[categories]]\nname = \"big\"\nfiles = [\"big.txt\"]\n";
+    cluster.policy(&format!("{list}{rules}# {variant}\n"))
+}
+
+/// Whether the master knows that the slave enforces this snapshot.
+fn reports(cluster: &Cluster, name: &str) -> bool {
+    match cluster.master.ask(Action::Nodes) {
+        Ok(Outcome::Nodes { nodes }) => nodes.iter().any(|row| row.name == "slave-1" && row.snapshot == name),
+        other => panic!("nodes: {other:?}"),
+    }
 }
 
 fn newest(folder: &Path) -> u64 {
@@ -118,54 +131,67 @@ fn newest(folder: &Path) -> u64 {
     files.map(|file| file.len()).max().unwrap_or_default()
 }
 
-/// Clients of the slave before and during swaps: each asks, waits 2 ms, asks again; every tenth request over a new connection.
-fn under_load(cluster: &Cluster, rules: usize) {
-    let (stop, swapping) = (AtomicBool::new(false), AtomicBool::new(false));
-    let (calm, during, errors) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
-    let (proxy, url) = (cluster.slaves[0].layout.proxy, cluster.url("/bytes/100"));
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let into = if swapping.load(Ordering::Relaxed) { &during } else { &calm };
-                    match ten_requests(proxy, &url) {
-                        Ok(times) => into.lock().unwrap().extend(times),
-                        Err(error) => errors.lock().unwrap().push(error.to_string()),
-                    }
-                }
-            });
-        }
-        thread::sleep(Duration::from_secs(5));
-        swapping.store(true, Ordering::Relaxed);
-        for round in 0..5 {
-            apply(cluster, rules + 1 + round, 0);
-        }
-        stop.store(true, Ordering::Relaxed);
-    });
-    let (calm, during, errors) =
-        (calm.into_inner().unwrap(), during.into_inner().unwrap(), errors.into_inner().unwrap());
-    println!("requests without an apply: {}", quantiles(calm));
-    println!("requests during 5 applies: {}", quantiles(during));
-    println!("failed (refused, reset, cut, not 200): {} {}", errors.len(), errors.first().cloned().unwrap_or_default());
-}
+/// How long after the slave's report a window with a swap goes on: the snapshot that was replaced is unmapped in it.
+const AFTERMATH: Duration = Duration::from_millis(700);
+/// How long a window without a swap lasts before any swap has told how long they take.
+const FIRST_WINDOW: Duration = Duration::from_millis(1_500);
 
-fn ten_requests(proxy: SocketAddr, url: &str) -> std::io::Result<Vec<u64>> {
-    let mut client = Client::connect(proxy)?;
-    let mut times = Vec::new();
-    for _ in 0..10 {
-        let began = Instant::now();
-        let answer = client.get(url)?;
-        if answer.status != 200 {
-            return Err(std::io::Error::other(answer.head));
+/// Clients of the slave in windows without and with a swap, in turn: each asks, waits 2 ms, asks again; every tenth request over a new
+/// connection. The master compiles while the gate is shut and nobody counts; a window with a swap begins when the gate opens and has all
+/// that is the slave's: fetching, checking, writing, opening, swapping, letting go of the one before.
+fn under_load(cluster: &Cluster, gate: &Gate, rules: usize, pairs: usize) {
+    let load = Load::start(cluster.slaves[0].layout.proxy, cluster.url("/bytes/100"));
+    let (slave, mut length, mut rises) = (&cluster.slaves[0], FIRST_WINDOW, [const { Vec::new() }; 3]);
+    let (mut requests, mut failures) = (0, Vec::new());
+    for pair in 0..pairs {
+        gate.shut(true);
+        let name = cluster.apply(&policy_with(cluster, rules + 1 + pair, 0));
+        until_idle(&cluster.master);
+        let settled = load.take();
+        thread::sleep(length);
+        let calm = load.take();
+        let (cpu_before, master_before, began) = (cpu(slave), cpu(&cluster.master), Instant::now());
+        gate.shut(false);
+        while !reports(cluster, &name) {
+            assert!(began.elapsed() < PATIENCE, "the slave does not report {name}");
+            thread::sleep(Duration::from_millis(50));
         }
-        times.push(began.elapsed().as_micros() as u64);
-        thread::sleep(Duration::from_millis(2));
+        let reported = began.elapsed();
+        thread::sleep(AFTERMATH);
+        let swap = load.take();
+        let (slave_cpu, master_cpu) = (cpu(slave) - cpu_before, cpu(&cluster.master) - master_before);
+        length = began.elapsed();
+        let (without, with) = (Quantiles::of(calm.micros), Quantiles::of(swap.micros));
+        println!("without a swap: {without}");
+        println!(
+            "with a swap:    {with}; reported after {:.0} ms; CPU: slave {slave_cpu:.2} s, master {master_cpu:.2} s",
+            reported.as_secs_f64() * 1e3
+        );
+        let differences = [(with.p50, without.p50), (with.p99, without.p99), (with.max, without.max)];
+        rises.iter_mut().zip(differences).for_each(|(rises, (with, without))| rises.push(with as i64 - without as i64));
+        requests += without.count + with.count + settled.micros.len();
+        failures.extend([settled.failures, calm.failures, swap.failures].concat());
     }
-    Ok(times)
+    let [p50, p99, max] = rises.map(median);
+    println!("median of {pairs} differences, us: p50 {p50:+} p99 {p99:+} max {max:+}");
+    println!(
+        "failed (refused, reset, cut, not 200): {} of {} {}",
+        failures.len(),
+        requests + failures.len(),
+        failures.first().cloned().unwrap_or_default()
+    );
 }
 
-fn quantiles(mut micros: Vec<u64>) -> String {
-    micros.sort_unstable();
-    let at = |share: f64| micros.get(((micros.len().max(1) - 1) as f64 * share) as usize).copied().unwrap_or_default();
-    format!("{} answers, us: p50 {} p99 {} p99.9 {} max {}", micros.len(), at(0.5), at(0.99), at(0.999), at(1.0))
+fn median(mut values: Vec<i64>) -> i64 {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// Until the node has used less than a fiftieth of a processor for half a second.
+fn until_idle(node: &Node) {
+    wait_until("the master has nothing to do", || {
+        let before = cpu(node);
+        thread::sleep(Duration::from_millis(500));
+        cpu(node) - before < 0.02
+    });
 }

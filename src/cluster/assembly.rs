@@ -15,6 +15,7 @@ use crate::policy::pieces::PieceHash;
 use crate::policy::pieces::Pieces;
 use crate::policy::pieces::Place;
 use crate::policy::pieces::hash_of;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -58,12 +59,15 @@ impl Known {
         self.nodes.get(&entry.hash).cloned()
     }
 
-    /// The bytes of a piece, if they are here and whole.
-    fn piece(&self, entry: &Entry) -> Option<Vec<u8>> {
-        let held = self.in_current.get(&entry.hash).and_then(|place| self.current.piece(*place)).map(<[u8]>::to_vec);
-        let whole = |bytes: &Vec<u8>| hash_of(bytes) == entry.hash;
-        held.filter(whole).or_else(|| {
-            self.left.iter().find_map(|(file, places)| read_at(file, *places.get(&entry.hash)?).filter(whole))
+    /// The bytes of a piece, if they are here and whole. Those of the snapshot in force were hashed when its pieces were told: should they
+    /// change before they are written, the whole file is found not to be what it should, and the next attempt hashes them again.
+    fn piece(&self, entry: &Entry) -> Option<Cow<'_, [u8]>> {
+        let held = self.in_current.get(&entry.hash).and_then(|place| self.current.piece(*place));
+        held.map(Cow::Borrowed).or_else(|| {
+            self.left.iter().find_map(|(file, places)| {
+                let bytes = read_at(file, *places.get(&entry.hash)?)?;
+                (hash_of(&bytes) == entry.hash).then_some(Cow::Owned(bytes))
+            })
         })
     }
 }
@@ -94,17 +98,18 @@ impl Assembly {
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
+        let begun_before = file.metadata()?.len() > 0;
         file.set_len(manifest.length)?;
         durable::replace(&part.with_extension(LIST), &pieces.list(), 0o600)?;
         let mut assembly = Assembly { part, file, pieces, missing: Vec::new(), places: HashMap::new() };
-        assembly.fill(known)?;
+        assembly.fill(known, begun_before)?;
         Ok(assembly)
     }
 
-    /// Puts in place what is known; the rest is missing.
-    fn fill(&mut self, known: &Known) -> io::Result<()> {
+    /// Puts in place what is known and not there from before; the rest is missing.
+    fn fill(&mut self, known: &Known, begun_before: bool) -> io::Result<()> {
         for (entry, place) in self.pieces.places() {
-            if read_at(&self.file, place).is_some_and(|bytes| hash_of(&bytes) == entry.hash) {
+            if begun_before && read_at(&self.file, place).is_some_and(|bytes| hash_of(&bytes) == entry.hash) {
                 continue;
             }
             if let Some(bytes) = known.piece(&entry) {

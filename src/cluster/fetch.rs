@@ -1,5 +1,6 @@
 //! A slave fetches a snapshot: the manifest, the nodes of its tree that it does not know, the pieces that it does not have.
 
+use crate::cluster::aside::Aside;
 use crate::cluster::assembly::Assembly;
 use crate::cluster::assembly::Known;
 use crate::cluster::assembly::fitting;
@@ -11,6 +12,7 @@ use crate::cluster::client::Trouble;
 use crate::cluster::held;
 use crate::cluster::protocol;
 use crate::cluster::sidecar::accepted;
+use crate::limits::ASIDE_FETCH_SLOW_MS;
 use crate::limits::CLUSTER_PIECES_BYTES_MAX;
 use crate::limits::CLUSTER_PIECES_MS;
 use crate::limits::CLUSTER_REQUEST_MS;
@@ -64,30 +66,33 @@ pub struct Fetch<'a> {
 impl Fetch<'_> {
     /// Brings the snapshot `hash` here, verified and stored. `current` is in force and has some of its pieces.
     pub async fn bring(&mut self, hash: [u8; 32], current: Arc<Snapshot>) -> Result<Snapshot, NotFetched> {
+        let mut aside = Aside::new(ASIDE_FETCH_SLOW_MS);
         let state_dir = self.state_dir.clone();
-        if let Some(held) = blocking(move || held::proven(&state_dir, hash)).await? {
+        let held = aside.work(move || held::proven(&state_dir, hash)).await.map_err(unworkable)?;
+        if let Some(held) = held {
             return Ok(held);
         }
         let manifest = self.manifest(hash).await?;
         let state_dir = self.state_dir.clone();
-        let known = blocking(move || {
+        let known = aside.work(move || {
             let pieces = current.pieces();
             Known::look(&state_dir, current, &pieces)
         });
-        let known = known.await?;
+        let known = known.await.map_err(unworkable)?;
         let pieces = self.pieces(&manifest, &known).await?;
         let state_dir = self.state_dir.clone();
-        let begun = blocking(move || {
+        let begun = aside.work(move || {
             Assembly::begin(&state_dir, &manifest, pieces, &known).map_err(|error| no_room(&state_dir, &error))
         });
-        let mut assembly = begun.await??;
+        let mut assembly = begun.await.map_err(unworkable)??;
         while !assembly.next().is_empty() {
             let bytes = self.ask(hash, assembly.next()).await?;
-            let put = blocking(move || assembly.put(&bytes).map(|()| assembly));
-            assembly = put.await??;
+            let put = aside.work(move || assembly.put(&bytes).map(|()| assembly));
+            assembly = put.await.map_err(unworkable)??;
         }
         let state_dir = self.state_dir.clone();
-        Ok(blocking(move || assembly.finish(&state_dir, hash)).await??)
+        let finished = aside.work(move || assembly.finish(&state_dir, hash)).await;
+        Ok(finished.map_err(unworkable)??)
     }
 
     async fn manifest(&mut self, hash: [u8; 32]) -> Result<Manifest, NotFetched> {
@@ -174,6 +179,6 @@ fn usable(answer: Answer) -> Result<Answer, NotFetched> {
     })
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, NotFetched> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| NotFetched::Unusable(error.to_string()))
+fn unworkable(words: String) -> NotFetched {
+    NotFetched::Unusable(format!("working on it: {words}"))
 }
