@@ -129,7 +129,11 @@ fn rotated_files_are_compressed_and_shipping_and_audit_read_them() {
     drop(desks);
     log.stop();
     let (log, _desks) = Log::start(config(dir.path())).unwrap();
-    assert_eq!(seqs(&read_on(&mut log.reader().unwrap())), (acknowledged + 1..=3_010).collect::<Vec<_>>());
+    let mut reader = log.reader().unwrap();
+    assert_eq!(seqs(&read_on(&mut reader)), (acknowledged + 1..=3_010).collect::<Vec<_>>());
+    assert_eq!(log.acknowledged(), 0, "the cursor alone is no word of the master's");
+    reader.resume_after(acknowledged).unwrap();
+    assert_eq!(log.acknowledged(), acknowledged);
     let proof = proof(dir.path());
     assert_eq!((proof.records, proof.findings.as_slice()), (3_010, [].as_slice()));
 }
@@ -243,4 +247,51 @@ fn a_nearly_full_disk_costs_the_oldest_stored_files_and_none_that_is_not_stored(
     cluster.wait_for_records();
     let report = cluster.report(&Question::default());
     assert_eq!((report.requests, report.gaps.len()), (6_000, 0), "each once");
+}
+
+/// The cursor says what the master had, and that is not what it has.
+#[test]
+fn nothing_is_removed_for_want_of_room_that_a_master_set_back_lacks() {
+    let cluster = Cluster::lay_out(1, &[("LOG_SIZE_LIMIT", "1M"), ("CORES", "1")]);
+    let (master, slave) = (&cluster.master, &cluster.slaves[0]);
+    let log_dir = slave.layout.log.parent().unwrap();
+    let Some(disk) = Disk::mount(&cluster.dir().join("disk.img"), log_dir, 48) else { return };
+    master.start();
+    cluster.apply(&cluster.policy(""));
+    slave.start();
+    cluster.wait_for_policy();
+    let (state, backup) = (master.layout.dir.join("state"), cluster.dir().join("backup"));
+    master.stop();
+    copy(&state, &backup);
+    master.start();
+    exchange(&cluster, 3_000);
+    cluster.wait_for_records();
+    let files = || rotated(log_dir.parent().unwrap());
+    wait_until("three files to be packed", || files().len() >= 3 && files().iter().all(|path| is_packed(path)));
+    let before = files();
+
+    slave.stop();
+    master.stop();
+    fs::remove_dir_all(&state).unwrap();
+    copy(&backup, &state);
+    disk.fill(1_024);
+    slave.start();
+    let told = "none is known to be stored in the report since this start";
+    wait_until("the slave to look for room", || {
+        slave.journal().contains("log-space-low") || slave.journal().contains(told)
+    });
+    assert!(slave.journal().contains(told), "{}", slave.journal());
+    assert_eq!(files(), before, "removed what the master lacks");
+
+    // What it has then may go.
+    master.start();
+    cluster.wait_for_records();
+    let report = cluster.report(&Question::default());
+    assert_eq!((report.requests, report.gaps.len()), (3_000, 0), "each once");
+    wait_until("the oldest file to be removed", || files() != before);
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
 }

@@ -177,7 +177,6 @@ impl Log {
             cores.push(shared);
         }
         let control = Arc::new(Control::default());
-        control.acknowledged.store(acknowledged, Ordering::Release);
         control.file_bytes_max.store(config.file_bytes_max, Ordering::Relaxed);
         control.sync_ms.store(config.sync_ms, Ordering::Relaxed);
         control.keep_days.store(u64::from(config.keep_days), Ordering::Relaxed);
@@ -264,7 +263,7 @@ impl Log {
         LogReader::open(&self.config, &cursor, self.progress.clone(), self.control.clone(), self.recent.clone())
     }
 
-    /// The highest acknowledged sequence number.
+    /// The highest sequence number that was acknowledged since the log was started.
     pub fn acknowledged(&self) -> u64 {
         self.control.acknowledged.load(Ordering::Acquire)
     }

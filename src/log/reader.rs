@@ -132,6 +132,8 @@ impl LogReader {
             self.damaged.clear();
         }
         if seq == self.acknowledged {
+            // Now it is known again, and not only from the cursor.
+            self.control.acknowledged.store(seq, Ordering::Release);
             return Ok(());
         }
         self.acknowledge_at(seq)

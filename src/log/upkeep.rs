@@ -69,7 +69,7 @@ impl Upkeep {
         self.control.stop.load(Ordering::Acquire)
     }
 
-    /// Removes rotated files that hold nothing unacknowledged and have not changed for KEEP_DATA.
+    /// Removes rotated files that hold nothing unacknowledged, as the master told this process, and have not changed for KEEP_DATA.
     fn forget(&self) -> io::Result<()> {
         let keep = Duration::from_secs(self.control.keep_days.load(Ordering::Relaxed) * 86_400);
         forget(&self.dir, self.acknowledged(), keep)
@@ -100,6 +100,10 @@ impl Upkeep {
             });
             let why = match removed {
                 Ok(true) => continue,
+                Ok(false) if self.acknowledged() == 0 => {
+                    "none is known to be stored in the report since this start: the store was not reached yet"
+                        .to_string()
+                }
                 Ok(false) => "no file is left that is stored in the report and could be removed".to_string(),
                 Err(error) => format!("the oldest file could not be removed: {error}"),
             };

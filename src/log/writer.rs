@@ -33,7 +33,8 @@ pub struct Control {
     pub turns: AtomicU64,
     /// Write what is closed, sync, end.
     pub stop: AtomicBool,
-    /// Up to here the master has the records.
+    /// Up to here the master has the records, by what it told this process: files are removed on its strength, and the cursor of an
+    /// earlier process may be of before the master was set back. 0 until it was asked.
     pub acknowledged: AtomicU64,
     /// Numbers up to here are taken, though the writer did not give them out.
     pub taken: AtomicU64,
