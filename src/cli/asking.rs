@@ -219,6 +219,7 @@ fn question(report: Report) -> Result<Question, String> {
         blocked: report.blocked.then_some(true),
         top: Some(report.top),
         newest: Some(report.newest),
+        rows_only: false,
     })
 }
 

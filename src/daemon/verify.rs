@@ -165,7 +165,7 @@ async fn no_clients(desk: &NodeDesk) -> Check {
     let question = Question {
         from_us: Some(Wall::now().0 - VERIFY_MISLED_S * 1_000_000),
         node: Some(desk.facts.name.clone()),
-        top: Some(1),
+        rows_only: true,
         newest: Some(VERIFY_MISLED_ROWS),
         ..Question::default()
     };

@@ -161,7 +161,7 @@ pub async fn fragment(Extension(cx): Extension<Cx>, query: Query<BTreeMap<String
     let Ok(question) = filters.question(now) else {
         return web::render(StatusCode::UNPROCESSABLE_ENTITY, &records(vec![], &filters, now));
     };
-    match ask(&cx, Question { top: Some(0), newest: Some(NEWEST), ..question }).await {
+    match ask(&cx, Question { rows_only: true, newest: Some(NEWEST), ..question }).await {
         Ok(answer) => web::render(StatusCode::OK, &records(answer.newest, &filters, now)),
         Err(refused) => cx.problem("Report", "report", refused).await,
     }

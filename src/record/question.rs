@@ -30,6 +30,10 @@ pub struct Question {
     pub top: Option<u32>,
     /// How many of the newest records to list (default 50, at most `limits::REPORT_ROWS_MAX`).
     pub newest: Option<u32>,
+    /// Only these: sums, rankings and series stay empty, and what is older than the rows listed is not read. Whoever goes through a report
+    /// page by page asks so, with `to_us` behind the oldest row that they have.
+    #[serde(default)]
+    pub rows_only: bool,
 }
 
 /// One row of a ranking.

@@ -143,6 +143,7 @@ fn failed(doing: &str, path: &Path, why: &str) -> StoreError {
 mod tests {
     use super::*;
     use crate::record::question::Gap;
+    use crate::record::question::RecordRow;
     use proptest::prelude::*;
 
     const EPOCH: Epoch = Epoch([1; 16]);
@@ -265,6 +266,42 @@ mod tests {
             store.answer(&Question { newest: Some(4), to_us: Some(33_000_000), ..Question::default() }).unwrap();
         let times: Vec<i64> = newest.newest.iter().map(|row| row.ended_us / 1_000_000).collect();
         assert_eq!(times, [32, 31, 30, 30]);
+    }
+
+    #[test]
+    fn pages_of_rows_alone_are_those_of_the_whole_report_and_read_nothing_that_is_older() {
+        let (dir, store) = store();
+        ingest(&store, "edge-1", EPOCH, 1..=3000);
+        ingest(&store, "edge-2", Epoch([2; 16]), (1..=2000).step_by(50));
+        ingest(&store, "edge-3", Epoch([3; 16]), 25..=33);
+        let place = |row: &RecordRow| (row.ended_us, row.node.clone(), row.seq);
+        let (mut walked, mut to_us) = (std::collections::BTreeSet::new(), None);
+        loop {
+            let page = Question { newest: Some(97), rows_only: true, to_us, ..Question::default() };
+            let whole = store.answer(&Question { rows_only: false, ..page.clone() }).unwrap();
+            let page = store.answer(&page).unwrap();
+            assert_eq!(page.newest, whole.newest);
+            assert_eq!((page.requests, page.hosts.len(), page.series.len()), (0, 0, 0), "rows alone");
+            let before = walked.len();
+            walked.extend(page.newest.iter().map(place));
+            if walked.len() == before {
+                break;
+            }
+            to_us = page.newest.last().map(|row| row.ended_us + 1);
+        }
+        // The records of the other nodes are those of the first by another way.
+        assert_eq!(walked.len(), 3000);
+
+        // A block that cannot be read is missed only by who must read it.
+        let connection = Connection::open(dir.path().join("records.db")).unwrap();
+        connection
+            .execute("UPDATE block SET facts = x'00' WHERE min_us <= 1000000 AND max_us < 3000000000", [])
+            .unwrap();
+        let newest =
+            |rows_only| store.answer(&Question { newest: Some(97), rows_only, ..Question::default() }).unwrap();
+        assert!(newest(false).unreadable > 0);
+        assert_eq!(newest(true).unreadable, 0);
+        assert_eq!(newest(true).newest, newest(false).newest);
     }
 
     #[test]

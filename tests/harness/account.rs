@@ -21,7 +21,8 @@ pub fn all_records(master: &Node) -> Vec<RecordRow> {
     let mut records: BTreeMap<(String, u64), RecordRow> = BTreeMap::new();
     let mut to_us = None;
     loop {
-        let question = Question { to_us, newest: Some(tidegate::limits::REPORT_ROWS_MAX), ..Question::default() };
+        let newest = Some(tidegate::limits::REPORT_ROWS_MAX);
+        let question = Question { to_us, newest, rows_only: true, ..Question::default() };
         let page = master.report(&question).newest;
         let before = records.len();
         let oldest = page.last().map(|record| record.ended_us);

@@ -35,7 +35,8 @@ pub fn answer(connection: &Connection, question: &Question) -> rusqlite::Result<
         let mut categories = Categories { known: HashMap::new(), wanted: question.category.as_deref() };
         let newest = Newest::of(question.newest.unwrap_or(50) as usize);
         let top = question.top.unwrap_or(10) as usize;
-        let sums = Sums { series: vec![(0, 0); span.intervals], newest, ranks: top > 0, ..Sums::default() };
+        let series = vec![(0, 0); span.intervals];
+        let sums = Sums { series, newest, ranks: top > 0, rows_only: question.rows_only, ..Sums::default() };
         let sums = add_up(&transaction, &filter, &mut categories, span, sums)?;
         answer.requests = sums.all.requests;
         answer.unrecorded = sums.unrecorded;
@@ -48,7 +49,9 @@ pub fn answer(connection: &Connection, question: &Question) -> rusqlite::Result<
         answer.nodes = ranks(&transaction, &sums.nodes, top)?;
         answer.blocked_hosts = ranks(&transaction, &sums.blocked_hosts, top)?;
         answer.categories = categories.ranks(&sums.categories, top);
-        answer.series = span.series(&sums.series);
+        if !question.rows_only {
+            answer.series = span.series(&sums.series);
+        }
         answer.newest = rows(&transaction, sums.newest)?;
     }
     transaction.finish()?;
@@ -180,6 +183,8 @@ struct Sums {
     all: Sum,
     /// Whether rankings are asked for.
     ranks: bool,
+    /// Whether nothing is added up.
+    rows_only: bool,
     /// Exchanges that have no record, by the records that say so.
     unrecorded: u64,
     upload: u64,
@@ -229,12 +234,19 @@ fn add_up(
     span: Span,
     mut sums: Sums,
 ) -> rusqlite::Result<Sums> {
-    let sql = "SELECT id, records, facts FROM block WHERE max_us >= ?1 AND min_us < ?2";
+    let sql = match sums.rows_only {
+        // Newest first, by the index: the rest need not be read once the rows are found.
+        true => "SELECT id, records, facts, max_us FROM block WHERE max_us >= ?1 AND min_us < ?2 ORDER BY max_us DESC",
+        false => "SELECT id, records, facts, max_us FROM block WHERE max_us >= ?1 AND min_us < ?2",
+    };
     let mut statement = connection.prepare_cached(sql)?;
     let mut blocks = statement.query([filter.from_us, filter.to_us])?;
     let mut facts = Vec::new();
     let mut counted = Unrecorded { rule: word_number(connection, UNRECORDED_RULE)?, unpacked: None };
     while let Some(row) = blocks.next()? {
+        if sums.rows_only && sums.newest.has_all_after(row.get(3)?) {
+            break;
+        }
         facts.clear();
         if let Err(damaged) = block::read_facts(row.get_ref(2)?.as_blob()?, &mut facts) {
             sums.unreadable += row.get::<_, u64>(1)?;
@@ -244,6 +256,10 @@ fn add_up(
         let id = row.get(0)?;
         for (at, fact) in facts.iter().enumerate().filter(|(_, fact)| filter.holds(fact)) {
             if categories.wants(connection, fact.categories)? {
+                if sums.rows_only {
+                    sums.newest.offer(id, at, fact);
+                    continue;
+                }
                 match counted.number(connection, id, at, fact)? {
                     Some(number) => sums.unrecorded = sums.unrecorded.saturating_add(number),
                     None => sums.add(fact, span),
@@ -337,6 +353,11 @@ impl PartialOrd for Place {
 impl Newest {
     fn of(count: usize) -> Newest {
         Newest { count, found: BinaryHeap::new() }
+    }
+
+    /// Whether what ended at `last_us` or earlier has no place among them.
+    fn has_all_after(&self, last_us: i64) -> bool {
+        self.found.len() >= self.count && self.found.peek().is_none_or(|Reverse(oldest)| oldest.ended_us > last_us)
     }
 
     fn offer(&mut self, block: i64, at: usize, fact: &Fact) {
