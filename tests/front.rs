@@ -154,6 +154,7 @@ fn a_drained_node_says_so_at_once_serves_on_and_closes_after_answers_once_the_no
     node.kill();
     node.start();
     assert_eq!(health(node).status, 503, "an order to drain survives a restart");
+    wait_until("its answers close", || draining().unwrap().closing);
     assert!(!watched.client().get(&watched.url("/bytes/10")).unwrap().keeps);
     assert_eq!(tidegate(&["undrain", "--control", &control(node)]).0, 0);
     assert_eq!(health(node).body, "ok\n");

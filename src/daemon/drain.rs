@@ -101,9 +101,10 @@ impl Drain {
         };
         tracing::warn!("this node is drained by {}: /health says 503 until `tidegate undrain`", note.by);
         // No balancer sends clients to a node that was down a moment ago: there is nobody to give notice to.
-        self.standing.send_replace(Some(Standing { by: note.by, since: Wall(note.since_us), closing: true }));
+        let since = Wall(note.since_us);
+        self.standing.send_replace(Some(Standing { by: note.by, since, closing: false }));
         let drain = self.clone();
-        tokio::spawn(async move { drain.publisher.close_after_answers(true).await });
+        tokio::spawn(async move { drain.close_after_notice(since, 0).await });
     }
 
     /// How it stands; absent while the node is in service.
@@ -214,9 +215,12 @@ impl Drain {
 
     async fn close_after_notice(&self, since: Wall, notice_s: u64) {
         tokio::time::sleep(Duration::from_secs(notice_s)).await;
+        // Whoever undrains meanwhile must not be followed by this.
         let _turn = self.turn.lock().await;
-        if self.mark_closing(Some(since)) {
+        if self.standing.borrow().as_ref().is_some_and(|standing| standing.since == since) {
             self.publisher.close_after_answers(true).await;
+            // It is told once it is so on every core.
+            self.mark_closing(Some(since));
         }
     }
 
