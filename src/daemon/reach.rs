@@ -20,7 +20,7 @@ pub fn refuse_lockout(actor: &Actor, values: &BTreeMap<String, String>, in_force
     let own = netif::own_addresses().unwrap_or_default();
     match why_unreachable(in_force, new, &own, reached) {
         Some(why) => {
-            let remedy = "Nothing was changed. Choose another PORTAL_IP, or submit it all the same with --force (in the portal: tick the box)";
+            let remedy = "Nothing was changed. Choose another PORTAL_IP, or submit it all the same with --force (in the portal: tick the box at the end)";
             Err(Refused::new(RefusedKind::LocksOut, format!("{why}. {remedy}")))
         }
         None => Ok(()),
