@@ -26,7 +26,7 @@ fn main() {
     let hosts: usize = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(5_000_000);
     let rounds: usize = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(10);
     let pairs: usize = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(6);
-    let (cluster, gate) = start();
+    let (cluster, gate) = live::start();
     let lists = cluster.master.layout.dir.join("lists");
     fs::create_dir_all(&lists).unwrap();
     write_hosts(&lists, hosts, 0);
@@ -42,17 +42,6 @@ fn main() {
         println!("one host more, another less: {}", apply(&cluster, rounds, round + 1));
     }
     under_load(&cluster, &gate, rounds, pairs);
-}
-
-/// A master and a slave, and the gate between them.
-fn start() -> (Cluster, Gate) {
-    let mut cluster = Cluster::lay_out(1, &[]);
-    let gate = live::set_apart(&mut cluster);
-    cluster.master.start();
-    cluster.apply(&cluster.policy(""));
-    cluster.slaves[0].start();
-    cluster.wait_for_policy();
-    (cluster, gate)
 }
 
 /// A list in which one host differs with `variant`.

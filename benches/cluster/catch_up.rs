@@ -2,7 +2,6 @@
 
 use super::live;
 use super::live::{Load, Quantiles, cpu};
-use crate::harness::Cluster;
 use crate::harness::wait_until;
 use std::fs;
 use std::path::Path;
@@ -23,12 +22,7 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(500);
 /// With so many records. The log is written by what writes it on a node, while the slave's process does not run; then the slave serves
 /// clients, first with its way to the master shut, then while it catches up, then with nothing left to ship.
 pub fn catch_up(records: usize) {
-    let mut cluster = Cluster::lay_out(1, &[]);
-    let gate = live::set_apart(&mut cluster);
-    cluster.master.start();
-    cluster.apply(&cluster.policy(""));
-    cluster.slaves[0].start();
-    cluster.wait_for_policy();
+    let (cluster, gate) = live::start();
     cluster.wait_for_records();
     cluster.slaves[0].stop();
     let began = Instant::now();

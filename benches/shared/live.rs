@@ -16,9 +16,20 @@ use tidegate::sys::affinity;
 /// The kernel counts a process's time in hundredths of a second.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// A master and a slave with its first policy, and the gate between them.
+pub fn start() -> (Cluster, Gate) {
+    let mut cluster = Cluster::lay_out(1, &[]);
+    let gate = set_apart(&mut cluster);
+    cluster.master.start();
+    cluster.apply(&cluster.policy(""));
+    cluster.slaves[0].start();
+    cluster.wait_for_policy();
+    (cluster, gate)
+}
+
 /// Gives the one slave of a cluster, none of whose nodes runs yet, the first processor for itself, data core and all its other threads
 /// together; the master gets what clients, origin and gate leave of the second, as if it were another host. The gate lies between both.
-pub fn set_apart(cluster: &mut Cluster) -> Gate {
+fn set_apart(cluster: &mut Cluster) -> Gate {
     let processors = affinity::allowed_cpus().unwrap();
     affinity::pin_thread(processors[1 % processors.len()]).unwrap();
     let gate = Gate::before(cluster.master.layout.portal);
