@@ -116,7 +116,7 @@ addresses = ["10.0.0.0/8", "2001:db8::/32"]
 user_groups = ["STAFF", "PRINTERS"]
 [[access_restriction.allow]]
 addresses = ["192.0.2.1"]
-rights = ["CLUSTER", "CONFIG"]
+rights = ["CLUSTER"]
 "#,
     );
     for (client, plain, tunnelled, groups) in [
@@ -157,7 +157,7 @@ rights = ["CLUSTER", "CONFIG"]
         assert_eq!(list(&snapshot, &get, ListKind::UserGroups), groups, "{client}");
     }
     let rights = |client: &str| snapshot.rights(client.parse().unwrap());
-    assert_eq!(rights("192.0.2.1"), Rights::CLUSTER.with(Rights::CONFIG));
+    assert_eq!(rights("192.0.2.1"), Rights::CLUSTER);
     assert!(!rights("10.9.0.8").contains(Rights::CLUSTER), "no entry grants CLUSTER by default");
     assert_eq!(rights("10.1.0.9"), Rights::NONE);
 }
@@ -579,6 +579,8 @@ fn every_kind_of_fault_is_told_with_its_line() {
         ("[[access_restriction.allow]]\ncomment = \"x\"", 1, "the entry names no addresses"),
         ("[[access_restriction.allow]]\naddresses = []", 2, "the list is empty"),
         ("[[access_restriction.allow]]\naddresses = [\"any\"]\nrights = [\"PROXI\"]", 3, "`PROXI` is not accepted"),
+        ("[[access_restriction.allow]]\naddresses = [\"any\"]\nrights = [\"BYPASS\"]", 3, "there is no right `BYPASS`"),
+        ("[[access_restriction.allow]]\naddresses = [\"any\"]\nrights = [\"config\"]", 3, "there is no right `CONFIG`"),
         ("[[access_restriction.deny]]\naddresses = [\"any\"]\nrights = [\"PROXY\"]", 3, "unknown key `rights`"),
         ("[[access_restriction.deny]]\naddresses = [\"10.0.0.1/8\"]", 2, "bad address"),
         ("[[time_profiles]]\nname = \"x\"\nfrom = \"8:00\"", 3, "bad time `8:00`"),

@@ -109,10 +109,7 @@ impl Rights {
     pub const PROXY: Rights = Rights(1);
     /// Open tunnels (CONNECT).
     pub const CONNECT: Rights = Rights(2);
-    /// Use the portal.
-    pub const CONFIG: Rights = Rights(4);
-    /// Be offered a way around a block.
-    pub const BYPASS: Rights = Rights(8);
+    // 4 and 8 were rights that nothing asked for (CONFIG, BYPASS); snapshots of earlier builds may hold them.
     /// Join the cluster as a slave.
     pub const CLUSTER: Rights = Rights(16);
     /// No right at all.

@@ -7,6 +7,7 @@ use crate::policy::compile::RULE_ACCESS_DEFAULT;
 use crate::policy::compile::builder;
 use crate::policy::compile::builder::Builder;
 use crate::policy::compile::reader::Complaints;
+use crate::policy::compile::reader::Said;
 use crate::policy::compile::reader::Table;
 use crate::policy::decision::Bits;
 use crate::policy::decision::Rights;
@@ -21,12 +22,18 @@ use std::net::IpAddr;
 pub const SECTION: &str = "Access Restriction";
 /// What an admitted client may do if nothing else is said.
 const RIGHTS_DEFAULT: Rights = Rights::PROXY.with(Rights::CONNECT);
-const RIGHTS: [(&str, Rights); 5] = [
-    ("PROXY", Rights::PROXY),
-    ("CONNECT", Rights::CONNECT),
-    ("CONFIG", Rights::CONFIG),
-    ("BYPASS", Rights::BYPASS),
-    ("CLUSTER", Rights::CLUSTER),
+const RIGHTS: [(&str, Rights); 3] =
+    [("PROXY", Rights::PROXY), ("CONNECT", Rights::CONNECT), ("CLUSTER", Rights::CLUSTER)];
+/// Rights that other products' policies know and nothing here would ask for: what they are said to do would not happen.
+const RIGHTS_REFUSED: [(&str, &str); 2] = [
+    (
+        "CONFIG",
+        "who may use the portal is said by its password and PORTAL_IP, not by an address in the policy: leave it out",
+    ),
+    (
+        "BYPASS",
+        "nobody is offered a way around a block: leave it out, or put an Access Profiles rule that allows above the one that denies",
+    ),
 ];
 
 /// Reads `[access_restriction]`.
@@ -64,7 +71,7 @@ fn deny_entry(mut table: Table, builder: &mut Builder, out: &mut Complaints) -> 
 fn allow_entry(mut table: Table, authentication: bool, builder: &mut Builder, out: &mut Complaints) -> AccessEntry {
     let (enabled, comment, addresses) = common(&mut table, out);
     let rights = table.texts("rights", 16, out).map_or(RIGHTS_DEFAULT, |said| {
-        let each = said.iter().filter_map(|said| builder::choice(said, &RIGHTS, out));
+        let each = said.iter().filter_map(|said| right(said, out));
         each.fold(Rights::NONE, Rights::with)
     });
     let authentication = table.boolean("authentication", out).unwrap_or(authentication);
@@ -77,6 +84,15 @@ fn allow_entry(mut table: Table, authentication: bool, builder: &mut Builder, ou
     let rule = builder.rule(SECTION, &name, &table.spot.place, String::new(), template);
     table.finish(out);
     AccessEntry { enabled, rule, addresses, rights: rights.0, authentication, user_groups: user_groups.0 }
+}
+
+fn right(said: &Said<String>, out: &mut Complaints) -> Option<Rights> {
+    let refused = RIGHTS_REFUSED.iter().find(|(word, _)| word.eq_ignore_ascii_case(&said.value));
+    if let Some((word, remedy)) = refused {
+        out.add(&said.spot, format!("there is no right `{word}`"), *remedy);
+        return None;
+    }
+    builder::choice(said, &RIGHTS, out)
 }
 
 type Common = (bool, Option<String>, Vec<crate::policy::snapshot::body::AddressRange>);
