@@ -257,6 +257,10 @@ pub const BATCH_LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const BATCH_WIRE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// See above.
 pub const BATCH_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// How long work that may share a processor with a data core computes before it pauses by itself, in microseconds: what a client may wait for it.
+pub const BREATH_EVERY_US: u64 = 250;
+/// For how long it pauses, in microseconds; the kernel adds some 50. The work takes a third longer, which nobody waits for.
+pub const BREATH_US: u64 = 30;
 /// How often the shipper looks for new records: with the time of a batch this stays under a second.
 pub const SHIP_EVERY_MS: u64 = 200;
 

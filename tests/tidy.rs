@@ -53,7 +53,11 @@ const AT_HOME: &[(&str, &str, &str)] = &[
     ("flate2", "src/daemon/tarball.rs", "give the tarball a verb for it"),
     ("crc32fast", "src/log/chain.rs", "take the chain's prints"),
     ("memchr::", "src/base/lines.rs", "ask base::lines"),
-    ("zstd::", "src/cluster/ src/store/records/block.rs src/log/packed.rs", "compress where things travel or are kept"),
+    (
+        "zstd::",
+        "src/base/frames.rs src/cluster/ src/store/records/block.rs src/log/packed.rs",
+        "compress where things travel or are kept",
+    ),
     ("Instant::now", "src/base/clock.rs", "take `now` as an argument, or Mono::now()"),
     ("SystemTime::now", "src/base/clock.rs", "take `now` as an argument, or Wall::now()"),
     ("use crate::{", "", "write one `use crate::module::Name;` a line: this test reads them"),

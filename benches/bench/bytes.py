@@ -6,12 +6,20 @@ import threading
 from . import source
 from .machine import GIB, Fault, raise_fault
 
-BURSTS, BURST_BYTES, BURST_CONNECTIONS = 100, 64 * 1024, 64
+BURST_BYTES, BURST_CONNECTIONS = 64 * 1024, 64
 PARALLEL = 16
 
 
 def tunnel_loads(options):
-    return {"one stream": lambda proxy: stream(proxy, int(options.gib * GIB)), "bursts": bursts}
+    return {
+        "one stream": lambda proxy: stream(proxy, int(options.gib * GIB)),
+        "bursts": lambda proxy: bursts(proxy, bursts_each(options.gib)),
+    }
+
+
+def bursts_each(gib):
+    """How many each connection carries, so that all together are as much as the one stream."""
+    return max(1, int(gib * GIB) // (BURST_CONNECTIONS * BURST_BYTES))
 
 
 def body_loads(options):
@@ -31,17 +39,17 @@ def stream(proxy, wanted):
     return wanted
 
 
-def bursts(proxy):
+def bursts(proxy, each):
     with selectors.DefaultSelector() as ready:
         for _ in range(BURST_CONNECTIONS):
             tunnel = proxy.tunnel(proxy.bench.source)
             source.ask(tunnel, BURST_BYTES)
             # How many bursts and how many bytes of this one are still to come.
-            ready.register(tunnel, selectors.EVENT_READ, [BURSTS, BURST_BYTES])
+            ready.register(tunnel, selectors.EVENT_READ, [each, BURST_BYTES])
         while ready.get_map():
             for key, _ in ready.select(10) or raise_fault("no byte for ten seconds"):
                 take_burst(key, ready)
-    return BURST_CONNECTIONS * BURSTS * BURST_BYTES
+    return BURST_CONNECTIONS * each * BURST_BYTES
 
 
 def take_burst(key, ready):

@@ -37,7 +37,7 @@ def print_requests(options, windows):
 
 def print_tunnels(options, windows):
     print(f"\nCONNECT tunnels, {options.rounds} rounds, medians [min-max]: one stream of {options.gib:g} GiB; "
-          f"{in_bytes.BURST_CONNECTIONS} connections with {in_bytes.BURSTS} answers of {in_bytes.BURST_BYTES // 1024} KiB each\n")
+          f"{in_bytes.BURST_CONNECTIONS} connections with {in_bytes.bursts_each(options.gib)} answers of {in_bytes.BURST_BYTES // 1024} KiB each\n")
     print_bytes(options, windows)
 
 

@@ -1,34 +1,30 @@
 //! Batches made ready for the wire.
 
+use crate::base::frames::Frames;
 use crate::limits;
 use crate::record::Epoch;
 use crate::record::batch;
 use crate::record::batch::BadBatch;
 use crate::record::lines::Lines;
 use std::io;
-use zstd::bulk::Compressor;
-use zstd::zstd_safe::compress_bound;
 
 /// Compresses batches; keeps its working memory between two.
-pub struct Packer(Compressor<'static>);
+pub struct Packer(Frames);
 
 impl Packer {
     /// A packer of `limits::BATCH_ZSTD_LEVEL`.
     pub fn new() -> io::Result<Packer> {
-        Ok(Packer(Compressor::new(limits::BATCH_ZSTD_LEVEL)?))
+        Ok(Packer(Frames::new(limits::BATCH_ZSTD_LEVEL)?))
     }
 
-    /// A batch of these lines, compressed. In two frames, so that nobody has to copy the lines behind the head first.
+    /// A batch of these lines, compressed. In two frames, so that nobody has to copy the lines behind the head first. Blocks.
     pub fn pack(&mut self, node: &str, epoch: Epoch, lines: &Lines) -> Result<Vec<u8>, BadBatch> {
         let head = batch::head(node, epoch, lines)?;
-        let room = compress_bound(head.len()) + compress_bound(lines.text().len());
-        let mut packed = io::Cursor::new(Vec::with_capacity(room));
+        let mut packed = Vec::new();
         for part in [&head, lines.text()] {
-            packed.set_position(packed.get_ref().len() as u64);
-            let done = self.0.compress_to_buffer(part, &mut packed);
-            done.map_err(|error| BadBatch(format!("it cannot be compressed: {error}")))?;
+            self.0.add(part, &mut packed).map_err(|error| BadBatch(format!("it cannot be compressed: {error}")))?;
         }
-        Ok(packed.into_inner())
+        Ok(packed)
     }
 }
 

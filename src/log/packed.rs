@@ -1,6 +1,7 @@
 //! A rotated file of extended.log, compressed (`docs/formats/extended-log.md`, "A packed file"): frames of whole lines that are
 //! decompressed one by one, so that a reader which wants a place in the middle does not read all that stands before it.
 
+use crate::base::frames::Frames;
 use crate::limits::LOG_FRAME_BYTES;
 use crate::limits::LOG_PACK_LEVEL;
 use std::fs::File;
@@ -10,10 +11,8 @@ use std::io::Seek;
 use std::io::SeekFrom;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use zstd::bulk::Compressor;
 use zstd::bulk::Decompressor;
 use zstd::zstd_safe;
-use zstd::zstd_safe::CParameter;
 
 /// A frame that programs of others pass over.
 const TABLE_MAGIC: u32 = 0x184d_2a5e;
@@ -139,9 +138,8 @@ impl Seek for Packed {
 
 /// Packs all of `from` into `to`, which is empty. `go_on` is asked before each frame; if it says no, so does the answer.
 pub fn pack(from: &File, to: &mut File, mut go_on: impl FnMut() -> bool) -> io::Result<bool> {
-    let mut compressor = Compressor::new(LOG_PACK_LEVEL)?;
-    // For programs of others; our own sums cover the compressed bytes.
-    compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+    // Sums for programs of others; our own cover the compressed bytes.
+    let mut frames = Frames::with_sums(LOG_PACK_LEVEL)?;
     let (mut entries, mut at, mut plain, mut frame) = (Vec::new(), 0, vec![0; LOG_FRAME_BYTES], Vec::new());
     loop {
         if !go_on() {
@@ -155,8 +153,7 @@ pub fn pack(from: &File, to: &mut File, mut go_on: impl FnMut() -> bool) -> io::
         let whole = if count < plain.len() { None } else { plain.iter().rposition(|byte| *byte == b'\n') };
         let count = whole.map_or(count, |last| last + 1);
         frame.clear();
-        frame.reserve(zstd_safe::compress_bound(count));
-        compressor.compress_to_buffer(&plain[..count], &mut frame)?;
+        frames.add(&plain[..count], &mut frame)?;
         to.write_all(&frame)?;
         entries.extend_from_slice(&(frame.len() as u32).to_le_bytes());
         entries.extend_from_slice(&(count as u32).to_le_bytes());
