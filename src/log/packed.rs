@@ -1,6 +1,7 @@
 //! A rotated file of extended.log, compressed (`docs/formats/extended-log.md`, "A packed file"): frames of whole lines that are
 //! decompressed one by one, so that a reader which wants a place in the middle does not read all that stands before it.
 
+use crate::base::breath::Breath;
 use crate::base::frames::Frames;
 use crate::limits::LOG_FRAME_BYTES;
 use crate::limits::LOG_PACK_LEVEL;
@@ -141,7 +142,9 @@ pub fn pack(from: &File, to: &mut File, mut go_on: impl FnMut() -> bool) -> io::
     // Sums for programs of others; our own cover the compressed bytes.
     let mut frames = Frames::with_sums(LOG_PACK_LEVEL)?;
     let (mut entries, mut at, mut plain, mut frame) = (Vec::new(), 0, vec![0; LOG_FRAME_BYTES], Vec::new());
+    let mut breath = Breath::start();
     loop {
+        breath.take();
         if !go_on() {
             return Ok(false);
         }
@@ -168,7 +171,9 @@ pub fn pack(from: &File, to: &mut File, mut go_on: impl FnMut() -> bool) -> io::
 pub fn is_same(packed: File, plain: &File, mut go_on: impl FnMut() -> bool) -> io::Result<bool> {
     let mut packed = Packed::open(packed)?;
     let (mut ours, mut theirs, mut at) = (vec![0; LOG_FRAME_BYTES], vec![0; LOG_FRAME_BYTES], 0);
+    let mut breath = Breath::start();
     loop {
+        breath.take();
         let count = packed.read(&mut ours)?;
         if !go_on() || fill(plain, &mut theirs[..count.max(1)], at)? != count || ours[..count] != theirs[..count] {
             return Ok(false);
