@@ -220,6 +220,7 @@ fn question(report: Report) -> Result<Question, String> {
         top: Some(report.top),
         newest: Some(report.newest),
         rows_only: false,
+        after: None,
     })
 }
 

@@ -31,9 +31,25 @@ pub struct Question {
     /// How many of the newest records to list (default 50, at most `limits::REPORT_ROWS_MAX`).
     pub newest: Option<u32>,
     /// Only these: sums, rankings and series stay empty, and what is older than the rows listed is not read. Whoever goes through a report
-    /// page by page asks so, with `to_us` behind the oldest row that they have.
+    /// page by page asks so.
     #[serde(default)]
     pub rows_only: bool,
+    /// List the newest behind this place: the next page, with `last` of the answer before. Sums are of the whole range all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Place>,
+}
+
+/// Where a record stands in a report, which lists the latest first. No two stand at the same place, however many ended in the same
+/// microsecond, and a record keeps its place, whatever comes or is forgotten around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// When the exchange ended, microseconds since the epoch, UTC.
+    pub ended_us: i64,
+    /// The store's number of the node's epoch.
+    pub source: i64,
+    /// The node's number of the record.
+    pub seq: u64,
 }
 
 /// One row of a ranking.
@@ -159,6 +175,9 @@ pub struct Answer {
     pub series: Vec<(i64, u64, u64)>,
     /// The newest records that match, newest first.
     pub newest: Vec<RecordRow>,
+    /// Where the last of them stands, if there may be older ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Place>,
     /// Records of the range that are stored and cannot be read: they are not counted.
     #[serde(default)]
     pub unreadable: u64,

@@ -6,6 +6,7 @@ pub use crate::record::audit::Finding;
 pub use crate::record::audit::Proof;
 pub use crate::record::question::Answer;
 pub use crate::record::question::Gap;
+pub use crate::record::question::Place;
 pub use crate::record::question::Question;
 pub use crate::record::question::Rank;
 pub use crate::record::question::RecordRow;

@@ -143,7 +143,6 @@ fn failed(doing: &str, path: &Path, why: &str) -> StoreError {
 mod tests {
     use super::*;
     use crate::record::question::Gap;
-    use crate::record::question::RecordRow;
     use proptest::prelude::*;
 
     const EPOCH: Epoch = Epoch([1; 16]);
@@ -274,23 +273,22 @@ mod tests {
         ingest(&store, "edge-1", EPOCH, 1..=3000);
         ingest(&store, "edge-2", Epoch([2; 16]), (1..=2000).step_by(50));
         ingest(&store, "edge-3", Epoch([3; 16]), 25..=33);
-        let place = |row: &RecordRow| (row.ended_us, row.node.clone(), row.seq);
-        let (mut walked, mut to_us) = (std::collections::BTreeSet::new(), None);
+        let (mut walked, mut after) = (Vec::new(), None);
         loop {
-            let page = Question { newest: Some(97), rows_only: true, to_us, ..Question::default() };
+            let page = Question { newest: Some(97), rows_only: true, after, ..Question::default() };
             let whole = store.answer(&Question { rows_only: false, ..page.clone() }).unwrap();
             let page = store.answer(&page).unwrap();
             assert_eq!(page.newest, whole.newest);
             assert_eq!((page.requests, page.hosts.len(), page.series.len()), (0, 0, 0), "rows alone");
-            let before = walked.len();
-            walked.extend(page.newest.iter().map(place));
-            if walked.len() == before {
-                break;
+            assert_eq!(whole.requests, 3049, "sums are of the whole range on every page");
+            walked.extend(page.newest);
+            match page.last {
+                Some(last) => after = Some(last),
+                None => break,
             }
-            to_us = page.newest.last().map(|row| row.ended_us + 1);
         }
-        // The records of the other nodes are those of the first by another way.
-        assert_eq!(walked.len(), 3000);
+        assert_eq!(walked.len(), 3049, "each once, and all nodes have records that ended together");
+        assert!(walked.is_sorted_by(|one, next| one.ended_us >= next.ended_us));
 
         // A block that cannot be read is missed only by who must read it.
         let connection = Connection::open(dir.path().join("records.db")).unwrap();
@@ -302,6 +300,47 @@ mod tests {
         assert!(newest(false).unreadable > 0);
         assert_eq!(newest(true).unreadable, 0);
         assert_eq!(newest(true).newest, newest(false).newest);
+    }
+
+    #[test]
+    fn a_walk_through_records_of_one_microsecond_meets_each_once_also_while_others_come_and_go() {
+        let (_dir, store) = store();
+        let put = |epoch: u8, seqs: std::ops::RangeInclusive<u64>, ended_us: i64| {
+            let id = |seq| format!("{epoch}-{seq}");
+            let records: Vec<Record> = seqs.map(|seq| Record { ended_us, record_id: id(seq), ..record(seq) }).collect();
+            let batch: Vec<Record<&str>> = records.iter().map(Record::view).collect();
+            store.ingest("edge-1", Epoch([epoch; 16]), &batch).unwrap();
+        };
+        // The old records of the second life fill the block that some of the moment's stand in: forgetting them moves those.
+        put(1, 1..=1500, 9_000_000);
+        put(2, 1..=100, 8_000_000);
+        put(2, 101..=1100, 9_000_000);
+        let (mut walked, mut after, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let question = Question {
+                from_us: Some(9_000_000),
+                newest: Some(1000),
+                rows_only: true,
+                after,
+                ..Question::default()
+            };
+            let page = store.answer(&question).unwrap();
+            walked.extend(page.newest.into_iter().map(|row| row.record_id));
+            pages += 1;
+            match pages {
+                1 => put(1, 1501..=1510, 10_000_000),
+                2 => assert_eq!(store.prune(Wall(9_000_000)).unwrap(), 100),
+                _ => {}
+            }
+            match page.last {
+                Some(last) => after = Some(last),
+                None => break,
+            }
+        }
+        assert_eq!((walked.len(), pages), (2500, 3));
+        walked.sort();
+        walked.dedup();
+        assert_eq!(walked.len(), 2500);
     }
 
     #[test]

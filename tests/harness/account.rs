@@ -16,23 +16,18 @@ pub fn ids_in_report(master: &Node) -> BTreeMap<String, usize> {
     found
 }
 
-/// Every record of the master's report, page by page; the same record on two pages counts once, two records twice.
+/// Every record of the master's report, page by page: one that is stored twice comes twice.
 pub fn all_records(master: &Node) -> Vec<RecordRow> {
-    let mut records: BTreeMap<(String, u64), RecordRow> = BTreeMap::new();
-    let mut to_us = None;
+    let (mut records, mut after) = (Vec::new(), None);
     loop {
         let newest = Some(tidegate::limits::REPORT_ROWS_MAX);
-        let question = Question { to_us, newest, rows_only: true, ..Question::default() };
-        let page = master.report(&question).newest;
-        let before = records.len();
-        let oldest = page.last().map(|record| record.ended_us);
-        records.extend(page.into_iter().map(|record| ((record.node.clone(), record.seq), record)));
-        if records.len() == before {
+        let page = master.report(&Question { after, newest, rows_only: true, ..Question::default() });
+        records.extend(page.newest);
+        after = page.last;
+        if after.is_none() {
             break;
         }
-        // `to_us` is exclusive: records of the same microsecond as the oldest must not be skipped.
-        to_us = oldest.map(|oldest| oldest + 1);
     }
     assert_eq!(records.len() as u64, master.report(&Question::default()).requests, "the pages and the total differ");
-    records.into_values().collect()
+    records
 }

@@ -6,6 +6,7 @@ use crate::limits;
 use crate::record::UNRECORDED_RULE;
 use crate::record::question::Answer;
 use crate::record::question::Gap;
+use crate::record::question::Place;
 use crate::record::question::Question;
 use crate::record::question::Rank;
 use crate::record::question::RecordRow;
@@ -33,7 +34,7 @@ pub fn answer(connection: &Connection, question: &Question) -> rusqlite::Result<
         && let Some(span) = span(&transaction, question)?
     {
         let mut categories = Categories { known: HashMap::new(), wanted: question.category.as_deref() };
-        let newest = Newest::of(question.newest.unwrap_or(50) as usize);
+        let newest = Newest::of(question.newest.unwrap_or(50) as usize, question.after);
         let top = question.top.unwrap_or(10) as usize;
         let series = vec![(0, 0); span.intervals];
         let sums = Sums { series, newest, ranks: top > 0, rows_only: question.rows_only, ..Sums::default() };
@@ -52,6 +53,7 @@ pub fn answer(connection: &Connection, question: &Question) -> rusqlite::Result<
         if !question.rows_only {
             answer.series = span.series(&sums.series);
         }
+        answer.last = sums.newest.last();
         answer.newest = rows(&transaction, sums.newest)?;
     }
     transaction.finish()?;
@@ -236,15 +238,19 @@ fn add_up(
 ) -> rusqlite::Result<Sums> {
     let sql = match sums.rows_only {
         // Newest first, by the index: the rest need not be read once the rows are found.
-        true => "SELECT id, records, facts, max_us FROM block WHERE max_us >= ?1 AND min_us < ?2 ORDER BY max_us DESC",
-        false => "SELECT id, records, facts, max_us FROM block WHERE max_us >= ?1 AND min_us < ?2",
+        true => {
+            "SELECT id, records, facts, max_us, source FROM block WHERE max_us >= ?1 AND min_us < ?2 ORDER BY max_us DESC"
+        }
+        false => "SELECT id, records, facts, max_us, source FROM block WHERE max_us >= ?1 AND min_us < ?2",
     };
+    let to_us = if sums.rows_only { filter.to_us.min(sums.newest.to_us()) } else { filter.to_us };
     let mut statement = connection.prepare_cached(sql)?;
-    let mut blocks = statement.query([filter.from_us, filter.to_us])?;
+    let mut blocks = statement.query([filter.from_us, to_us])?;
     let mut facts = Vec::new();
     let mut counted = Unrecorded { rule: word_number(connection, UNRECORDED_RULE)?, unpacked: None };
     while let Some(row) = blocks.next()? {
         if sums.rows_only && sums.newest.has_all_after(row.get(3)?) {
+            sums.newest.more = true;
             break;
         }
         facts.clear();
@@ -253,18 +259,17 @@ fn add_up(
             tell_damage(row.get(0)?, damaged);
             continue;
         }
-        let id = row.get(0)?;
+        let (id, source) = (row.get(0)?, row.get(4)?);
         for (at, fact) in facts.iter().enumerate().filter(|(_, fact)| filter.holds(fact)) {
             if categories.wants(connection, fact.categories)? {
+                sums.newest.offer(source, id, at, fact);
                 if sums.rows_only {
-                    sums.newest.offer(id, at, fact);
                     continue;
                 }
                 match counted.number(connection, id, at, fact)? {
                     Some(number) => sums.unrecorded = sums.unrecorded.saturating_add(number),
                     None => sums.add(fact, span),
                 }
-                sums.newest.offer(id, at, fact);
             }
         }
     }
@@ -315,60 +320,80 @@ fn details(connection: &Connection, block: i64) -> rusqlite::Result<Details> {
     }))
 }
 
-/// The newest facts so far, and where they stand.
+/// The newest facts so far behind a place, and where they stand.
 #[derive(Default)]
 struct Newest {
     count: usize,
+    after: Option<Place>,
     /// The oldest of them on top.
-    found: BinaryHeap<Reverse<Place>>,
+    found: BinaryHeap<Reverse<Found>>,
+    /// Whether there may be older ones.
+    more: bool,
 }
 
-#[derive(PartialEq, Eq)]
-struct Place {
-    ended_us: i64,
+/// A fact, by its place, and where its details are.
+struct Found {
+    place: Place,
     block: i64,
     at: usize,
     fact: Fact,
 }
 
-impl Place {
-    /// Newest first; what was stored later goes before what ended at the same time.
-    fn order(&self) -> (i64, i64, usize) {
-        (self.ended_us, self.block, self.at)
+impl PartialEq for Found {
+    fn eq(&self, other: &Self) -> bool {
+        self.place == other.place
     }
 }
 
-impl Ord for Place {
+impl Eq for Found {}
+
+impl Ord for Found {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.order().cmp(&other.order())
+        self.place.cmp(&other.place)
     }
 }
 
-impl PartialOrd for Place {
+impl PartialOrd for Found {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
 impl Newest {
-    fn of(count: usize) -> Newest {
-        Newest { count, found: BinaryHeap::new() }
+    fn of(count: usize, after: Option<Place>) -> Newest {
+        Newest { count, after, ..Newest::default() }
+    }
+
+    /// What ended at this time or later is none of them.
+    fn to_us(&self) -> i64 {
+        self.after.map_or(i64::MAX, |after| after.ended_us.saturating_add(1))
     }
 
     /// Whether what ended at `last_us` or earlier has no place among them.
     fn has_all_after(&self, last_us: i64) -> bool {
-        self.found.len() >= self.count && self.found.peek().is_none_or(|Reverse(oldest)| oldest.ended_us > last_us)
+        self.found.len() >= self.count
+            && self.found.peek().is_none_or(|Reverse(oldest)| oldest.place.ended_us > last_us)
     }
 
-    fn offer(&mut self, block: i64, at: usize, fact: &Fact) {
+    fn offer(&mut self, source: i64, block: i64, at: usize, fact: &Fact) {
+        let place = Place { ended_us: fact.ended_us, source, seq: fact.seq };
+        if self.after.is_some_and(|after| place >= after) {
+            return;
+        }
         let full = self.found.len() >= self.count;
-        if full && self.found.peek().is_none_or(|Reverse(oldest)| (fact.ended_us, block, at) < oldest.order()) {
+        self.more |= full;
+        if full && self.found.peek().is_none_or(|Reverse(oldest)| place < oldest.place) {
             return;
         }
         if full {
             self.found.pop();
         }
-        self.found.push(Reverse(Place { ended_us: fact.ended_us, block, at, fact: *fact }));
+        self.found.push(Reverse(Found { place, block, at, fact: *fact }));
+    }
+
+    /// Where the oldest of them stands, if there may be older ones.
+    fn last(&self) -> Option<Place> {
+        self.found.peek().filter(|_| self.more).map(|Reverse(oldest)| oldest.place)
     }
 }
 
@@ -376,12 +401,12 @@ impl Newest {
 fn rows(connection: &Connection, newest: Newest) -> rusqlite::Result<Vec<RecordRow>> {
     let mut unpacked: HashMap<i64, Details> = HashMap::new();
     let mut rows = Vec::new();
-    for Reverse(place) in newest.found.into_sorted_vec() {
-        let details = match unpacked.entry(place.block) {
+    for Reverse(found) in newest.found.into_sorted_vec() {
+        let details = match unpacked.entry(found.block) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(details(connection, place.block)?),
+            Entry::Vacant(new) => new.insert(details(connection, found.block)?),
         };
-        let (fact, word) = (&place.fact, |number| word_text(connection, number));
+        let (fact, word) = (&found.fact, |number| word_text(connection, number));
         rows.push(RecordRow {
             ended_us: fact.ended_us,
             seq: fact.seq,
@@ -393,7 +418,7 @@ fn rows(connection: &Connection, newest: Newest) -> rusqlite::Result<Vec<RecordR
             filter_name: word(fact.filter)?,
             rule: word(fact.rule)?,
             categories: word(fact.categories)?,
-            ..details.row(place.at)
+            ..details.row(found.at)
         });
     }
     Ok(rows)
