@@ -402,6 +402,7 @@ mod tests {
         assert_eq!(ended(ledger.next(Some(&[]), NOW).unwrap()), ("1-a".into(), Progress::Done));
         let (_dir, mut ledger) = begun(Order::Drain);
         let list = [task("1-a", Order::Drain)];
+        assert_eq!(ledger.next(None, NOW).unwrap(), Step::Rest, "whether it is still wanted only the master knows");
         assert_eq!(ledger.next(Some(&list), NOW).unwrap(), Step::Begin(list[0].clone()));
         for list in [vec![], vec![Handed { withdrawn: true, ..task("1-a", Order::Drain) }]] {
             let (_dir, mut ledger) = begun(Order::Drain);

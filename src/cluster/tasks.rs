@@ -181,3 +181,62 @@ impl fmt::Debug for Tasks {
 fn key(name: &str) -> String {
     name.to_ascii_lowercase()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::TASKS_HANDED_MAX;
+
+    fn order(tasks: &Tasks, node: &str) -> Task {
+        let new =
+            NewTask { order: Order::Drain, by: "ann".into(), on: node.into(), nodes: vec![node.into()], life_s: 60 };
+        tasks.order(&new).unwrap().unwrap()
+    }
+
+    fn done(task: &Task) -> TaskReport {
+        TaskReport { id: task.id.clone(), progress: Progress::Done, words: String::new(), output: None }
+    }
+
+    #[test]
+    fn a_slave_has_another_revision_whenever_it_is_to_have_another_list_also_after_a_restart_of_the_master() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Tasks::open(dir.path(), Box::new(|_, _| ())).unwrap();
+        let tasks = open();
+        let revision = |tasks: &Tasks| *tasks.revision("s1").borrow();
+        assert_eq!(revision(&tasks), 0, "there never was anything");
+        let mut seen = std::collections::BTreeSet::from([0]);
+        let mut is_news = |tasks: &Tasks, what: &str| assert!(seen.insert(revision(tasks)), "{what}");
+        let ordered: Vec<Task> = (0..TASKS_HANDED_MAX + 2).map(|_| order(&tasks, "s1")).collect();
+        is_news(&tasks, "orders");
+        let list = |tasks: &Tasks| tasks.hand_out("s1", 1).unwrap().tasks;
+        assert_eq!(list(&tasks).len(), TASKS_HANDED_MAX);
+        tasks.report("s1", &done(&ordered[0]), Vec::new()).unwrap();
+        is_news(&tasks, "a result makes room for the next order");
+        assert_eq!(list(&tasks).last().unwrap().id, ordered[TASKS_HANDED_MAX].id);
+        tasks.cancel(&ordered[1].id, "ann").unwrap();
+        is_news(&tasks, "a cancel");
+        let before = revision(&tasks);
+        tasks.report("s1", &done(&ordered[0]), Vec::new()).unwrap();
+        order(&tasks, "s2");
+        assert_eq!(revision(&tasks), before, "what is no news, or another's");
+        let tasks = open();
+        is_news(&tasks, "a restart with something open");
+        tasks.forget_node("S1").unwrap();
+        is_news(&tasks, "leaving");
+    }
+
+    #[test]
+    fn labels_outlive_the_master_and_go_with_their_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Tasks::open(dir.path(), Box::new(|_, _| ())).unwrap();
+        let labels = ["edge".to_string()];
+        let tasks = open();
+        assert!(tasks.are_new_labels("S1", &labels));
+        tasks.note_labels("S1", &labels).unwrap();
+        let tasks = open();
+        assert!(!tasks.are_new_labels("s1", &labels));
+        assert_eq!((tasks.labelled("edge"), tasks.labelled("core")), (vec!["s1".to_string()], Vec::new()));
+        tasks.forget_node("s1").unwrap();
+        assert!(tasks.labelled("edge").is_empty());
+    }
+}

@@ -8,6 +8,7 @@ mod flood;
 mod lies;
 mod membership;
 mod simulation;
+mod tasks;
 mod world;
 
 use std::io::{Read, Write};

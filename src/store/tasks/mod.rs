@@ -153,8 +153,8 @@ impl TaskStore {
         })
     }
 
-    /// A slave's word on a task. Answers the task if that is news, and nothing if it is known already or there is no such task: the
-    /// slave need not say it again in any case.
+    /// A slave's word on a task. Answers the task, with this slave alone, if that is news, and nothing if it is known already or there is
+    /// no such task: the slave need not say it again in any case.
     pub fn report(&self, node: &str, id: &str, progress: Progress, words: &str, now: Wall) -> Result<Option<Task>> {
         self.report_with(node, id, progress, words, None, now)
     }
@@ -192,13 +192,13 @@ impl TaskStore {
                     "INSERT OR REPLACE INTO output VALUES (?1, ?2, ?3, ?4)",
                     params![number, node, name, content],
                 )?;
-                forget_oldest_outputs(all)?;
+                forget_oldest_outputs(all, TASK_OUTPUTS_BYTES_MAX)?;
             }
-            task(all, number)
+            task_on(all, number, Some(node))
         })
     }
 
-    /// Ends what has waited for too long; answers which slaves that concerns, with their tasks.
+    /// Ends what has waited for too long; answers which slaves that concerns, each with its task, and it alone.
     pub fn expire(&self, now: Wall) -> Result<Vec<(String, Task)>> {
         let open = "progress IN ('queued', 'sent', 'started') AND (SELECT expires_us FROM task WHERE task.number = target.number) <= ?1";
         let over = self.look("looking for tasks that expired", |all| {
@@ -225,7 +225,7 @@ impl TaskStore {
             )?;
             let mut concerned = Vec::new();
             for (number, node) in ended {
-                concerned.extend(task(all, number)?.map(|task| (node, task)));
+                concerned.extend(task_on(all, number, Some(&node))?.map(|task| (node, task)));
             }
             Ok(concerned)
         })
@@ -341,6 +341,11 @@ fn number_of(all: &Connection, id: &str) -> rusqlite::Result<Option<i64>> {
 }
 
 fn task(all: &Connection, number: i64) -> rusqlite::Result<Option<Task>> {
+    task_on(all, number, None)
+}
+
+/// A task with all its slaves, or with one: of a thousand slaves each has its say, and to read all of them each time would take a second.
+fn task_on(all: &Connection, number: i64, node: Option<&str>) -> rusqlite::Result<Option<Task>> {
     let read = |row: &Row| {
         Ok(Task {
             id: id(row)?,
@@ -356,12 +361,13 @@ fn task(all: &Connection, number: i64) -> rusqlite::Result<Option<Task>> {
     };
     let found = all.prepare_cached("SELECT * FROM task WHERE number = ?1")?.query_row([number], read).optional()?;
     let Some(mut task) = found else { return Ok(None) };
+    let chosen = if node.is_some() { "node = ?2" } else { "?2 IS NULL" };
     task.nodes = all
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT node, progress, at_us, words, coalesce(name, ''), coalesce(length(content), 0)
-                 FROM target LEFT JOIN output USING (number, node) WHERE number = ?1 ORDER BY node",
-        )?
-        .query_map([number], |row| {
+                 FROM target LEFT JOIN output USING (number, node) WHERE number = ?1 AND {chosen} ORDER BY node"
+        ))?
+        .query_map(params![number, node], |row| {
             let progress: String = row.get(1)?;
             let progress = Progress::named(&progress).ok_or_else(|| unreadable(1, &progress))?;
             let output_bytes = row.get::<_, i64>(5)?.unsigned_abs();
@@ -426,9 +432,9 @@ fn forget_oldest(all: &Transaction) -> rusqlite::Result<()> {
 }
 
 /// Forgets outputs beyond what is kept, the oldest first.
-fn forget_oldest_outputs(all: &Transaction) -> rusqlite::Result<()> {
+fn forget_oldest_outputs(all: &Transaction, bytes_max: u64) -> rusqlite::Result<()> {
     let bytes = "SELECT coalesce(sum(length(content)), 0) FROM output";
-    while all.query_row(bytes, [], |row| row.get::<_, i64>(0))?.unsigned_abs() > TASK_OUTPUTS_BYTES_MAX {
+    while all.query_row(bytes, [], |row| row.get::<_, i64>(0))?.unsigned_abs() > bytes_max {
         all.execute("DELETE FROM output WHERE rowid = (SELECT min(rowid) FROM output)", [])?;
     }
     Ok(())
@@ -511,6 +517,10 @@ mod tests {
         let ended = store.expire(later(60)).unwrap();
         assert_eq!(ended.iter().map(|(node, _)| node.as_str()).collect::<Vec<_>>(), ["s1", "s2"]);
         assert_eq!(standing(&store, &task), [Progress::Expired, Progress::Expired]);
+        for ((node, task), words) in ended.iter().zip(["whether it was done is not known yet", "it was not done"]) {
+            assert!(task.nodes.len() == 1 && task.nodes[0].node == *node, "{task:?}");
+            assert!(task.nodes[0].words.ends_with(words), "{task:?}");
+        }
         assert!(store.report("s1", &task.id, Progress::Done, "drained", later(90)).unwrap().is_some());
         assert_eq!(standing(&store, &task), [Progress::Done, Progress::Expired]);
     }
@@ -528,6 +538,29 @@ mod tests {
         assert_eq!((node.output.as_str(), node.output_bytes), ("verify-s1.json", 2));
         assert_eq!(store.output(number, "S1").unwrap(), Some(output));
         assert_eq!(store.output(number, "s2").unwrap(), None);
+    }
+
+    #[test]
+    fn beyond_what_is_kept_of_outputs_the_oldest_go() {
+        let (_dir, store) = store();
+        let task = store.order(&new(&["s1", "s2", "s3"]), T0).unwrap().unwrap();
+        for node in ["s2", "s1", "s3"] {
+            let output = Output { name: "d.tar.gz".into(), content: vec![0; 10] };
+            store.report_with(node, &task.id, Progress::Done, "", Some(&output), T0).unwrap();
+        }
+        let number = store.find(&task.id).unwrap().unwrap();
+        for (bytes_max, kept) in [(30, [10, 10, 10]), (29, [10, 0, 10]), (10, [0, 0, 10]), (9, [0, 0, 0])] {
+            store.change("a test", |all| forget_oldest_outputs(all, bytes_max)).unwrap();
+            let nodes = store.show(number).unwrap().unwrap().nodes;
+            assert_eq!(nodes.iter().map(|node| node.output_bytes).collect::<Vec<_>>(), kept, "{bytes_max}");
+        }
+    }
+
+    #[test]
+    fn a_master_made_anew_gives_no_id_out_again() {
+        let [id, of_another] =
+            [store(), store()].map(|(_dir, store)| store.order(&new(&["s1"]), T0).unwrap().unwrap().id);
+        assert!(id.starts_with("1-") && of_another.starts_with("1-") && id != of_another, "{id} {of_another}");
     }
 
     #[test]
@@ -558,5 +591,21 @@ mod tests {
         }
         assert_eq!(store.list(usize::MAX).unwrap().len(), TASKS_KEPT_MAX);
         assert!(store.show(1).unwrap().is_none());
+    }
+
+    #[test]
+    fn tasks_of_very_many_slaves_are_bounded_by_their_rows() {
+        let (_dir, store) = store();
+        store.connection().execute_batch("PRAGMA synchronous = OFF").unwrap();
+        let names: Vec<String> = (0..20_000).map(|number| format!("s{number}")).collect();
+        let all: Vec<&str> = names.iter().map(String::as_str).collect();
+        for _ in 0..=TASK_ROWS_MAX / all.len() {
+            store.order(&new(&all), T0).unwrap().unwrap();
+        }
+        let count = || store.list(usize::MAX).unwrap().len();
+        assert_eq!(count(), TASK_ROWS_MAX / all.len() + 1, "what is open is never forgotten");
+        store.connection().execute_batch("UPDATE target SET progress = 'expired'").unwrap();
+        store.order(&new(&["s1"]), later(60)).unwrap().unwrap();
+        assert_eq!((count(), store.show(2).unwrap()), (TASK_ROWS_MAX / all.len(), None));
     }
 }
