@@ -152,7 +152,13 @@ fn a_drained_node_says_so_at_once_serves_on_and_closes_after_answers_once_the_no
 
     // The order outlives the process, and undrain undoes all of it.
     node.kill();
-    node.start();
+    node.spawn();
+    let mut first = None;
+    wait_until("the node answers", || {
+        first = node.status();
+        first.is_some()
+    });
+    assert!(first.is_some_and(|status| status.draining.is_some()), "drained from its first answer on");
     assert_eq!(health(node).status, 503, "an order to drain survives a restart");
     wait_until("its answers close", || draining().unwrap().closing);
     assert!(!watched.client().get(&watched.url("/bytes/10")).unwrap().keeps);

@@ -197,7 +197,9 @@ fn whoever_is_killed_in_the_middle_a_task_ends_and_what_may_be_done_once_is_begu
             _ => panic!("{words}"),
         }
         if !what.may_be_redone() {
-            assert_eq!(times_begun(slave, &task), 1, "{words}");
+            // A kill between the note and the deed leaves nothing to see.
+            let least = usize::from(!kills_slave);
+            assert!((least..=1).contains(&times_begun(slave, &task)), "{words}");
         }
         wait_until("the slave answers", || slave.status().is_some());
         if what == Order::Drain || what == Order::Undrain {
@@ -347,6 +349,37 @@ fn an_output_that_does_not_get_through_is_given_up_and_later_tasks_do_not_wait_f
         }
         assert!(!output.exists());
     }
+}
+
+/// An order is for an hour by the master's clock: one that is two hours ahead must not take it for old.
+#[test]
+fn a_slave_whose_clock_is_wrong_goes_by_its_masters_time() {
+    let mut cluster = Cluster::lay_out(1, &[]);
+    cluster.slaves[0].set_clock("+2h");
+    let (master, slave) = (&cluster.master, &cluster.slaves[0]);
+    master.start();
+    slave.start();
+    wait_until("the slave knows its master's clock", || {
+        slave.status().and_then(|status| status.master).is_some_and(|link| link.clock_skew_ms > 7_000_000)
+    });
+    assert_eq!(standing(&ended(master, &order(master, Order::Drain, "slave-1"))), [("slave-1", TaskProgress::Done)]);
+    assert!(is_drained(slave));
+}
+
+#[test]
+fn what_cannot_be_noted_is_not_begun_the_journal_says_so_and_it_is_done_once_that_works() {
+    let cluster = Cluster::start(1);
+    let (master, slave) = (&cluster.master, &cluster.slaves[0]);
+    // A folder where the notes go: no file takes its place.
+    let notes = slave.layout.dir.join("state/tasks.json");
+    fs::create_dir(&notes).unwrap();
+    let task = order(master, Order::Drain, "slave-1");
+    wait_until("the slave's words", || slave.journal().contains("None is begun before that works"));
+    assert_eq!((times_begun(slave, &task), is_drained(slave)), (0, false));
+    assert!(show(master, &task.id).is_open());
+    fs::remove_dir(&notes).unwrap();
+    assert_eq!(standing(&ended(master, &task)), [("slave-1", TaskProgress::Done)]);
+    assert!(times_begun(slave, &task) == 1 && is_drained(slave));
 }
 
 #[test]

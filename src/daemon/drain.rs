@@ -73,38 +73,25 @@ pub struct Checker {
 }
 
 impl Drain {
-    /// Not drained; see [`Drain::resume`].
+    /// Goes on with an order that was given before a restart: nobody who asks is ever told otherwise. To be called inside the control
+    /// runtime, before anybody can ask.
     pub fn new(publisher: Arc<Publisher>, settings: watch::Receiver<Settings>, state_dir: &Path) -> Arc<Self> {
-        Arc::new(Drain {
+        let note = state_dir.join("drained");
+        let before = order_of_before(&note);
+        let drain = Arc::new(Drain {
             publisher,
             settings,
-            note: state_dir.join("drained"),
-            standing: watch::Sender::new(None),
+            note,
+            standing: watch::Sender::new(before.clone()),
             checkers: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
-        })
-    }
-
-    /// Goes on with an order that was given before a restart. To be called inside the control runtime.
-    pub fn resume(self: &Arc<Self>) {
-        let note = match read_note(&self.note) {
-            Ok(Some(note)) => note,
-            Ok(None) => return,
-            Err(error) => {
-                // Somebody gave the order; who and when is less than that it was given.
-                tracing::error!(
-                    "reading {}: {error}; this node stays drained until `tidegate undrain`",
-                    self.note.display()
-                );
-                Note { by: "an order whose note is damaged".to_string(), since_us: 0 }
-            }
-        };
-        tracing::warn!("this node is drained by {}: /health says 503 until `tidegate undrain`", note.by);
-        // No balancer sends clients to a node that was down a moment ago: there is nobody to give notice to.
-        let since = Wall(note.since_us);
-        self.standing.send_replace(Some(Standing { by: note.by, since, closing: false }));
-        let drain = self.clone();
-        tokio::spawn(async move { drain.close_after_notice(since, 0).await });
+        });
+        if let Some(Standing { since, .. }) = before {
+            let drain = drain.clone();
+            // No balancer sends clients to a node that was down a moment ago: there is nobody to give notice to.
+            tokio::spawn(async move { drain.close_after_notice(since, 0).await });
+        }
+        drain
     }
 
     /// How it stands; absent while the node is in service.
@@ -234,6 +221,17 @@ impl Drain {
             _ => false,
         })
     }
+}
+
+/// What the node was told before it started, if that is to drain.
+fn order_of_before(note: &Path) -> Option<Standing> {
+    let before = read_note(note).unwrap_or_else(|error| {
+        // Somebody gave the order; who and when is less than that it was given.
+        tracing::error!("reading {}: {error}; this node stays drained until `tidegate undrain`", note.display());
+        Some(Note { by: "an order whose note is damaged".to_string(), since_us: 0 })
+    })?;
+    tracing::warn!("this node is drained by {}: /health says 503 until `tidegate undrain`", before.by);
+    Some(Standing { by: before.by, since: Wall(before.since_us), closing: false })
 }
 
 fn read_note(path: &Path) -> io::Result<Option<Note>> {

@@ -236,7 +236,6 @@ impl Node {
         performance::keep(desk.gauges.clone(), &desk.params);
         history::keep(desk.clone(), desk.history.clone());
         services::prune(desk.clone());
-        desk.drain.resume();
         cluster.carry_out_tasks(&desk);
         drop(_inside);
         prove_held(&desk, held_file);

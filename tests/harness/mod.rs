@@ -34,6 +34,10 @@ use tidegate::tls::activation::ActivationKey;
 /// How long anything may take before a test calls it broken. Generous: the machine may be small and busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where Debian's libfaketime is, by architecture; tests/run installs it.
+const FAKETIME: [&str; 2] =
+    ["/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"];
+
 /// A master, slaves and an origin. Everything ends with the value.
 pub struct Cluster {
     pub layout: ClusterLayout,
@@ -144,6 +148,14 @@ pub fn test_policy(origin: SocketAddr, more: &str) -> String {
 impl Node {
     pub fn of(layout: &NodeLayout) -> Node {
         Node { layout: layout.clone(), through: Vec::new(), variables: Vec::new(), child: Mutex::new(None) }
+    }
+
+    /// Its next process has a clock that is off by so much, such as `+1h`.
+    pub fn set_clock(&mut self, off_by: &str) {
+        let faketime = FAKETIME.into_iter().find(|file| Path::new(file).exists());
+        let faketime = faketime.expect("libfaketime is missing: tests/run installs it");
+        let skew = [("LD_PRELOAD", faketime), ("FAKETIME", off_by), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        self.variables = skew.map(|(name, value)| (name.to_string(), value.to_string())).to_vec();
     }
 
     /// The node's report.
