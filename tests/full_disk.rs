@@ -9,17 +9,26 @@ use harness::client::Client;
 use harness::disk::Disk;
 use harness::tidegate;
 use harness::wait_until;
+use harness::watched::WaitingRoom;
+use harness::watched::any_port;
+use std::net::TcpStream;
 use std::thread;
 use tidegate::admin::Action;
 use tidegate::admin::Outcome;
+use tidegate::limits::RECORD_SLOTS_MIN;
 use tidegate::limits::SPOOL_LARGE_SLOTS;
+use tidegate::limits::SPOOL_SMALL_PER_LARGE;
 use tidegate::limits::SPOOL_SMALL_SLOTS;
 use tidegate::report::Answer;
 use tidegate::report::Question;
 
 /// A cluster of one slave, of one core, whose log has a disk of its own; both run.
 fn cluster(log_full: &str) -> Option<(Cluster, Disk)> {
-    let cluster = Cluster::lay_out(1, &[("LOG_FULL", log_full), ("CORES", "1")]);
+    cluster_with(&[("LOG_FULL", log_full), ("CORES", "1")])
+}
+
+fn cluster_with(params: &[(&'static str, &str)]) -> Option<(Cluster, Disk)> {
+    let cluster = Cluster::lay_out(1, params);
     let slave = &cluster.slaves[0];
     let disk = Disk::mount(&cluster.dir().join("disk.img"), slave.layout.log.parent().unwrap(), 48)?;
     cluster.master.start();
@@ -41,9 +50,9 @@ const CLIENTS: u64 = 8;
 /// What may be opened and wait while the log takes nothing.
 const SLOTS: u64 = SPOOL_SMALL_SLOTS as u64 + SPOOL_LARGE_SLOTS as u64;
 
-/// More exchanges than there are slots: all must be served.
-fn overfill(cluster: &Cluster) -> u64 {
-    let (url, each) = (cluster.url("/bytes/10?id=over"), SLOTS / CLIENTS + 100);
+/// More exchanges than there are `slots`: all must be served.
+fn overfill(cluster: &Cluster, slots: u64) -> u64 {
+    let (url, each) = (cluster.url("/bytes/10?id=over"), slots / CLIENTS + 100);
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| {
@@ -155,7 +164,7 @@ fn with_count_exchanges_go_on_and_their_number_survives_a_kill_and_is_told_in_on
     let mut served = 0;
     let mut client = Client::connect(slave.layout.proxy).unwrap();
     wait_until_full(&cluster, &mut client, &mut served);
-    served += overfill(&cluster);
+    served += overfill(&cluster, SLOTS);
     let status = slave.status().unwrap();
     assert!(status.log_trouble.contains("only counted"), "{}", status.log_trouble);
     assert!(is_fit(slave), "a balancer may go on sending clients");
@@ -202,7 +211,7 @@ fn log_full_changes_live_and_what_was_counted_is_told_as_soon_as_there_is_room()
     wait_until("the change is in force", || slave.journal().contains("LOG_FULL"));
     let mut client = Client::connect(slave.layout.proxy).unwrap();
     wait_until_full(&cluster, &mut client, &mut served);
-    served += overfill(&cluster);
+    served += overfill(&cluster, SLOTS);
     set(slave, "LOG_FULL=refuse");
     wait_until("it is refused again", || {
         let mut client = Client::connect(slave.layout.proxy).unwrap();
@@ -213,4 +222,49 @@ fn log_full_changes_live_and_what_was_counted_is_told_as_soon_as_there_is_room()
     disk.free();
     wait_for_a_whole_report(&cluster, served);
     assert_eq!(report_of(&cluster, Some("LOG_FULL")).newest.len(), 1);
+}
+
+#[test]
+fn with_count_slots_that_are_under_way_refuse_as_ever_and_only_a_full_disk_lets_exchanges_go_on_without_a_record() {
+    let few = RECORD_SLOTS_MIN.to_string();
+    let params = [("LOG_FULL", "count"), ("CORES", "1"), ("RECORD_SLOTS", few.as_str())];
+    let Some((cluster, disk)) = cluster_with(&params) else { return };
+    let (slave, room) = (&cluster.slaves[0], WaitingRoom::open());
+    cluster.apply(&any_port(&cluster.policy(""), cluster.origin.address));
+    cluster.wait_for_policy();
+    let slots = (RECORD_SLOTS_MIN + RECORD_SLOTS_MIN / SPOOL_SMALL_PER_LARGE) as usize;
+    let waiting = |count: usize| -> Vec<TcpStream> {
+        let waiting = (0..count).map(|_| room.ask(slave.layout.proxy, "waiting")).collect();
+        wait_until("everybody waits at the origin", || room.count() == count);
+        waiting
+    };
+    let answered = |mut waiting: Vec<TcpStream>| {
+        room.answer_all();
+        waiting.iter_mut().for_each(|stream| assert_eq!(WaitingRoom::status(stream), "200"));
+        waiting.len() as u64
+    };
+
+    // The disk has room: nothing goes on without a record.
+    let all = waiting(slots);
+    for _ in 0..20 {
+        assert_eq!(WaitingRoom::status(&mut room.ask(slave.layout.proxy, "beyond")), "503");
+    }
+    let mut served = answered(all);
+    wait_until("all of them are in the report", || report_of(&cluster, None).requests == served);
+
+    // It has none: whoever comes is served, those who stay for long as well.
+    disk.fill(64);
+    wait_until_full(&cluster, &mut connected(slave), &mut served);
+    let all = waiting(slots + 30);
+    served += overfill(&cluster, slots as u64);
+    assert!(is_fit(slave), "a balancer may go on sending clients");
+    served += answered(all);
+
+    disk.free();
+    wait_for_a_whole_report(&cluster, served);
+    assert_eq!(report_of(&cluster, Some("LOG_FULL")).newest.len(), 1);
+    // And slots that are under way refuse again.
+    let all = waiting(slots);
+    assert_eq!(WaitingRoom::status(&mut room.ask(slave.layout.proxy, "beyond")), "503");
+    answered(all);
 }

@@ -4,6 +4,7 @@ mod harness;
 
 use harness::client::Client;
 use harness::wait_until;
+use harness::watched::WaitingRoom;
 use harness::watched::Watched;
 use harness::watched::endless_origin;
 use harness::watched::from;
@@ -17,7 +18,6 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -309,49 +309,12 @@ fn who_comes_beyond_a_limit_is_told_503_and_those_that_are_there_go_on() {
     watched.wait_for_no_connections();
 }
 
-/// An origin that keeps whoever asks waiting until it is told to answer.
-struct WaitingRoom {
-    address: SocketAddr,
-    waiting: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl WaitingRoom {
-    fn open() -> WaitingRoom {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let room = WaitingRoom { address: listener.local_addr().unwrap(), waiting: Arc::default() };
-        let waiting = room.waiting.clone();
-        thread::spawn(move || listener.incoming().flatten().for_each(|stream| waiting.lock().unwrap().push(stream)));
-        room
-    }
-
-    fn count(&self) -> usize {
-        self.waiting.lock().unwrap().len()
-    }
-
-    fn answer_all(&self) {
-        for mut stream in self.waiting.lock().unwrap().drain(..) {
-            let mut head = [0; 4096];
-            assert!(stream.read(&mut head).unwrap() > 0, "whoever connects asks");
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
-        }
-    }
-}
-
 #[test]
 fn exchanges_beyond_the_slots_for_records_are_told_503_and_those_that_wait_end_well() {
     let watched = Watched::with(&[("RECORD_SLOTS", "256")]);
     let room = WaitingRoom::open();
-    let ask = |path: &str| {
-        let mut stream = TcpStream::connect(watched.proxy()).unwrap();
-        let origin = room.address;
-        stream.write_all(format!("GET http://{origin}/{path} HTTP/1.1\r\nHost: {origin}\r\n\r\n").as_bytes()).unwrap();
-        stream
-    };
-    let status = |stream: &mut TcpStream| {
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let mut head = [0; 12];
-        stream.read_exact(&mut head).map(|()| String::from_utf8_lossy(&head[9..]).into_owned()).unwrap_or_default()
-    };
+    let ask = |path: &str| room.ask(watched.proxy(), path);
+    let status = WaitingRoom::status;
     // The ordinary slots, and the large ones that ordinary records take when the others are out.
     let slots = 256 + 16;
     // Twice: a slot that was not given back would be missed in the second round.

@@ -38,8 +38,10 @@ pub(crate) struct Shared {
     pub closed: Ring,
     /// Writer to core: slots that are free again.
     pub freed: Ring,
-    /// LOG_FULL=count: what finds no slot is counted instead of refused. Changes live.
+    /// LOG_FULL=count: what finds no slot while the log is stuck is counted instead of refused. Changes live.
     pub count_when_full: AtomicBool,
+    /// The log takes no lines, as its writer saw last; until all that waited for it is written.
+    pub stuck: AtomicBool,
 }
 
 /// Where one core opens its records. No call makes a system call, takes a lock or allocates.
@@ -64,6 +66,7 @@ impl RecordDesk {
             freed: Ring::new(size.slots()),
             spool,
             count_when_full: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
         });
         let desk = RecordDesk {
             shared: shared.clone(),
@@ -99,7 +102,8 @@ impl RecordDesk {
         Ok(OpenRecord { shared: Some(self.shared.clone()), slot, stays_on_its_thread: PhantomData })
     }
 
-    /// [`RecordDesk::open`]; where it cannot, and exchanges may go on unrecorded (LOG_FULL=count), this one is counted and has none.
+    /// [`RecordDesk::open`]; where it cannot because the log is stuck, and exchanges may go on unrecorded (LOG_FULL=count), this one is
+    /// counted and has none.
     pub fn open_or_count(&mut self, draft: &Draft, ended: &Ended) -> Result<Option<OpenRecord>, SpoolFull> {
         match self.open(draft, ended) {
             Err(SpoolFull) if self.counts_when_full() => {
@@ -111,7 +115,7 @@ impl RecordDesk {
     }
 
     /// Writes an open record anew, in another slot: more has become known of its exchange than can be told. A kill meanwhile
-    /// leaves one of both. Where there is no slot, and exchanges may go on unrecorded, it stays as it is but for its numbers.
+    /// leaves one of both. Where there is no slot, and exchanges would go on unrecorded, it stays as it is but for its numbers.
     pub fn rewrite(&mut self, record: &mut OpenRecord, draft: &Draft, ended: &Ended) -> Result<(), SpoolFull> {
         let slot = match self.take_slot(draft) {
             Err(SpoolFull) if self.counts_when_full() => {
@@ -141,8 +145,9 @@ impl RecordDesk {
         small.or_else(|| self.large.pop()).ok_or(SpoolFull)
     }
 
+    /// Slots that are all under way, while the log takes lines, are RECORD_SLOTS' business: who comes then is refused in any case.
     fn counts_when_full(&self) -> bool {
-        self.shared.count_when_full.load(Ordering::Relaxed)
+        self.shared.count_when_full.load(Ordering::Relaxed) && self.shared.stuck.load(Ordering::Relaxed)
     }
 
     fn take_back(&mut self) {

@@ -131,6 +131,7 @@ impl Writer {
                 synced = Mono::now();
             }
             let well = outcome.is_ok();
+            self.note_stuck(well, count);
             self.tell(outcome.err());
             if stopping && (!news || !well) {
                 return;
@@ -145,6 +146,13 @@ impl Writer {
             // A poll instead of a wake-up: a core that closes a record makes no system call. Naps grow when nothing comes.
             nap_ms = if news { limits::LOG_NAP_MS_MIN } else { (nap_ms * 2).min(limits::LOG_NAP_MS_MAX) };
             std::thread::park_timeout(Duration::from_millis(if well { nap_ms } else { limits::LOG_RETRY_MS }));
+        }
+    }
+
+    /// Tells the cores whether the log takes lines: again only when no more wait, since until then slots are out for want of it.
+    fn note_stuck(&self, well: bool, count: usize) {
+        if !well || count < limits::LOG_APPEND_RECORDS_MAX {
+            self.cores.iter().for_each(|shared| shared.stuck.store(!well, Ordering::Relaxed));
         }
     }
 

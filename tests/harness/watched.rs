@@ -18,6 +18,7 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -49,12 +50,8 @@ impl Watched {
         layout.write(&dir.path().join("no.key"), &[("ROLE", "standalone".into())], &extra).unwrap();
         let watched = Watched { node: Node::of(&layout), origin: Origin::start(), _dir: dir };
         watched.node.start();
-        let document = test_policy(watched.origin.address, "");
-        let one_port = format!("127.0.0.1/32:{}", watched.origin.address.port());
-        assert!(document.contains(&one_port));
-        let document = document
-            .replace(&one_port, "127.0.0.1/32")
-            .replace("connect_ports = [443,", "connect_ports = [\"1-65535\",");
+        let document = any_port(&test_policy(watched.origin.address, ""), watched.origin.address);
+        let document = document.replace("connect_ports = [443,", "connect_ports = [\"1-65535\",");
         let action = Action::PolicyApply { document, comment: String::new(), base: None, how: Default::default() };
         let outcome = watched.node.ask(action);
         assert!(matches!(outcome, Ok(Outcome::Applied { .. })), "{outcome:?}");
@@ -173,4 +170,53 @@ pub fn warm_up(watched: &Watched) {
     }
     wait_until("the lines of the warming up", || watched.records().len() == 3);
     watched.wait_for_no_connections();
+}
+
+/// The test policy, and any port of the origin's host may be reached.
+pub fn any_port(document: &str, origin: SocketAddr) -> String {
+    let one_port = format!("127.0.0.1/32:{}", origin.port());
+    assert!(document.contains(&one_port));
+    document.replace(&one_port, "127.0.0.1/32")
+}
+
+/// An origin that keeps whoever asks waiting until it is told to answer.
+pub struct WaitingRoom {
+    pub address: SocketAddr,
+    waiting: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl WaitingRoom {
+    pub fn open() -> WaitingRoom {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let room = WaitingRoom { address: listener.local_addr().unwrap(), waiting: Arc::default() };
+        let waiting = room.waiting.clone();
+        thread::spawn(move || listener.incoming().flatten().for_each(|stream| waiting.lock().unwrap().push(stream)));
+        room
+    }
+
+    /// Somebody asks for it through a proxy.
+    pub fn ask(&self, proxy: SocketAddr, path: &str) -> TcpStream {
+        let (mut stream, origin) = (TcpStream::connect(proxy).unwrap(), self.address);
+        stream.write_all(format!("GET http://{origin}/{path} HTTP/1.1\r\nHost: {origin}\r\n\r\n").as_bytes()).unwrap();
+        stream
+    }
+
+    /// The status that is answered; empty if none is.
+    pub fn status(stream: &mut TcpStream) -> String {
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).map(|()| String::from_utf8_lossy(&head[9..]).into_owned()).unwrap_or_default()
+    }
+
+    pub fn count(&self) -> usize {
+        self.waiting.lock().unwrap().len()
+    }
+
+    pub fn answer_all(&self) {
+        for mut stream in self.waiting.lock().unwrap().drain(..) {
+            let mut head = [0; 4096];
+            assert!(stream.read(&mut head).unwrap() > 0, "whoever connects asks");
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
+        }
+    }
 }
