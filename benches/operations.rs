@@ -40,7 +40,7 @@ type Work = Box<dyn FnMut(u64)>;
 /// Name, what one of it is, how many make a fair count, and what makes it ready.
 type Operation = (&'static str, &'static str, u64, fn() -> Work);
 
-const OPERATIONS: [Operation; 17] = [
+const OPERATIONS: [Operation; 19] = [
     ("parse-request", "the head of a browser's request", 100, parse_request_head),
     ("parse-reply", "the head of an origin's answer", 100, parse_reply_head),
     ("decide", "a policy of 1,000 Access Profiles rules, the last one holds", 100, decide),
@@ -54,6 +54,13 @@ const OPERATIONS: [Operation; 17] = [
     ("decide-addresses", "1,000 entries of Access Restriction, the last one holds", 100, decide_addresses),
     ("decide-routes", "1,000 routes for hosts and profiles, the last one holds", 100, decide_routes),
     ("decide-headers", "a policy of 250 request types with 500 regular expressions for User-Agent", 10, decide_headers),
+    (
+        "decide-contains",
+        "a policy of 250 request types with 500 texts that User-Agent may contain",
+        10,
+        decide_contains,
+    ),
+    ("decide-fields", "a policy of 200 request types that ask for 20 different fields", 10, decide_fields),
     ("decide-two", "a policy of two Access Profiles rules", 100, decide_two),
     ("record", "fill a slot of the spool, patch its numbers, close it", 100, record),
     ("take", "read a closed slot back", 100, take),
@@ -272,6 +279,32 @@ fn decide_headers() -> Work {
             "[[request_types]]\nname = \"type {number}\"\nheaders = [{{ name = \"User-Agent\", contains = [\"Agent-{number}\"], \
              regex = ['^Robot{number}/[0-9.]+', 'Version-{number}[a-z]*'] }}]\n"
         );
+    }
+    document += "[[access_profiles]]\nname = \"no type 7\"\nrequest_types = [\"type 7\"]\naction = \"DENY\"\n";
+    document += "[[access_profiles]]\nname = \"everybody\"\naction = \"ALLOW\"\n";
+    deciding(&document, &NoFiles)
+}
+
+fn decide_contains() -> Work {
+    let types = (0..250)
+        .map(|number| format!("{{ name = \"User-Agent\", contains = [\"Agent-{number}\", \"Version/{number}.\"] }}"));
+    deciding_fields(types)
+}
+
+fn decide_fields() -> Work {
+    let sent = ["User-Agent", "Accept", "Accept-Language", "Accept-Encoding", "Referer"];
+    let types = (0..200).map(|number| {
+        let name = sent.get(number % 20).map_or(format!("X-Field-{}", number % 20), |name| name.to_string());
+        format!("{{ name = \"{name}\", equals = [\"value {number}\"], contains = [\"part {number}\"] }}")
+    });
+    deciding_fields(types)
+}
+
+/// Decides under a policy of these header tests, each in a type of its own.
+fn deciding_fields(tests: impl Iterator<Item = String>) -> Work {
+    let mut document = "[access_restriction]\ndefault = \"allow\"\n".to_string();
+    for (number, test) in tests.enumerate() {
+        document += &format!("[[request_types]]\nname = \"type {number}\"\nheaders = [{test}]\n");
     }
     document += "[[access_profiles]]\nname = \"no type 7\"\nrequest_types = [\"type 7\"]\naction = \"DENY\"\n";
     document += "[[access_profiles]]\nname = \"everybody\"\naction = \"ALLOW\"\n";

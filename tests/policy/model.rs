@@ -10,7 +10,12 @@ const HOSTS: [&str; 6] = ["a.test", "b.a.test", "c.b.a.test", "test", "ba.test",
 const HOST_REGEXES: [&str; 3] = ["^b", "a\\.test$", "\\d"];
 const PATHS: [&str; 9] = ["/", "/a", "/a/", "/a/b", "/ab", "/b", "/a/b.exe", "/private", "/ab/"];
 const PATH_REGEXES: [&str; 2] = ["\\.exe$", "^/ab?/"];
-const AGENTS: [&str; 3] = ["Mozilla/5.0", "curl/8", "CURL"];
+/// Names of fields as a test and as a request may write them.
+const FIELDS: [&str; 5] = ["User-Agent", "user-agent", "X-Tag", "X-TAG", "Accept"];
+/// What a test looks for, and what a request says.
+const TEXTS: [&str; 12] =
+    ["Mozilla/5.0", "curl/8", "CURL", "", "a", "ab", "Bab", "abab", "cabd", "\u{e9}A", " b", "xxababcabdx\u{c9}a"];
+const FIELD_REGEXES: [&str; 5] = ["^cu", "b$", "a.?b", "^$", "\\d"];
 const NODES: [&str; 4] = ["edge-1", "EDGE-2", "edge-3", "Edge-1"];
 /// Days of each time profile, in bits from Monday.
 const DAYS: [(&str, u8); 3] = [("[\"mon..fri\"]", 0x1f), ("[\"sat\", \"sun\"]", 0x60), ("[\"wed\"]", 0x04)];
@@ -35,7 +40,16 @@ struct Type {
     host_regex: Which,
     prefixes: Which,
     path_regex: Which,
-    agents: Which,
+    tests: Vec<Test>,
+}
+
+/// A question to a field.
+#[derive(Clone, Debug)]
+struct Test {
+    field: usize,
+    equals: Which,
+    contains: Which,
+    regex: Which,
 }
 
 #[derive(Clone, Debug)]
@@ -71,7 +85,8 @@ struct Request {
     port: u16,
     host: usize,
     path: usize,
-    agent: Option<usize>,
+    /// (name, value)
+    fields: Vec<(usize, usize)>,
     node: usize,
     day: u8,
 }
@@ -87,6 +102,11 @@ fn asked(pool: usize) -> impl Strategy<Value = Asked> {
     prop_oneof![3 => Just(Vec::new()), 1 => prop::collection::vec((prop::bool::weighted(0.3), 0..pool), 1..3)]
 }
 
+fn a_test() -> impl Strategy<Value = Test> {
+    (0..FIELDS.len(), some(TEXTS.len(), 0.5), some(TEXTS.len(), 0.5), some(FIELD_REGEXES.len(), 0.5))
+        .prop_map(|(field, equals, contains, regex)| Test { field, equals, contains, regex })
+}
+
 fn a_type() -> impl Strategy<Value = Type> {
     let fields = (
         some(METHODS.len(), 0.2),
@@ -95,10 +115,10 @@ fn a_type() -> impl Strategy<Value = Type> {
         some(HOSTS.len(), 0.2),
         some(HOSTS.len(), 0.2),
     );
-    let more =
-        (some(HOST_REGEXES.len(), 0.2), some(PATHS.len(), 0.4), some(PATH_REGEXES.len(), 0.2), some(AGENTS.len(), 0.2));
+    let tests = prop_oneof![3 => Just(Vec::new()), 2 => prop::collection::vec(a_test(), 1..7)];
+    let more = (some(HOST_REGEXES.len(), 0.2), some(PATHS.len(), 0.4), some(PATH_REGEXES.len(), 0.2), tests);
     (fields, more).prop_map(
-        |((methods, schemes, ports, hosts, suffixes), (host_regex, prefixes, path_regex, agents))| Type {
+        |((methods, schemes, ports, hosts, suffixes), (host_regex, prefixes, path_regex, tests))| Type {
             methods,
             schemes,
             ports,
@@ -107,7 +127,7 @@ fn a_type() -> impl Strategy<Value = Type> {
             host_regex,
             prefixes,
             path_regex,
-            agents,
+            tests,
         },
     )
 }
@@ -148,18 +168,19 @@ fn a_policy() -> impl Strategy<Value = Policy> {
 }
 
 fn a_request() -> impl Strategy<Value = Request> {
-    let from = (9..12_u8, 0..3_u8, prop::option::of(0..AGENTS.len()), 0..NODES.len() + 1, 0..7_u8);
+    let fields = prop::collection::vec((0..FIELDS.len(), 0..TEXTS.len()), 0..5);
+    let from = (9..12_u8, 0..3_u8, fields, 0..NODES.len() + 1, 0..7_u8);
     let port =
         prop_oneof![prop::sample::select(vec![0_u16, 1, 80, 84, 85, 90, 91, 443, 7999, 8000, 65535]), any::<u16>()];
     let what = (0..METHODS.len(), 0..SCHEMES.len(), port, 0..HOSTS.len() * 2 + 1, 0..PATHS.len() * 2 + 1);
-    (from, what).prop_map(|((first, second, agent, node, day), (method, scheme, port, host, path))| Request {
+    (from, what).prop_map(|((first, second, fields, node, day), (method, scheme, port, host, path))| Request {
         client: [first, second, 0, 1],
         method,
         scheme,
         port,
         host,
         path,
-        agent,
+        fields,
         node,
         day,
     })
@@ -196,9 +217,8 @@ impl Type {
             &self.host_regex,
             &self.prefixes,
             &self.path_regex,
-            &self.agents,
         ];
-        lists.iter().all(|list| list.is_empty())
+        lists.iter().all(|list| list.is_empty()) && self.tests.is_empty()
     }
 
     fn text(&self, number: usize) -> String {
@@ -214,14 +234,10 @@ impl Type {
         if self.asks_nothing() {
             text += "ports = ['any']\n";
         }
-        if !self.agents.is_empty() {
-            text += "[[request_types.headers]]\nname = 'User-Agent'\n";
-            text += &line("contains", &self.agents, |at| AGENTS[at].to_string());
-        }
-        text
+        text + &self.tests.iter().map(Test::text).collect::<String>()
     }
 
-    fn holds(&self, facts: &Facts, agent: Option<&str>) -> bool {
+    fn holds(&self, facts: &Facts, fields: &[(&str, &str)]) -> bool {
         let one_of = |list: &Which, holds: &dyn Fn(usize) -> bool| list.is_empty() || list.iter().any(|at| holds(*at));
         let scheme = |at: usize| match SCHEMES[at] {
             "http" => facts.scheme == Scheme::Http,
@@ -242,15 +258,43 @@ impl Type {
             || self.host_regex.iter().any(|at| host_regex(*at));
         let path = self.prefixes.iter().any(|at| facts.path.starts_with(PATHS[*at]))
             || self.path_regex.iter().any(|at| path_regex(*at));
-        let agent_holds =
-            |at: usize| agent.is_some_and(|agent| agent.to_lowercase().contains(&AGENTS[at].to_lowercase()));
         one_of(&self.methods, &|at| METHODS[at].to_uppercase() == facts.method)
             && one_of(&self.schemes, &scheme)
             && one_of(&self.ports, &|at| (PORTS[at].0..=PORTS[at].1).contains(&facts.port))
             && (host || self.hosts.is_empty() && self.suffixes.is_empty() && self.host_regex.is_empty())
             && (path || self.prefixes.is_empty() && self.path_regex.is_empty())
-            && one_of(&self.agents, &agent_holds)
+            && self.tests.iter().all(|test| test.holds(fields))
             && (!self.asks_nothing() || facts.port > 0)
+    }
+}
+
+impl Test {
+    fn text(&self) -> String {
+        let mut text = format!("[[request_types.headers]]\nname = '{}'\n", FIELDS[self.field]);
+        text += &line("equals", &self.equals, |at| TEXTS[at].to_string());
+        text += &line("contains", &self.contains, |at| TEXTS[at].to_string());
+        text + &line("regex", &self.regex, |at| FIELD_REGEXES[at].to_string())
+    }
+
+    fn holds(&self, fields: &[(&str, &str)]) -> bool {
+        let named = |(name, _): &&(&str, &str)| name.eq_ignore_ascii_case(FIELDS[self.field]);
+        let Some((_, value)) = fields.iter().find(named) else { return false };
+        let (value, text) = (value.to_ascii_lowercase(), |at: usize| TEXTS[at].to_ascii_lowercase());
+        let regex = |at: usize| match at {
+            0 => value.starts_with("cu"),
+            1 => value.ends_with('b'),
+            2 => (0..value.len()).any(|from| {
+                let from = &value.as_bytes()[from..];
+                from.starts_with(b"ab") || from.len() > 2 && from[0] == b'a' && from[2] == b'b'
+            }),
+            3 => value.is_empty(),
+            _ => value.bytes().any(|byte| byte.is_ascii_digit()),
+        };
+        let present = self.equals.is_empty() && self.contains.is_empty() && self.regex.is_empty();
+        present
+            || self.equals.iter().any(|at| value == text(*at))
+            || self.contains.iter().any(|at| value.contains(&text(*at)))
+            || self.regex.iter().any(|at| regex(*at))
     }
 }
 
@@ -327,10 +371,10 @@ impl Policy {
         text
     }
 
-    fn walk(&self, facts: &Facts, request: &Request, agent: Option<&str>) -> Found {
+    fn walk(&self, facts: &Facts, request: &Request, fields: &[(&str, &str)]) -> Found {
         let day = |at: &usize| DAYS[*at].1 & 1 << request.day != 0;
         let times: Vec<usize> = (0..DAYS.len()).filter(day).collect();
-        let types: Vec<usize> = (0..self.types.len()).filter(|at| self.types[*at].holds(facts, agent)).collect();
+        let types: Vec<usize> = (0..self.types.len()).filter(|at| self.types[*at].holds(facts, fields)).collect();
         let in_category = |at: &usize| self.categories[at - 1].iter().any(|host| on_list(facts.host, HOSTS[*host]));
         let mut categories: Vec<usize> = (1..=self.categories.len()).filter(in_category).collect();
         if categories.is_empty() {
@@ -401,9 +445,8 @@ fn same_as_the_plain_walk(policy: &Policy, requests: &[Request]) {
             Some(path) => path.to_string(),
             None => PATHS.get(request.path - PATHS.len()).map_or(String::new(), |path| format!("{path}z.exe")),
         };
-        let agent = request.agent.map(|at| AGENTS[at]);
-        let fields = [("User-Agent", agent.unwrap_or(""))];
-        let fields: &[(&str, &str)] = if agent.is_some() { &fields } else { &[] };
+        let fields: Vec<_> = request.fields.iter().map(|(name, value)| (FIELDS[*name], TEXTS[*value])).collect();
+        let fields = &fields[..];
         let facts = Facts {
             client: request.client.into(),
             method: METHODS[request.method],
@@ -423,7 +466,7 @@ fn same_as_the_plain_walk(policy: &Policy, requests: &[Request]) {
             marked: policy::decide(&snapshot, &facts).do_not_bypass,
             lists: LISTS.map(|kind| list(&snapshot, &facts, kind)).to_vec(),
         };
-        let expected = policy.walk(&facts, request, agent);
+        let expected = policy.walk(&facts, request, fields);
         let told = policy::explain(&snapshot, &facts).1.join("\n");
         assert_eq!(found, expected, "{request:?} under\n{document}\n{told}");
         assert!(
