@@ -155,10 +155,10 @@ fn foreign_formats_and_layouts_are_refused_by_name() {
     let other_layout = with_fitting_header(&other_layout[HEADER..], &other_layout);
     assert_eq!(Snapshot::open(&other_layout).err(), Some(SnapshotError::ForeignLayout));
     let mut newer = file();
-    newer[8] = 4;
+    newer[8] = 5;
     let error = Snapshot::open(&newer).unwrap_err();
-    assert_eq!(error, SnapshotError::ForeignFormat { format: 4 });
-    assert!(error.to_string().contains("format 4 and this build reads format 3"), "{error}");
+    assert_eq!(error, SnapshotError::ForeignFormat { format: 5 });
+    assert!(error.to_string().contains("format 5 and this build reads format 4"), "{error}");
     for foreign in [&b""[..], b"\x7fELF", b"[policy]\nname = \"a document, not a snapshot\"\n"] {
         assert_eq!(Snapshot::open(foreign).err(), Some(SnapshotError::NotASnapshot));
     }

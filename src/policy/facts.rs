@@ -43,6 +43,9 @@ pub enum Scheme {
 pub trait Headers {
     /// The value of the first field called `name` (compared without regard to case).
     fn value(&self, name: &str) -> Option<&[u8]>;
+
+    /// Hands over the name and the value of each field, in order.
+    fn each(&self, field: &mut dyn FnMut(&str, &[u8]));
 }
 
 /// A request without header fields.
@@ -53,11 +56,17 @@ impl Headers for NoHeaders {
     fn value(&self, _name: &str) -> Option<&[u8]> {
         None
     }
+
+    fn each(&self, _field: &mut dyn FnMut(&str, &[u8])) {}
 }
 
 /// Fields in a list, for explanations and tests.
 impl Headers for &[(&str, &str)] {
     fn value(&self, name: &str) -> Option<&[u8]> {
         self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_bytes())
+    }
+
+    fn each(&self, field: &mut dyn FnMut(&str, &[u8])) {
+        self.iter().for_each(|(name, value)| field(name, value.as_bytes()));
     }
 }

@@ -12,6 +12,7 @@ mod compile;
 mod decision;
 mod facts;
 mod files;
+mod header_tables;
 mod lockout;
 mod merge;
 mod own;
@@ -23,6 +24,7 @@ mod route_table;
 mod rule_sets;
 mod sections;
 mod snapshot;
+mod text_finder;
 mod type_tables;
 mod walk;
 

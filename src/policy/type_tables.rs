@@ -1,14 +1,16 @@
 //! Which request types a request is of, without a look at one after the other. Each field has a table from what a request
 //! may have there to the set of types that accept it; what every table accepts is of the type. Regular expressions are
-//! looked for in sets ([`super::regex_sets`]). Types with such that fit no set, or with header tests, are looked at one by
-//! one, and only if everything else holds.
+//! looked for in sets ([`super::regex_sets`]), header tests in tables of their own ([`super::header_tables`]). Types with regular
+//! expressions that fit no set are looked at one by one, and only if everything else holds.
 //!
 //! The table of hosts lies in the snapshot. The others are made from the types when it is opened (see
 //! [`super::rule_sets`] for why).
 
 use super::decision::Bits;
 use super::facts::Facts;
+use super::header_tables::HeaderTables;
 use super::patterns::Pattern;
+use super::regex_sets::HeaderSet;
 use super::regex_sets::RegexSets;
 use super::sections::request_types;
 use super::snapshot::body::ArchivedBody;
@@ -33,13 +35,17 @@ pub struct TypeTables {
     /// Types that know a path by regular expressions that are in no set.
     path_regex: Bits,
     path_sets: RegexSets,
-    /// Types with header tests.
-    headers: Bits,
+    headers: HeaderTables,
 }
 
 impl TypeTables {
     /// Of a policy's types, in their order, and the sets of their regular expressions.
-    pub fn new(types: &[ArchivedRequestType], host_sets: RegexSets, path_sets: RegexSets) -> TypeTables {
+    pub fn new(
+        types: &[ArchivedRequestType],
+        host_sets: RegexSets,
+        path_sets: RegexSets,
+        header_sets: Vec<HeaderSet>,
+    ) -> TypeTables {
         let those = |which: fn(&ArchivedRequestType) -> bool| {
             let mut those = Bits::default();
             types.iter().enumerate().filter(|(_, t)| which(t)).for_each(|(number, _)| those.insert(number));
@@ -61,7 +67,7 @@ impl TypeTables {
             path_prefixes: Prefixes::new(types),
             path_regex: those(|t| !t.path_regex.is_empty()).without(path_sets.types()),
             path_sets,
-            headers: those(|t| !t.headers.is_empty()),
+            headers: HeaderTables::new(types, header_sets),
         }
     }
 
@@ -83,17 +89,15 @@ impl TypeTables {
         types.keep(&host.with(&self.host_regex));
         self.path_sets.find(facts.path.as_bytes(), &types.without(&path), &mut path);
         types.keep(&path.with(&self.path_regex));
+        self.headers.narrow(facts, body, patterns, &mut types);
         let mut open = Bits::default();
         open.add(&self.host_regex);
         open.remove(&host);
         open.add(&self.path_regex.without(&path));
-        open.add(&self.headers);
         for number in open.common(&types).iter() {
             let (host, path) = (host.contains(number), path.contains(number));
             let holds = |t: &ArchivedRequestType| {
-                (host || t.host_found(facts, patterns))
-                    && (path || t.path_found(facts, patterns))
-                    && t.headers_miss(facts, patterns).is_none()
+                (host || t.host_found(facts, patterns)) && (path || t.path_found(facts, patterns))
             };
             if !body.request_types.get(number).is_some_and(holds) {
                 types.take(number);

@@ -108,4 +108,8 @@ impl Headers for Fields<'_> {
     fn value(&self, name: &str) -> Option<&[u8]> {
         self.head.field(self.buf, name)
     }
+
+    fn each(&self, field: &mut dyn FnMut(&str, &[u8])) {
+        self.head.fields(self.buf).for_each(|(name, value)| field(name, value));
+    }
 }

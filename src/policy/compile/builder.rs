@@ -63,6 +63,7 @@ impl Builder {
         let mut texts = vec![""; self.body.regexes.len()];
         self.patterns.iter().for_each(|((text, _), number)| texts[*number as usize] = text.as_str());
         self.body.regex_sets = regex_sets::build(&self.body.request_types, &texts);
+        self.body.header_sets = regex_sets::build_of_headers(&self.body.request_types, &texts);
         match request_types::host_table(&self.body.request_types) {
             Ok(hosts) => self.body.type_hosts = hosts,
             Err(words) => {

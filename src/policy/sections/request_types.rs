@@ -213,11 +213,18 @@ impl ArchivedRequestType {
 
 impl ArchivedHeaderTest {
     fn holds(&self, facts: &Facts, patterns: &[Pattern]) -> bool {
-        let Some(value) = facts.headers.value(&self.name) else {
-            return false;
-        };
+        facts.headers.value(&self.name).is_some_and(|value| self.holds_for(value, patterns))
+    }
+
+    /// Whether it holds wherever the field is, whatever its value.
+    pub fn holds_for_any(&self) -> bool {
         let asked = !self.equals.is_empty() || !self.contains.is_empty() || !self.regex.is_empty();
-        !asked
+        !asked || self.contains.iter().any(|text| text.is_empty())
+    }
+
+    /// Whether it holds for a field of this value.
+    pub fn holds_for(&self, value: &[u8], patterns: &[Pattern]) -> bool {
+        self.holds_for_any()
             || self.equals.iter().any(|text| value.eq_ignore_ascii_case(text.as_bytes()))
             || self.contains.iter().any(|text| contains(value, text.as_bytes()))
             || self.regex.iter().any(|index| found(patterns, index.to_native(), value))

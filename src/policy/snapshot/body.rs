@@ -35,6 +35,7 @@ pub struct Body {
     pub rules: Vec<Rule>,
     pub regexes: Vec<Vec<u8>>,
     pub regex_sets: Vec<RegexSet>,
+    pub header_sets: Vec<HeaderRegexSet>,
     pub zones: Vec<String>,
 }
 
@@ -131,6 +132,23 @@ pub struct RegexSet {
     pub automaton: Vec<u8>,
     /// The type of each expression.
     pub types: Vec<u32>,
+}
+
+/// Regular expressions of header tests of one field, as one automaton.
+#[derive(Archive, Serialize)]
+pub struct HeaderRegexSet {
+    /// The field, in lower case.
+    pub name: String,
+    pub automaton: Vec<u8>,
+    /// The test of each expression.
+    pub tests: Vec<TestPlace>,
+}
+
+/// A header test: the number of its type, and its place there from 0.
+#[derive(Archive, Serialize, Clone, Copy)]
+pub struct TestPlace {
+    pub request_type: u16,
+    pub place: u16,
 }
 
 /// A question to one header field; all three lists empty: it is there.
@@ -263,6 +281,8 @@ pub const fn layout() -> u64 {
         size_of::<ArchivedTimeProfile>(),
         size_of::<ArchivedRequestType>(),
         size_of::<ArchivedRegexSet>(),
+        size_of::<ArchivedHeaderRegexSet>(),
+        size_of::<ArchivedTestPlace>(),
         size_of::<ArchivedHeaderTest>(),
         size_of::<ArchivedAccessProfile>(),
         size_of::<ArchivedTemplate>(),

@@ -7,7 +7,7 @@ use std::fmt;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 128;
 /// The format this build writes and reads.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 const MAGIC: [u8; 8] = *b"TIDEPOL\n";
 /// Where the digest of all but the host table stands; zeros in files of before it was there.
 const REST_AT: usize = 72;

@@ -23,6 +23,7 @@ use super::page;
 use super::page::BlockFacts;
 use super::page::Page;
 use super::patterns::Pattern;
+use super::regex_sets::HeaderSet;
 use super::regex_sets::RegexSets;
 use super::route_table::RouteTable;
 use super::rule_sets::RuleSets;
@@ -148,7 +149,9 @@ impl Snapshot {
         let sets = |of_host| {
             RegexSets::load(&archive.get().regex_sets, of_host, request_types.len()).map_err(SnapshotError::BadRegex)
         };
-        let types = TypeTables::new(request_types, sets(true)?, sets(false)?);
+        let header_sets = archive.get().header_sets.iter().map(|set| HeaderSet::load(set, request_types));
+        let header_sets = header_sets.collect::<Result<_, _>>().map_err(SnapshotError::BadRegex)?;
+        let types = TypeTables::new(request_types, sets(true)?, sets(false)?, header_sets);
         let rules = RuleSets::new(&archive.get().access_profiles);
         let routes = RouteTable::new(&archive.get().routes);
         let (version, hash) = (header.version, header.hash);
