@@ -6,6 +6,7 @@
 //! cargo bench --bench cluster -- idle 1000 20          slaves, seconds: CPU of the master while nothing happens
 //! cargo bench --bench cluster -- storm 1000            kill -9 of the master and its restart: until the last slave is back
 //! cargo bench --bench cluster -- apply 100 1000000 10  slaves, hosts in a category, applies that change one rule
+//! cargo bench --bench cluster -- tasks 1000            an order to so many slaves: until the last has done it and said so
 //! cargo bench --bench cluster -- ingest 4 100000       slaves, records each: durable records a second, bytes of each
 //! cargo bench --bench cluster -- log 2000000           records of one core to extended.log, and read back for shipping, as after an absence
 //! cargo bench --bench cluster -- catch-up 1000000      a real slave with so many records that the master lacks, and clients of it meanwhile
@@ -17,6 +18,8 @@ mod catch_up;
 mod harness;
 #[path = "shared/live.rs"]
 mod live;
+#[path = "cluster/tasks.rs"]
+mod tasks;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -80,13 +83,14 @@ fn main() {
         (Some("idle"), Some(slaves), Some(seconds), _) => idle(slaves, seconds),
         (Some("storm"), Some(slaves), _, _) => storm(slaves),
         (Some("apply"), Some(slaves), Some(hosts), Some(applies)) => apply(slaves, hosts, applies),
+        (Some("tasks"), Some(slaves), _, _) => tasks::tasks(slaves),
         (Some("ingest"), Some(slaves), Some(records), _) => ingest(slaves, records),
         (Some("log"), Some(records), _, _) => log(records),
         (Some("catch-up"), Some(records), _, _) => catch_up::catch_up(records),
         _ => {
             println!(
-                "cluster idle SLAVES SECONDS | storm SLAVES | apply SLAVES HOSTS APPLIES | ingest SLAVES RECORDS | log RECORDS \
-                 | catch-up RECORDS"
+                "cluster idle SLAVES SECONDS | storm SLAVES | apply SLAVES HOSTS APPLIES | tasks SLAVES | ingest SLAVES RECORDS \
+                 | log RECORDS | catch-up RECORDS"
             )
         }
     }
@@ -185,6 +189,9 @@ struct Seen {
     connected: AtomicU64,
     /// What slaves with the policy of this hash know.
     known: Mutex<Option<(String, Arc<Known>)>>,
+    /// Tasks that slaves have begun, and those of which the master has their word.
+    tasks_begun: AtomicU64,
+    tasks_told: AtomicU64,
 }
 
 /// One of them.
@@ -198,6 +205,9 @@ struct Slave {
     connection: Option<(Connection, String)>,
     /// The pieces of the policy it has.
     known: Arc<Known>,
+    /// Its list of tasks, and what it began of all it ever had.
+    tasks_revision: u64,
+    tasks_begun: HashSet<String>,
 }
 
 /// Of a policy: its pieces, and the nodes of their tree.
@@ -222,6 +232,8 @@ impl Slave {
             have: watch::channel(NOTHING.to_string()).0,
             connection: None,
             known: Arc::default(),
+            tasks_revision: 0,
+            tasks_begun: HashSet::new(),
         }
     }
 
@@ -244,15 +256,20 @@ impl Slave {
             let session = self.hello().await?;
             self.seen.up.fetch_add(1, Ordering::Relaxed);
             self.connection.as_mut().expect("just made").1 = session;
+            self.tasks_revision = 0;
         }
         let have = self.have.borrow().clone();
-        let poll =
-            Poll { seen: have.clone(), have, hold_ms: HOLD_MS, figures: figures(), offer: offer(), ..Poll::default() };
+        let (seen, tasks_revision) = (have.clone(), self.tasks_revision);
+        let (figures, offer) = (figures(), offer());
+        let poll = Poll { seen, have, hold_ms: HOLD_MS, figures, offer, tasks_revision, ..Poll::default() };
         let reply: PollReply = self.ask("POST", protocol::POLL_PATH, protocol::encode(&poll)).await?;
         self.seen.polls.fetch_add(1, Ordering::Relaxed);
         if reply.hash != *self.have.borrow() {
             self.fetch(&reply.hash).await?;
             self.have.send_replace(reply.hash);
+        }
+        if let Some(list) = reply.tasks {
+            self.carry_out(list);
         }
         Ok(())
     }
