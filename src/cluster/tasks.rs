@@ -188,9 +188,15 @@ mod tests {
     use crate::limits::TASKS_HANDED_MAX;
 
     fn order(tasks: &Tasks, node: &str) -> Task {
-        let new =
-            NewTask { order: Order::Drain, by: "ann".into(), on: node.into(), nodes: vec![node.into()], life_s: 60 };
-        tasks.order(&new).unwrap().unwrap()
+        order_for(tasks, node, 60)
+    }
+
+    fn order_for(tasks: &Tasks, node: &str, life_s: u64) -> Task {
+        let nodes = vec![node.to_string()];
+        tasks
+            .order(&NewTask { order: Order::Drain, by: "ann".into(), on: node.into(), nodes, life_s })
+            .unwrap()
+            .unwrap()
     }
 
     fn done(task: &Task) -> TaskReport {
@@ -206,8 +212,12 @@ mod tests {
         assert_eq!(revision(&tasks), 0, "there never was anything");
         let mut seen = std::collections::BTreeSet::from([0]);
         let mut is_news = |tasks: &Tasks, what: &str| assert!(seen.insert(revision(tasks)), "{what}");
+        order_for(&tasks, "s1", 0);
+        is_news(&tasks, "the first order");
+        tasks.look_after().unwrap();
+        is_news(&tasks, "it expired");
         let ordered: Vec<Task> = (0..TASKS_HANDED_MAX + 2).map(|_| order(&tasks, "s1")).collect();
-        is_news(&tasks, "orders");
+        is_news(&tasks, "more orders");
         let list = |tasks: &Tasks| tasks.hand_out("s1", 1).unwrap().tasks;
         assert_eq!(list(&tasks).len(), TASKS_HANDED_MAX);
         tasks.report("s1", &done(&ordered[0]), Vec::new()).unwrap();
