@@ -44,6 +44,9 @@ const RELAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 40);
 const PROXY_PORT: u16 = 8080;
 const PORTAL_PORT: u16 = 8888;
 const ORIGIN_PORT: u16 = 8000;
+/// What a packet filter does for a bad line, and counts.
+pub const LOSES: &str = "numgen random mod 100 < 5 counter drop";
+pub const RESETS: &str = "meta l4proto tcp numgen random mod 1000 < 5 counter reject with tcp reset";
 /// The slave behind the slow line, the one whose clock is an hour ahead, the one with a small disk.
 const SLOW: usize = 1;
 const SKEWED: usize = 2;
@@ -52,10 +55,6 @@ const SMALL: usize = 0;
 const UNRULY: usize = 2;
 /// The small disk, in MiB, and what fills it.
 const DISK_MIB: u64 = 160;
-
-/// Where Debian's libfaketime is, by architecture; tests/run installs it.
-const FAKETIME: [&str; 2] =
-    ["/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"];
 
 /// The hosts. Everything ends with the value.
 pub struct Field {
@@ -140,15 +139,15 @@ impl Field {
         let name = self.node(at).layout.name.clone();
         match kind {
             0 => {
-                self.ports[at].unplug();
+                self.unplug(at);
                 format!("{name}: cable out")
             }
             1 => {
-                self.rule(at, "numgen random mod 100 < 5 drop");
+                self.rule(at, LOSES);
                 format!("{name}: loses 5 % of its packets")
             }
             2 => {
-                self.rule(at, "meta l4proto tcp numgen random mod 1000 < 5 reject with tcp reset");
+                self.rule(at, RESETS);
                 format!("{name}: resets connections")
             }
             3 => {
@@ -192,6 +191,11 @@ impl Field {
                 "power failure: all nodes killed, started in another order".to_string()
             }
         }
+    }
+
+    /// Pulls a node's cable.
+    pub fn unplug(&self, at: usize) {
+        self.ports[at].unplug();
     }
 
     /// Mends everything; then all nodes run and answer.
@@ -279,16 +283,24 @@ impl Field {
     }
 
     /// What the host's packet filter does with what comes in, until it is mended.
-    fn rule(&self, at: usize, rule: &str) {
+    pub fn rule(&self, at: usize, rule: &str) {
         let text = format!("table inet storm {{\n chain in {{\n type filter hook input priority 0;\n {rule}\n }}\n}}");
         self.nft(at, &["delete", "table", "inet", "storm"]).ok();
         self.nft(at, &[&text]).unwrap_or_else(|words| panic!("nft {text}: {words}"));
     }
 
-    fn nft(&self, at: usize, words: &[&str]) -> Result<(), String> {
+    /// How many packets the rule has met.
+    pub fn met(&self, at: usize) -> u64 {
+        let said = self.nft(at, &["list", "table", "inet", "storm"]).unwrap();
+        let number = said.split("counter packets ").nth(1).and_then(|rest| rest.split(' ').next());
+        number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no counter: {said}"))
+    }
+
+    fn nft(&self, at: usize, words: &[&str]) -> Result<String, String> {
         let namespace = &self.ports[at].namespace;
         let said = Command::new("ip").args(["netns", "exec", namespace, "nft"]).args(words).output().unwrap();
-        if said.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&said.stderr).into_owned()) }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if said.status.success() { Ok(text(&said.stdout)) } else { Err(text(&said.stderr)) }
     }
 }
 
@@ -381,10 +393,7 @@ fn nodes(dir: &Path, master: &Port, slaves: &[Port]) -> Option<(Vec<Node>, Disk)
             [("ROLE", "slave".to_string()), ("MASTER_IP", of.to_string()), ("MASTER_PORT", PORTAL_PORT.to_string())];
         nodes.push(node(at(&format!("slave-{}", number + 1), SLAVES[number]), port, &params));
     }
-    let faketime = FAKETIME.into_iter().find(|file| Path::new(file).exists());
-    let faketime = faketime.expect("libfaketime is missing: tests/run installs it");
-    let skew = [("LD_PRELOAD", faketime), ("FAKETIME", "+1h"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
-    nodes[1 + SKEWED].variables = skew.map(|(name, value)| (name.to_string(), value.to_string())).to_vec();
+    nodes[1 + SKEWED].set_clock("+1h");
     let disk = Disk::mount(&dir.join("disk.img"), &nodes[1 + SMALL].layout.dir.join("log"), DISK_MIB)?;
     Some((nodes, disk))
 }

@@ -73,3 +73,24 @@ fn after_every_storm_all_nodes_enforce_one_policy_and_each_answer_is_recorded_on
     assert!(lost.is_empty() && twice.is_empty(), "seed {seed}: lost {lost:?}, twice {twice:?}");
     assert_eq!(field.master.report(&Question::default()).gaps, [], "seed {seed}");
 }
+
+/// A storm that is none proves nothing: each bad line meets packets, and a cable that is out carries none.
+#[test]
+fn the_faults_of_the_lines_are_real() {
+    let Some(field) = Field::new(1) else { return eprintln!("skipped: it needs root and /dev/net/tun") };
+    let load = field.load();
+    load.wait_for_more(50);
+    for (what, rule) in [("lost packets", field::LOSES), ("reset connections", field::RESETS)] {
+        field.rule(1, rule);
+        wait_until(what, || field.met(1) >= 20);
+    }
+    field.unplug(0);
+    wait_until("every slave misses its master", || {
+        field.slaves.iter().all(|slave| slave.status().and_then(|status| status.master).is_some_and(|link| !link.up))
+    });
+    load.wait_for_more(50);
+    load.stop();
+    let [carried, overtaken, doubled] =
+        [&field.wire.carried, &field.wire.overtaken, &field.wire.doubled].map(|count| count.load(Ordering::Relaxed));
+    assert!(carried > 1_000 && overtaken > 10 && doubled > 10, "{carried} carried, {overtaken} late, {doubled} twice");
+}

@@ -59,3 +59,20 @@ fn one_way(mut from: TcpStream, mut to: TcpStream) {
     let _ = writer.join();
     let _ = to.flush();
 }
+
+#[test]
+fn the_slow_line_delays_each_piece_both_ways_and_loses_none() {
+    let [far, near] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let (target, line) = (far.local_addr().unwrap(), near.local_addr().unwrap());
+    run(near, target);
+    thread::spawn(move || far.incoming().flatten().for_each(|peer| drop(io::copy(&mut &peer, &mut &peer))));
+    let mut stream = TcpStream::connect(line).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    for round in 0..3u8 {
+        let (sent, mut back) = (vec![round; 50_000], vec![0; 50_000]);
+        let began = Instant::now();
+        stream.write_all(&sent).unwrap();
+        stream.read_exact(&mut back).unwrap();
+        assert!(back == sent && began.elapsed() >= 2 * DELAY, "{:?}", began.elapsed());
+    }
+}

@@ -11,6 +11,8 @@ use std::io;
 use std::io::Read;
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -36,6 +38,8 @@ pub struct Told {
     pub carried: AtomicU64,
     pub overtaken: AtomicU64,
     pub doubled: AtomicU64,
+    /// For which there was no room.
+    pub lost: AtomicU64,
 }
 
 /// Connects a machine that was attached loosely. Ends with the program, or with the machine's namespaces.
@@ -62,11 +66,12 @@ fn carry(from: &File, to: &File, mut dice: Dice, told: Arc<Told>) {
             let Ok(length) = from.read(&mut buffer) else { return };
             let late = if dice.chance(LATE_PERCENT) { dice.roll(LATE_US_MAX) } else { 0 };
             let due = Instant::now() + Duration::from_micros(late);
-            if dice.chance(TWICE_PERCENT) {
-                counted.doubled.fetch_add(1, Ordering::Relaxed);
-                let _ = sender.try_send(Due(due, number, buffer[..length].to_vec()));
+            let twice = dice.chance(TWICE_PERCENT);
+            counted.doubled.fetch_add(u64::from(twice), Ordering::Relaxed);
+            for _ in 0..1 + u64::from(twice) {
+                let sent = sender.try_send(Due(due, number, buffer[..length].to_vec()));
+                counted.lost.fetch_add(u64::from(sent.is_err()), Ordering::Relaxed);
             }
-            let _ = sender.try_send(Due(due, number, buffer[..length].to_vec()));
         }
     });
     thread::spawn(move || {
@@ -127,4 +132,47 @@ fn take(tap: &File, name: &str) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// What goes in at one end is counted at the other: the wire does what it says of itself, and no more.
+#[test]
+fn the_wire_hands_frames_on_late_and_twice_as_often_as_it_says_and_changes_none() {
+    const FRAMES: u64 = 20_000;
+    let ends = || UnixDatagram::pair().map(|(one, other)| (File::from(OwnedFd::from(one)), other)).unwrap();
+    let ((from, near), (to, far)) = (ends(), ends());
+    let told: Arc<Told> = Arc::default();
+    carry(&from, &to, Dice(7), told.clone());
+    let sending = thread::spawn(move || {
+        for number in 0..FRAMES {
+            // With its sum, and of many lengths.
+            let body = vec![number as u8; 8 + number as usize % 1_400];
+            near.send(&[&number.to_le_bytes()[..], &body].concat()).unwrap();
+            if number % 50 == 0 {
+                // Slower than the wire carries: frames are a while on their way, and none is lost for want of room.
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        near
+    });
+    far.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let (mut seen, mut last, mut behind, mut came) = (vec![0u8; FRAMES as usize], 0, 0, 0);
+    let mut buffer = [0; FRAME_BYTES_MAX];
+    while seen.contains(&0) || came < told.carried.load(Ordering::Relaxed) {
+        let length = far.recv(&mut buffer).expect("every frame comes");
+        let number = u64::from_le_bytes(buffer[..8].try_into().unwrap());
+        assert!(length == 16 + number as usize % 1_400 && buffer[8..length].iter().all(|byte| *byte == number as u8));
+        seen[number as usize] += 1;
+        behind += u64::from(number < last);
+        last = number.max(last);
+        came += 1;
+    }
+    drop(sending.join().unwrap());
+    let [overtaken, doubled, lost] =
+        [&told.overtaken, &told.doubled, &told.lost].map(|count| count.load(Ordering::Relaxed));
+    let twice = seen.iter().filter(|times| **times == 2).count() as u64;
+    println!("{FRAMES} frames: {came} came, {behind} of them behind later ones, {twice} twice, {lost} lost");
+    assert!(seen.iter().all(|times| (1..=2).contains(times)));
+    assert_eq!((twice, behind, lost), (doubled, overtaken, 0), "as it tells");
+    let percent = |count: u64| 100 * count / FRAMES;
+    assert!((1..=3).contains(&percent(twice)) && (5..=15).contains(&percent(behind)), "{twice} {behind}");
 }
