@@ -317,13 +317,8 @@ mod tests {
         put(2, 101..=1100, 9_000_000);
         let (mut walked, mut after, mut pages) = (Vec::new(), None, 0);
         loop {
-            let question = Question {
-                from_us: Some(9_000_000),
-                newest: Some(700),
-                rows_only: true,
-                after,
-                ..Question::default()
-            };
+            let question =
+                Question { from_us: Some(9_000_000), newest: Some(700), rows_only: true, after, ..Question::default() };
             let page = store.answer(&question).unwrap();
             walked.extend(page.newest.into_iter().map(|row| row.record_id));
             pages += 1;

@@ -409,6 +409,7 @@ fn report(question: &Question) -> Answer {
             .map(|n| (start + n * 900_000_000, wave(n), wave(n) / 12 + if n == 70 { 300 } else { 0 }))
             .collect(),
         newest: (0..question.newest.unwrap_or(50).min(14) as u64).map(record).collect(),
+        last: None,
         unreadable: 0,
         gaps: gaps(),
     }
