@@ -40,7 +40,7 @@ type Work = Box<dyn FnMut(u64)>;
 /// Name, what one of it is, how many make a fair count, and what makes it ready.
 type Operation = (&'static str, &'static str, u64, fn() -> Work);
 
-const OPERATIONS: [Operation; 19] = [
+const OPERATIONS: [Operation; 20] = [
     ("parse-request", "the head of a browser's request", 100, parse_request_head),
     ("parse-reply", "the head of an origin's answer", 100, parse_reply_head),
     ("decide", "a policy of 1,000 Access Profiles rules, the last one holds", 100, decide),
@@ -61,6 +61,7 @@ const OPERATIONS: [Operation; 19] = [
         decide_contains,
     ),
     ("decide-fields", "a policy of 200 request types that ask for 20 different fields", 10, decide_fields),
+    ("open-headers", "open a snapshot with 1,000 regular expressions and 4,000 texts for five fields", 1, open_headers),
     ("decide-two", "a policy of two Access Profiles rules", 100, decide_two),
     ("record", "fill a slot of the spool, patch its numbers, close it", 100, record),
     ("take", "read a closed slot back", 100, take),
@@ -298,6 +299,23 @@ fn decide_fields() -> Work {
         format!("{{ name = \"{name}\", equals = [\"value {number}\"], contains = [\"part {number}\"] }}")
     });
     deciding_fields(types)
+}
+
+fn open_headers() -> Work {
+    let mut document = String::new();
+    for number in 0..250 {
+        let name = HEADERS[1 + number % 5].0;
+        let texts =
+            |word: &str| (0..8).map(|at| format!("\"{word} {number}.{at} of many\"")).collect::<Vec<_>>().join(", ");
+        document += &format!(
+            "[[request_types]]\nname = \"type {number}\"\nheaders = [{{ name = \"{name}\", equals = [{}], contains = [{}], \
+             regex = ['^Robot{number}/[0-9.]+', 'Version-{number}[a-z]*', '(spider|crawler){number}\\.', '{number}[.]x$'] }}]\n",
+            texts("value"),
+            texts("part"),
+        );
+    }
+    let file = policy::compile(&document, 1, &NoFiles).expect("a policy that compiles");
+    Box::new(move |times| (0..times).for_each(|_| drop(black_box(Snapshot::open(&file).expect("our own snapshot")))))
 }
 
 /// Decides under a policy of these header tests, each in a type of its own.

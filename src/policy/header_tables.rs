@@ -271,3 +271,213 @@ impl Answers {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Wall;
+    use crate::limits::POLICY_HEADER_SET_BYTES_MAX;
+    use crate::policy;
+    use crate::policy::Headers;
+    use crate::policy::NoFiles;
+    use crate::policy::Scheme;
+    use crate::policy::Snapshot;
+    use proptest::prelude::*;
+
+    /// Fields of any bytes.
+    struct Said(Vec<(String, Vec<u8>)>);
+
+    impl Headers for Said {
+        fn value(&self, name: &str) -> Option<&[u8]> {
+            self.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| &value[..])
+        }
+
+        fn each(&self, field: &mut dyn FnMut(&str, &[u8])) {
+            self.0.iter().for_each(|(name, value)| field(name, value));
+        }
+    }
+
+    fn said(fields: &[(&str, &str)]) -> Said {
+        Said(fields.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect())
+    }
+
+    fn facts(headers: &dyn Headers) -> Facts<'_> {
+        Facts {
+            client: [10, 1, 2, 3].into(),
+            user: None,
+            method: "GET",
+            scheme: Scheme::Http,
+            host: "www.example.com",
+            port: 80,
+            path: "/",
+            headers,
+            now: Wall(0),
+            node: "edge-1",
+        }
+    }
+
+    fn open(types: &[String]) -> Snapshot {
+        let document = types.concat();
+        let file = policy::compile(&document, 1, &NoFiles).unwrap_or_else(|complaints| panic!("{complaints:?}"));
+        Snapshot::open(&file).unwrap()
+    }
+
+    fn a_type(number: usize, tests: &[String]) -> String {
+        format!("[[request_types]]\nname = \"R{number}\"\nheaders = [{}]\n", tests.join(", "))
+    }
+
+    /// Compares with a look at one type after the other; returns which hold.
+    fn as_one_by_one(snapshot: &Snapshot, headers: &dyn Headers) -> Vec<usize> {
+        let facts = facts(headers);
+        let found = snapshot.types().of(&facts, snapshot.body(), snapshot.patterns());
+        let types = snapshot.body().request_types.iter().enumerate();
+        let holding = types.filter(|(_, t)| t.miss(&facts, snapshot.patterns()).is_none()).map(|(number, _)| number);
+        let holding: Vec<usize> = holding.collect();
+        assert_eq!(found.iter().collect::<Vec<_>>(), holding);
+        holding
+    }
+
+    fn tables(snapshot: &Snapshot) -> HeaderTables {
+        let types = &snapshot.body().request_types;
+        let sets = snapshot.body().header_sets.iter().map(|set| HeaderSet::load(set, types).unwrap());
+        HeaderTables::new(types, sets.collect())
+    }
+
+    fn names() -> impl Strategy<Value = String> {
+        prop::sample::select(vec!["X-A", "x-a", "X-B", "X-C1", "x-c1", "X-D"]).prop_map(str::to_string)
+    }
+
+    fn a_test() -> impl Strategy<Value = String> {
+        let list = |text: &'static str| prop_oneof![Just(Vec::new()), prop::collection::vec(text, 1..4)];
+        let regex = prop_oneof!["[ab]{1,3}", "\\^[ab]", "[ab]\\$", "\\[\\^a\\]b", "a\\.\\*b", Just("^$".to_string()),];
+        let regexes = prop_oneof![Just(Vec::new()), prop::collection::vec(regex, 1..4)];
+        (names(), list("[abA ]{0,3}"), list("[abB\u{e9}]{0,3}"), regexes).prop_map(|(name, equals, contains, regex)| {
+            let lists = [("equals", equals), ("contains", contains), ("regex", regex)];
+            let lists = lists.iter().filter(|(_, texts)| !texts.is_empty());
+            let lists: String = lists.map(|(key, texts)| format!(", {key} = {texts:?}")).collect();
+            format!("{{ name = '{name}'{lists} }}")
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) })]
+
+        #[test]
+        fn tests_hold_by_tables_as_they_do_one_by_one(
+            types in prop::collection::vec(prop::collection::vec(a_test(), 1..7), 1..20),
+            requests in prop::collection::vec(
+                prop::collection::vec(
+                    (names(), prop::collection::vec(prop::sample::select(b"aabbAB \0\xc3\xa9\xff".to_vec()), 0..12)),
+                    0..6,
+                ),
+                20,
+            ),
+        ) {
+            let types: Vec<String> = types.iter().enumerate().map(|(number, tests)| a_type(number, tests)).collect();
+            let snapshot = open(&types);
+            for fields in requests {
+                as_one_by_one(&snapshot, &Said(fields));
+            }
+        }
+    }
+
+    #[test]
+    fn what_fits_no_table_is_looked_at_by_itself() {
+        let mut types = Vec::new();
+        for number in 0..20 {
+            // Each remembers nine bytes: small by itself, too large together.
+            let letter = char::from(b'a' + number as u8);
+            types.push(a_type(number, &[format!("{{ name = 'X-R', regex = ['{letter}.{{8}}x'] }}")]));
+        }
+        for number in 20..24 {
+            let texts: Vec<String> = (0..4000).map(|at| format!("text {number}.{at}.")).collect();
+            types.push(a_type(number, &[format!("{{ name = 'X-T', contains = {texts:?} }}")]));
+        }
+        let long = "l".repeat(POLICY_HEADER_TEXT_BYTES_MAX / 8 - 64);
+        for number in 24..36 {
+            let key = if number % 2 == 0 { "equals" } else { "contains" };
+            types.push(a_type(number, &[format!("{{ name = 'X-Z', {key} = ['{number}{long}'] }}")]));
+        }
+        let six: Vec<String> = (0..6).map(|at| format!("{{ name = 'X-S', contains = ['{at}'] }}")).collect();
+        types.push(a_type(36, &six));
+        let snapshot = open(&types);
+        let tables = tables(&snapshot);
+        let alone = |name: &str| tables.tables[tables.table_of(name).unwrap()].alone.len();
+        assert!((1..=20).contains(&alone("x-r")), "{}", alone("x-r"));
+        assert_eq!(alone("x-t"), 2, "two lists of 4,000 fit");
+        assert!((1..12).contains(&alone("x-z")), "{}", alone("x-z"));
+        assert!(tables.more.contains(36));
+
+        let holding = |fields: &[(&str, &str)]| as_one_by_one(&snapshot, &said(fields));
+        assert_eq!(holding(&[]), [0; 0]);
+        assert_eq!(holding(&[("X-R", "--abcdefghix")]), [0]);
+        assert_eq!(holding(&[("x-r", "abbtefghixxXyt........x")]), [0, 1, 19]);
+        for number in 20..24 {
+            assert_eq!(holding(&[("X-T", &format!("a TEXT {number}.3999. more"))]), [number]);
+        }
+        for number in 24..36 {
+            let found = holding(&[("X-Z", &format!("{number}{long}"))]);
+            assert_eq!(found, [number]);
+            assert_eq!(holding(&[("X-Z", &format!("-{number}{long}-"))]).len(), number % 2);
+        }
+        assert_eq!(holding(&[("X-S", "012345")]), [36]);
+        assert_eq!(holding(&[("X-S", "01234")]), [0; 0]);
+        assert_eq!(holding(&[("X-S", "12345")]), [0; 0]);
+    }
+
+    #[test]
+    fn each_field_has_one_table_whatever_the_case_and_is_seen_once() {
+        let test = |name: &str| format!("{{ name = '{name}', regex = ['a.{{8}}x', 'b'] }}");
+        let types: Vec<String> = (0..250).map(|number| a_type(number, &[test(&format!("X-{number}"))])).collect();
+        let tables = tables(&open(&types));
+        let asked = ["X-7", "x-7", "X-249", "X-250", "Y-7", ""];
+        let known = asked.iter().filter_map(|name| tables.table_of(name)).map(|at| &tables.names[at].1);
+        assert_eq!(known.collect::<Vec<_>>(), ["x-7", "x-7", "x-249"]);
+        let mut seen = Seen::default();
+        let last = POLICY_NAMES_PER_LIST_MAX * POLICY_HEADER_TESTS_IN_TABLES - 1;
+        for number in [0, 255, 256, last] {
+            assert!(!seen.put(number) && seen.put(number), "{number}");
+        }
+    }
+
+    #[test]
+    fn five_thousand_texts_and_expressions_take_the_memory_that_the_bounds_say() {
+        let texts = |word: &str, number: usize| -> Vec<String> {
+            (0..8).map(|at| format!("{word} {number}.{at} of many")).collect()
+        };
+        let types: Vec<String> = (0..250)
+            .map(|number| {
+                let (equals, contains) = (texts("value", number), texts("part", number));
+                let regex = [
+                    format!("^Robot{number}/[0-9.]+"),
+                    format!("Version-{number}[a-z]*"),
+                    format!("(spider|crawler){number}[.]"),
+                    format!("{number}[.]x$"),
+                ];
+                let name = number % 5;
+                let test =
+                    format!("{{ name = 'X-{name}', equals = {equals:?}, contains = {contains:?}, regex = {regex:?} }}");
+                a_type(number, &[test])
+            })
+            .collect();
+        let snapshot = open(&types);
+        let sets = snapshot.body().header_sets.iter().map(|set| set.automaton.len()).sum::<usize>();
+        assert!(sets <= POLICY_HEADER_SET_BYTES_MAX, "{sets}");
+        let tables = tables(&snapshot);
+        assert!(tables.tables.iter().all(|table| table.alone.is_empty()), "all of it is in tables");
+        let finders = tables.tables.iter().map(|table| table.contains.bytes()).sum::<usize>();
+        let answers = tables.tables.iter().map(|table| size_of_val(&table.answers[..])).sum::<usize>();
+        let values =
+            tables.tables.iter().flat_map(|table| &table.equals).map(|(text, _)| text.len() + 32).sum::<usize>();
+        let bytes: usize = 250 * 16 * "value 249.7 of many".len();
+        assert!(finders + answers + values <= 13 * bytes + 160 * 4000 + 5 * 1100, "{finders} {answers} {values}");
+        for (field, value, numbers) in [
+            ("x-4", "a PART 249.7 OF MANY", &[249][..]),
+            ("X-3", "VALUE 103.0 of many", &[103]),
+            ("X-0", "-spiDER245.-", &[245]),
+            ("X-2", "robot7/1 part 12.0 of many", &[7, 12]),
+        ] {
+            assert_eq!(as_one_by_one(&snapshot, &said(&[(field, value)])), numbers, "{field}: {value}");
+        }
+    }
+}

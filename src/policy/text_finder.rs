@@ -79,6 +79,12 @@ impl TextFinder {
         self.answers.push(self.answers[found as usize]);
     }
 
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        let words = [&self.longer, &self.within, &self.answers];
+        words.map(|words| size_of_val(&words[..])).iter().sum::<usize>() + self.last.len() + size_of_val(&self.first)
+    }
+
     #[inline]
     fn longer_by(&self, state: u32, byte: u8) -> Option<u32> {
         let from = self.longer[state as usize] as usize;
