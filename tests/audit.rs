@@ -300,7 +300,18 @@ fn the_node_audits_its_files_and_the_master_what_it_stored() {
     }
     assert!(ask(&cluster.master, None).unwrap_err().words.contains("--node"));
     assert!(ask(slave, Some("other")).unwrap_err().words.contains("on the master"));
+    let command = |node: &harness::Node, more: &[&str]| {
+        let control = node.layout.control.to_str().unwrap().to_string();
+        let (code, text, errors) = harness::tidegate(&[&["report", "audit", "--control", &control], more].concat());
+        (code, text + &errors)
+    };
+    let range = ["--node", name, "--from", "2020-01-01", "--to", "2100-01-01"];
+    let (code, text) = command(&cluster.master, &range);
+    assert!(code == 0 && text.contains(name), "{text}");
+    assert_eq!(command(slave, &range[2..]).0, 0);
     change(&slave.layout.log, |lines| lines[2] = lines[2].replace("GET", "PUT"));
     let proof = proof(ask(slave, None));
     assert_eq!(told(&proof), [":3:2-2 edited"]);
+    let (code, text) = command(slave, &[]);
+    assert!(code == 1 && text.contains("edited"), "{text}");
 }

@@ -22,9 +22,9 @@ use tidegate::limits::SPOOL_SMALL_SLOTS;
 use tidegate::report::Answer;
 use tidegate::report::Question;
 
-/// A cluster of one slave, of one core, whose log has a disk of its own; both run.
-fn cluster(log_full: &str) -> Option<(Cluster, Disk)> {
-    cluster_with(&[("LOG_FULL", log_full), ("CORES", "1")])
+/// A cluster of one slave, of one core, whose log has a disk of its own and is synced after so many milliseconds; both run.
+fn cluster(log_full: &str, log_sync: &str) -> Option<(Cluster, Disk)> {
+    cluster_with(&[("LOG_FULL", log_full), ("LOG_SYNC", log_sync), ("CORES", "1")])
 }
 
 fn cluster_with(params: &[(&'static str, &str)]) -> Option<(Cluster, Disk)> {
@@ -125,7 +125,7 @@ fn set(node: &Node, param: &str) {
 
 #[test]
 fn a_full_disk_stops_service_and_loses_nothing() {
-    let Some((cluster, disk)) = cluster("refuse") else { return };
+    let Some((cluster, disk)) = cluster("refuse", "0") else { return };
     let slave = &cluster.slaves[0];
     disk.fill(64);
     let whom = &cluster;
@@ -158,7 +158,7 @@ fn a_full_disk_stops_service_and_loses_nothing() {
 
 #[test]
 fn with_count_exchanges_go_on_and_their_number_survives_a_kill_and_is_told_in_one_record() {
-    let Some((cluster, disk)) = cluster("count") else { return };
+    let Some((cluster, disk)) = cluster("count", "100") else { return };
     let slave = &cluster.slaves[0];
     disk.fill(64);
     let mut served = 0;
@@ -203,7 +203,7 @@ fn with_count_exchanges_go_on_and_their_number_survives_a_kill_and_is_told_in_on
 
 #[test]
 fn log_full_changes_live_and_what_was_counted_is_told_as_soon_as_there_is_room() {
-    let Some((cluster, disk)) = cluster("refuse") else { return };
+    let Some((cluster, disk)) = cluster("refuse", "1000") else { return };
     let slave = &cluster.slaves[0];
     disk.fill(64);
     let mut served = 0;

@@ -246,6 +246,13 @@ fn an_apply_through_the_form_is_enforced(browser: &Browser, cluster: &Cluster) {
     let late = browser.submit("/policy/edit", &told);
     assert_eq!(late.status, 409, "{late:?}");
 
+    let base = browser.get("/policy/edit").hidden("base");
+    let alone = cluster.policy("\n[[access_restriction.deny]]\naddresses = [\"127.0.0.1\"]\n");
+    let alone = [("act", "apply"), ("document", alone.as_str()), ("base", &base), ("comment", "not me")];
+    let refused = browser.submit("/policy/edit", &alone);
+    assert_eq!(refused.status, 409, "{refused:?}");
+    refused.says("would lock you out: your own address 127.0.0.1").says("name=\"force\"");
+
     let back = browser.submit("/policy/rollback?to=1", &[("to", "1"), ("comment", "news are on")]);
     assert_eq!(back.status, 303, "{back:?}");
     wait_until("the slave enforces the old policy again", || asked("/news") == 200);
