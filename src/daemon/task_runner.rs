@@ -372,3 +372,34 @@ fn all_words(refused: &Refused) -> String {
         refused.complaints.iter().map(|fault| format!("{}: {}; accepted: {}", fault.place, fault.what, fault.remedy));
     std::iter::once(refused.words.clone()).chain(complaints).collect::<Vec<_>>().join(". ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checklist_fails_by_one_check_and_brings_all_of_them() {
+        let check = |name: &str, passed| Check { name: name.into(), passed, words: format!("{name} is so") };
+        let good = verified(&[check("clock", true), check("log", true)], "s1");
+        assert_eq!((good.progress, good.words.as_str()), (Progress::Done, "2 of 2 checks hold"));
+        let bad = verified(&[check("clock", true), check("log", false)], "s1");
+        assert_eq!((bad.progress, bad.words.as_str()), (Progress::Failed, "1 of 2 checks hold; log: log is so"));
+        let output = bad.output.unwrap();
+        let brought: Vec<Check> = serde_json::from_slice(&output.content).unwrap();
+        assert_eq!((output.name.as_str(), brought.len()), ("verify-s1.json", 2));
+    }
+
+    #[test]
+    fn an_archive_that_is_too_large_is_not_even_kept_and_the_words_say_where_it_is() {
+        let archive = |bytes: usize| Diagnostics {
+            file_name: "d.tar.gz".into(),
+            archive: data_encoding::BASE64.encode(&vec![7; bytes]),
+            contents: Vec::new(),
+        };
+        let fits = brought(Order::Diagnostics, archive(TASK_OUTPUT_BYTES_MAX), "no secrets");
+        assert_eq!((fits.progress, fits.output.unwrap().content.len()), (Progress::Done, TASK_OUTPUT_BYTES_MAX));
+        let large = brought(Order::Diagnostics, archive(TASK_OUTPUT_BYTES_MAX + 1), "no secrets");
+        assert!(large.progress == Progress::Failed && large.output.is_none());
+        assert!(large.words.ends_with("use tidegate diagnostics on the node"), "{}", large.words);
+    }
+}
