@@ -15,6 +15,7 @@ use harness::tidegate;
 use harness::wait_until;
 use narrow::NarrowLine;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 use tidegate::admin::Action;
@@ -74,6 +75,7 @@ fn bring(master: &Node, task: &Task, path: PathBuf) -> PathBuf {
     let (code, said, complaint) =
         tidegate(&["task", "output", &task.id, "slave-1", "-o", &path_text, "--control", &control]);
     assert_eq!(code, 0, "{said}{complaint}");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "for whoever asked alone");
     path
 }
 
@@ -112,6 +114,13 @@ fn an_order_reaches_the_slaves_it_is_for_and_both_ends_note_who_gave_it() {
         assert_eq!(standing(&failed), [("slave-1", TaskProgress::Failed)]);
         assert!(failed.nodes[0].words.contains("NONSENSE"), "{failed:?}");
     }
+    let control = master.layout.control.display().to_string();
+    let (code, said, _) = tidegate(&["task", "reload", "--on", "slave-1", "--follow", "--control", &control]);
+    assert!(code == 1 && said.contains("reload on slave-1: failed: "), "{code} {said}");
+    // What has ended cannot be cancelled.
+    let late = master.ask(Action::Task(TaskAction::Cancel { id: drained.id.clone() })).unwrap_err();
+    assert!(late.kind == RefusedKind::Conflict && late.words.contains("has ended"), "{late:?}");
+    assert_eq!(standing(&show(master, &drained.id)), standing(&drained));
     let by = format!("by task {} of the master", drained.id);
     assert!(config_log(&slaves[0]).contains(&by), "{}", config_log(&slaves[0]));
     let told = config_log(master);
@@ -272,6 +281,8 @@ fn flushes_rotation_checklist_diagnostics_and_a_copy_come_from_the_slave_to_the_
     let checks: Vec<tidegate::admin::Check> =
         serde_json::from_slice(&fs::read(bring(&verified, "verify.json")).unwrap()).unwrap();
     assert!(checks.len() > 5, "{checks:?}");
+    let holds = if checks.iter().all(|check| check.passed) { TaskProgress::Done } else { TaskProgress::Failed };
+    assert_eq!(standing(&verified), [("slave-1", holds)], "{checks:?}");
 
     let key = fs::read_to_string(cluster.dir().join("activation.key")).unwrap();
     for (what, name) in
@@ -280,7 +291,9 @@ fn flushes_rotation_checklist_diagnostics_and_a_copy_come_from_the_slave_to_the_
         let archive = bring(&done(what), &format!("{what}.tar.gz"));
         let unpacked = std::process::Command::new("tar").arg("xzOf").arg(&archive).output().unwrap();
         assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
-        assert!(!String::from_utf8_lossy(&unpacked.stdout).contains(key.trim()), "{what}: no key is in it");
+        let unpacked = String::from_utf8_lossy(&unpacked.stdout);
+        assert!(!unpacked.contains(key.trim()), "{what}: no key is in it");
+        assert!(!unpacked.contains("/bytes/10"), "{what}: nor who went where");
         let listed = std::process::Command::new("tar").arg("tzf").arg(&archive).output().unwrap();
         let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
         assert!(listed.lines().any(|line| line == name), "{listed}");
@@ -364,6 +377,22 @@ fn a_slave_whose_clock_is_wrong_goes_by_its_masters_time() {
     });
     assert_eq!(standing(&ended(master, &order(master, Order::Drain, "slave-1"))), [("slave-1", TaskProgress::Done)]);
     assert!(is_drained(slave));
+}
+
+#[test]
+fn a_result_waits_for_a_master_that_went_away_in_the_middle() {
+    let cluster = Cluster::start(1);
+    let (master, slave) = (&cluster.master, &cluster.slaves[0]);
+    // It waits for a record to arrive at the master: long enough to lose that.
+    let task = order(master, Order::Verify, "slave-1");
+    wait_until("the slave has begun", || times_begun(slave, &task) == 1);
+    master.kill();
+    let over = format!("the master's task {}, verify: ", task.id);
+    wait_until("it is over without the master", || slave.journal().contains(&over));
+    master.start();
+    let task = ended(master, &task);
+    assert!(task.nodes[0].words.contains("checks hold; "), "the master is missed: {task:?}");
+    assert_eq!(times_begun(slave, &task), 1);
 }
 
 #[test]

@@ -67,7 +67,10 @@ fn a_snapshot_damaged_in_any_way_is_not_taken_and_the_reason_reaches_the_master(
     // Two slaves at once in one folder would mix what they are told.
     drop((slave, master));
 
-    let truth = open_policy(2);
+    // Most of it is the table of hosts, of which a slave sees whether it is whole by the hash over everything alone.
+    let hosts: String = (0..2_000).map(|host| format!("\"host-{host}.test\", ")).collect();
+    let open = "[access_restriction]\ndefault = \"allow\"\n";
+    let truth = policy(2, &format!("{open}[[categories]]\nname = \"MANY\"\nhosts = [{hosts}]\n"));
     let length = truth.bytes().len();
     let liar = Arc::new(Liar {
         key: key.clone(),
