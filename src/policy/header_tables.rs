@@ -112,9 +112,14 @@ impl HeaderTables {
     /// Takes away from `types` those with header tests that do not hold.
     #[inline]
     pub fn narrow(&self, facts: &Facts, body: &ArchivedBody, patterns: &[Pattern], types: &mut Bits) {
-        if !self.types.meets(types) {
-            return;
+        if self.types.meets(types) {
+            self.narrow_by_fields(facts, body, patterns, types);
         }
+    }
+
+    /// Apart, so that a policy without header tests has nothing of it on its way.
+    #[inline(never)]
+    fn narrow_by_fields(&self, facts: &Facts, body: &ArchivedBody, patterns: &[Pattern], types: &mut Bits) {
         let (mut held, mut seen) = (Tests::default(), Seen::default());
         facts.headers.each(&mut |name, value| {
             if let Some(number) = self.table_of(name)
@@ -206,7 +211,9 @@ impl FieldTable {
             } else {
                 test.equals.iter().for_each(|text| equals.add(text, *id));
                 test.contains.iter().for_each(|text| contains.add(text, *id));
-                test.contains.iter().for_each(|_| contains_types.insert(id.request_type));
+                if !test.contains.is_empty() {
+                    contains_types.insert(id.request_type);
+                }
             }
         }
         let mut answers = Answers::default();
