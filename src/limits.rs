@@ -577,20 +577,16 @@ pub const POLICY_REGEXES_MAX: usize = 1024;
 pub const POLICY_REGEX_SET_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The most such automata of a policy: each one of a field is a pass over a request's host or path.
 pub const POLICY_REGEX_SETS_MAX: usize = 8;
-/// How often it may fail to make one, for hosts and paths, and again for header fields: an attempt that fails has cost as much time
-/// as filling the memory above.
+/// How often it may fail to make one, for hosts and paths, and again for fields: a failure takes as long as filling the memory above.
 pub const POLICY_REGEX_SET_FAILURES_MAX: usize = 8;
-/// The most such automata for header fields. A field that several request types ask has one or more of its own, which is a pass
-/// over its value; a request without the field pays nothing for it.
+/// The most such automata for header fields: each is a pass over the field's value, for a request that has the field.
 pub const POLICY_HEADER_SETS_MAX: usize = 64;
 /// The most memory of all automata for header fields together, in bytes.
 pub const POLICY_HEADER_SET_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The most header tests of one request type that are answered from tables; those behind them are looked at one by one, and only if all
-/// else of the type holds. A request on its way carries a bit for each of them and each type: 128 bytes.
+/// The most header tests of a type that tables answer; later ones are looked at one by one. Each place is a bit a type: 128 bytes a request.
 pub const POLICY_HEADER_TESTS_IN_TABLES: usize = 4;
-/// The most texts (`equals`, `contains`) of header tests that are answered from tables, and the most bytes of them together. A byte costs
-/// 13 bytes of memory at most, a text 160. What is beyond stays with its test and is looked at by itself, if the request
-/// has the field.
+/// The most texts of header tests that tables answer, and the most bytes of them together. A byte costs 13 bytes of memory at most, a
+/// text 160. A test with texts beyond is looked at by itself, if the request has the field.
 pub const POLICY_HEADER_TEXTS_MAX: usize = 8192;
 /// See [`POLICY_HEADER_TEXTS_MAX`].
 pub const POLICY_HEADER_TEXT_BYTES_MAX: usize = 512 * 1024;
