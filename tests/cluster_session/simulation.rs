@@ -1,6 +1,6 @@
 //! The sessions of sidecar, shipper and master over a network that exists in memory and in a time of its own: lines are slow, end in the
-//! middle of a message, or are not to be had; slaves and master die at any moment and come back with what was on disk. Thousands of seeds,
-//! each an hour of trouble in some milliseconds.
+//! middle of a message, or are not to be had; what was said on a line that ended arrives late, behind what was said on the next, or twice;
+//! slaves and master die at any moment and come back with what was on disk. Thousands of seeds, each an hour of trouble in some milliseconds.
 //!
 //! What must hold in every moment: no slave enforces what was not applied on the master, nor an older policy after a newer one; nothing is
 //! acknowledged that is not stored; nothing is stored twice or out of its order. And when the trouble is over: every slave enforces the
@@ -62,18 +62,26 @@ use tidegate::tls::node_key::NodeKey;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::io::DuplexStream;
+use tokio::io::ReadHalf;
+use tokio::io::WriteHalf;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio::time::sleep;
+use tokio::time::timeout;
 
 /// Seeds of a run in `tests/run`.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 2_000;
 /// What befalls the cluster under one seed.
 const STEPS: u64 = 25;
 const SLAVES: usize = 2;
 /// Policies there are to apply: compiled once for all seeds.
 const POLICIES: u64 = 1 + STEPS;
+/// What a line holds in each direction.
+const PIPE_BYTES: usize = 16 * 1024;
+/// How long what arrives late, or again, may take.
+const LATE_WITHIN: Duration = Duration::from_secs(30);
 /// How long it may take after the last trouble until all is well, in the simulation's time.
 const SETTLED_WITHIN: Duration = Duration::from_secs(300);
 
@@ -83,23 +91,35 @@ fn whatever_network_and_crashes_do_no_foreign_policy_is_enforced_and_no_record_i
         Some(one) => one..one + 1,
         None => 0..number_in("TIDEGATE_SIMULATION_SEEDS").unwrap_or(SEEDS),
     };
-    let mut account = (0, 0, 0);
-    for seed in seeds {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            // One after the other, as a seed must play out the same way again.
-            .max_blocking_threads(1)
-            .build()
-            .unwrap();
-        let (applied, stored, lines) = runtime.block_on(play(seed));
-        account = (account.0 + applied, account.1 + stored, account.2 + lines);
-    }
-    println!("{} policies applied, {} records stored, {} lines opened", account.0, account.1, account.2);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let account = Mutex::new([0; 4]);
+    std::thread::scope(|scope| {
+        for worker in 0..workers {
+            let (mine, account) = (seeds.clone().skip(worker).step_by(workers), &account);
+            scope.spawn(move || {
+                for seed in mine {
+                    let played = runtime().block_on(play(seed));
+                    account.lock().unwrap().iter_mut().zip(played).for_each(|(all, more)| *all += more);
+                }
+            });
+        }
+    });
+    let [applied, stored, lines, repeated] = account.into_inner().unwrap();
+    println!("{applied} policies applied, {stored} records stored, {lines} lines opened, {repeated} repeated");
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        // One after the other, as a seed must play out the same way again.
+        .max_blocking_threads(1)
+        .build()
+        .unwrap()
 }
 
 /// Plays one seed; answers how much came of it.
-async fn play(seed: u64) -> (u64, u64, u64) {
+async fn play(seed: u64) -> [u64; 4] {
     let mut world = World::new(seed);
     for _ in 0..STEPS {
         world.step().await;
@@ -107,8 +127,8 @@ async fn play(seed: u64) -> (u64, u64, u64) {
     }
     world.settle().await;
     world.law.check(seed);
-    let lines = world.net.lock().unwrap().opened;
-    (world.applied, world.law.store.count(), lines)
+    let net = world.net.lock().unwrap();
+    [world.applied, world.law.store.count(), net.opened, net.repeated]
 }
 
 /// What must hold, and what was seen to break it.
@@ -142,6 +162,8 @@ struct Net {
     /// What serves at the master's end.
     serving: Vec<AbortHandle>,
     opened: u64,
+    /// Lines on which a slave's words arrived a second time.
+    repeated: u64,
 }
 
 struct World {
@@ -179,6 +201,7 @@ impl World {
             ends: std::array::from_fn(|_| watch::channel(0).0),
             serving: Vec::new(),
             opened: 0,
+            repeated: 0,
         };
         let slaves = (0..SLAVES).map(|number| {
             let name = format!("s{number}");
@@ -366,43 +389,108 @@ fn open(net: &Arc<Mutex<Net>>, slave: usize, peer: PeerIdentity) -> io::Result<D
         return Err(io::ErrorKind::ConnectionRefused.into());
     };
     held.opened += 1;
-    let (near, near_end) = tokio::io::duplex(16 * 1024);
-    let (far_end, far) = tokio::io::duplex(16 * 1024);
-    let from = SocketAddr::from(([192, 0, 2, slave as u8 + 1], 40_000));
-    let serving = tokio::spawn(master.serve(far, peer, from)).abort_handle();
-    held.serving.push(serving);
+    let (near, near_end) = tokio::io::duplex(PIPE_BYTES);
+    let far_end = held.served(&master, slave, peer.clone());
     // One line in three ends in the middle of something.
     let bytes = if held.dice.roll(3) == 0 { held.dice.roll(30_000) } else { u64::MAX };
     let (one, other) = (held.dice.roll(1 << 40), held.dice.roll(1 << 40));
-    let ends = held.ends[slave].subscribe();
+    let mut ends = held.ends[slave].subscribe();
+    let after = After { late_ms: held.sometimes(30), again_ms: held.sometimes(20) };
+    let net = net.clone();
     tokio::spawn(async move {
         let (near_read, near_write) = tokio::io::split(near_end);
         let (far_read, far_write) = tokio::io::split(far_end);
-        let mut ends = ends;
-        // The first that ends takes the line with it: both ends are dropped.
+        let mut there = Carrier::new(near_read, far_write, one);
+        let mut back = Carrier::new(far_read, near_write, other);
+        // The first that ends takes the line with it.
         tokio::select! {
-            () = carry(near_read, far_write, Dice(one), bytes) => {}
-            () = carry(far_read, near_write, Dice(other), bytes) => {}
+            () = there.carry(bytes) => {}
+            () = back.carry(bytes) => {}
             _ = ends.changed() => {}
         }
+        let _ = back.to.shutdown().await;
+        after.play(there, &net, slave, peer).await;
     });
     Ok(near)
 }
 
-async fn carry(
-    mut from: tokio::io::ReadHalf<DuplexStream>,
-    mut to: tokio::io::WriteHalf<DuplexStream>,
-    mut dice: Dice,
-    mut bytes: u64,
-) {
-    let mut buffer = [0; 4_096];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        sleep(Duration::from_millis(dice.roll(100))).await;
-        let carried = count.min(usize::try_from(bytes).unwrap_or(usize::MAX));
-        if to.write_all(&buffer[..carried]).await.is_err() || carried < count {
-            return;
+impl Net {
+    /// A line's end at the slave's side, served at the other by `master`.
+    fn served(&mut self, master: &Arc<MasterService>, slave: usize, peer: PeerIdentity) -> DuplexStream {
+        let (far_end, far) = tokio::io::duplex(PIPE_BYTES);
+        let from = SocketAddr::from(([192, 0, 2, slave as u8 + 1], 40_000));
+        self.serving.push(tokio::spawn(master.clone().serve(far, peer, from)).abort_handle());
+        far_end
+    }
+
+    /// So often, a wait of up to twenty seconds.
+    fn sometimes(&mut self, percent: u64) -> Option<u64> {
+        self.dice.chance(percent).then(|| self.dice.roll(20_000))
+    }
+}
+
+/// What becomes of what a slave had said on a line when it ends: nothing more of it arrives, or what is missing arrives late, when the slave has long said
+/// other things on other lines; and all of it may arrive once more.
+struct After {
+    late_ms: Option<u64>,
+    again_ms: Option<u64>,
+}
+
+impl After {
+    async fn play(self, mut there: Carrier, net: &Arc<Mutex<Net>>, slave: usize, peer: PeerIdentity) {
+        if let Some(late_ms) = self.late_ms {
+            sleep(Duration::from_millis(late_ms)).await;
+            let _ = timeout(LATE_WITHIN, there.carry(u64::MAX)).await;
         }
-        bytes -= carried as u64;
+        let said = std::mem::take(&mut there.said);
+        drop(there);
+        let Some(again_ms) = self.again_ms else { return };
+        sleep(Duration::from_millis(again_ms)).await;
+        let far_end = {
+            let mut held = net.lock().unwrap();
+            let Some(master) = held.master.clone() else { return };
+            held.repeated += 1;
+            held.served(&master, slave, peer)
+        };
+        let (mut read, mut write) = tokio::io::split(far_end);
+        let (mut answers, say) = (Vec::new(), async {
+            let _ = write.write_all(&said).await;
+            let _ = write.shutdown().await;
+        });
+        let _ = timeout(LATE_WITHIN, async { tokio::join!(say, read.read_to_end(&mut answers)) }).await;
+    }
+}
+
+/// One direction of a line.
+struct Carrier {
+    from: ReadHalf<DuplexStream>,
+    to: WriteHalf<DuplexStream>,
+    dice: Dice,
+    /// On its way.
+    pending: Vec<u8>,
+    /// All that arrived.
+    said: Vec<u8>,
+}
+
+impl Carrier {
+    fn new(from: ReadHalf<DuplexStream>, to: WriteHalf<DuplexStream>, seed: u64) -> Carrier {
+        Carrier { from, to, dice: Dice(seed), pending: Vec::new(), said: Vec::new() }
+    }
+
+    /// Carries so many bytes. Whoever stops listening can go on later: what is on its way stays.
+    async fn carry(&mut self, mut bytes: u64) {
+        let mut buffer = [0; 4_096];
+        while bytes > 0 {
+            if self.pending.is_empty() {
+                let Ok(count @ 1..) = self.from.read(&mut buffer).await else { return };
+                self.pending.extend_from_slice(&buffer[..count]);
+                sleep(Duration::from_millis(self.dice.roll(100))).await;
+            }
+            let most = self.pending.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
+            let Ok(written @ 1..) = self.to.write(&self.pending[..most]).await else { return };
+            self.said.extend(self.pending.drain(..written));
+            bytes -= written as u64;
+        }
     }
 }
 
