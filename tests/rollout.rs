@@ -52,6 +52,37 @@ fn with_news_blocked(cluster: &Cluster) -> String {
     document.replace("request_types = [\"social\"]", "request_types = [\"social\", \"news\"]")
 }
 
+/// Does `work` while a client of each slave asks a hundred times a second.
+fn under_traffic(cluster: &Cluster, work: impl FnOnce()) {
+    let stop = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        for slave in &cluster.slaves {
+            scope.spawn(move || {
+                let mut client = Client::connect(slave.layout.proxy).unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = client.get(&cluster.url("/bytes/10"));
+                    if !answer.is_ok_and(|answer| answer.keeps) {
+                        client = Client::connect(slave.layout.proxy).unwrap();
+                    }
+                    thread::sleep(std::time::Duration::from_millis(10));
+                }
+            });
+        }
+        // Also when the work fails: a scope waits for its threads.
+        let _stops = AtTheEnd(stop);
+        work();
+    });
+}
+
+/// Says so when it goes.
+struct AtTheEnd<'s>(&'s AtomicBool);
+
+impl Drop for AtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The slaves' names are in the order of waves: slave-1 is the first.
 fn commented(cluster: &Cluster) -> String {
     cluster.policy("\n# another version\n")
@@ -89,27 +120,11 @@ fn a_slave_that_refuses_the_version_reverts_the_wave_and_the_others_never_had_it
 fn a_wave_that_blocks_more_than_the_rest_is_called_back_by_itself() {
     let cluster = Cluster::start(2);
     let before = snapshot(&cluster.master);
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for slave in &cluster.slaves {
-            let (cluster, stop) = (&cluster, &stop);
-            scope.spawn(move || {
-                let mut client = Client::connect(slave.layout.proxy).unwrap();
-                while !stop.load(Ordering::Relaxed) {
-                    let answer = client.get(&cluster.url("/bytes/10"));
-                    let keeps = answer.as_ref().is_ok_and(|answer| answer.keeps);
-                    if !keeps {
-                        client = Client::connect(slave.layout.proxy).unwrap();
-                    }
-                    thread::sleep(std::time::Duration::from_millis(10));
-                }
-            });
-        }
+    under_traffic(&cluster, || {
         let new = roll_out(&cluster, with_news_blocked(&cluster), 12);
         wait_until("slave-1 enforces the new version", || snapshot(&cluster.slaves[0]) == new);
         assert_eq!(snapshot(&cluster.slaves[1]), before);
         wait_until("the rollout's end", || rollout(&cluster).end.is_some());
-        stop.store(true, Ordering::Relaxed);
     });
     let ended = wait_for_end(&cluster, RolloutEnd::Reverted);
     assert!(ended.notes.iter().any(|note| note.contains("blocked: ")), "{:#?}", ended.notes);
@@ -118,6 +133,50 @@ fn a_wave_that_blocks_more_than_the_rest_is_called_back_by_itself() {
     }
     let answer = Client::connect(cluster.slaves[0].layout.proxy).unwrap().get(&cluster.url("/bytes/10")).unwrap();
     assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn waves_go_on_while_they_are_no_worse_and_one_whose_clients_reach_no_origin_is_called_back() {
+    let cluster = Cluster::start(4);
+    let control = cluster.master.layout.control.display().to_string();
+    let roll_out = |document: String| {
+        let file = cluster.dir().join("next.toml");
+        fs::write(&file, document).unwrap();
+        let waves = ["--waves", "1,50%,all", "--window", "10", "-m", "in waves", "--control", &control];
+        let (code, text, errors) = tidegate(&[&["policy", "apply", file.to_str().unwrap()], &waves[..]].concat());
+        assert!(code == 0 && text.contains("on its way in waves"), "{text}{errors}");
+    };
+    let names = || cluster.slaves.iter().map(snapshot).collect::<Vec<_>>();
+    let before = names();
+    under_traffic(&cluster, || {
+        roll_out(commented(&cluster));
+        let mut seen = Vec::new();
+        wait_until("the rollout's end", || {
+            let news = names().iter().zip(&before).filter(|(now, before)| now != before).count();
+            if seen.last() != Some(&news) {
+                seen.push(news);
+            }
+            rollout(&cluster).end.is_some()
+        });
+        wait_for_end(&cluster, RolloutEnd::Done);
+        assert!(seen.is_sorted() && seen.contains(&1) && seen.contains(&2), "slaves with the new version: {seen:?}");
+        cluster.wait_for_policy();
+
+        // A parent that nobody is at: each client of the first wave gets an error, and nobody else does.
+        let nowhere = "\n[[parents]]\nname = \"HQ\"\nproxies = [{ type = \"http\", address = \"127.0.0.1:1\" }]\n[[routes]]\nvia = \"HQ\"\n";
+        let good = names();
+        roll_out(cluster.policy(nowhere));
+        let mut most = 0;
+        wait_until("the rollout's end", || {
+            most = most.max(names().iter().zip(&good).filter(|(now, good)| now != good).count());
+            rollout(&cluster).end.is_some()
+        });
+        let ended = wait_for_end(&cluster, RolloutEnd::Reverted);
+        assert_eq!(most, 1, "the wave was called back before the next had it");
+        let why = ["answered with 5xx", "without a connection to an origin or parent"];
+        assert!(ended.notes.iter().any(|note| why.iter().any(|why| note.contains(why))), "{:#?}", ended.notes);
+        wait_until("the version before is in force again", || names() == good);
+    });
 }
 
 #[test]
