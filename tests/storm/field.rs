@@ -32,7 +32,7 @@ use tidegate::daemon::layout::NodeLayout;
 use tidegate::tls::activation::ActivationKey;
 
 /// Kinds of faults; see [`Field::strike`].
-pub const KINDS: u64 = 10;
+pub const KINDS: u64 = 11;
 
 /// Nobody's net in the world (RFC 5737 has too few addresses that are not taken here): it exists in the test's namespaces alone.
 const MASTER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -68,6 +68,8 @@ pub struct Field {
     pub wire: Arc<Told>,
     /// Files that this test damaged, with what it left in them.
     damaged: BTreeMap<PathBuf, Vec<u8>>,
+    /// Slaves of which it changed a line that the master has already.
+    pub scratched: BTreeSet<usize>,
     _origin: Origin,
     _disk: Disk,
     _switch: Switch,
@@ -118,6 +120,7 @@ impl Field {
             applied: 0,
             paused: BTreeSet::new(),
             damaged: BTreeMap::new(),
+            scratched: BTreeSet::new(),
             wire: wire.expect("one slave is behind it"),
             _origin: origin,
             _disk: disk,
@@ -180,6 +183,7 @@ impl Field {
                 format!("{}: disk full", self.slaves[SMALL].layout.name)
             }
             8 => self.damage(dice),
+            9 => self.scratch(dice),
             _ => {
                 for at in shuffled(dice) {
                     self.resume(at);
@@ -254,6 +258,30 @@ impl Field {
                 "a bit of its policy changed on its disk"
             }
             _ => "killed; it holds too few good policies for damage",
+        };
+        self.node(at).spawn();
+        format!("{name}: {told}")
+    }
+
+    /// A bit of a line of extended.log changes while its slave is off: one of the first half of those that the master has, for only they can
+    /// neither be lost nor sent as they are now.
+    fn scratch(&mut self, dice: &mut Dice) -> String {
+        let at = 1 + dice.roll(self.slaves.len() as u64) as usize;
+        self.resume(at);
+        let (name, log) = (self.node(at).layout.name.clone(), self.node(at).layout.log.clone());
+        self.node(at).kill();
+        let cursor = fs::read(self.node(at).layout.dir.join("state/cursor")).unwrap_or_default();
+        // docs/formats/cursor.md: where in the file shipping is; no file is full in a storm.
+        let shipped = cursor.get(48..56).map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap())) as usize;
+        let mut lines = fs::read(&log).unwrap();
+        let head = lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |end| end + 1);
+        let told = if shipped / 2 > head + 1_000 && shipped <= lines.len() {
+            lines[head + dice.roll((shipped / 2 - head) as u64) as usize] ^= 1 << dice.roll(8);
+            fs::write(&log, &lines).unwrap();
+            self.scratched.insert(at - 1);
+            "a bit of a line of its log changed on its disk"
+        } else {
+            "killed; the master has too little of its log for damage"
         };
         self.node(at).spawn();
         format!("{name}: {told}")

@@ -23,6 +23,9 @@ use harness::wait_until;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
+use tidegate::admin::Action;
+use tidegate::admin::Outcome;
+use tidegate::record::audit::AuditQuestion;
 use tidegate::report::Question;
 
 /// Faults of a storm, one after the other; what each breaks may overlap with the next.
@@ -72,6 +75,11 @@ fn after_every_storm_all_nodes_enforce_one_policy_and_each_answer_is_recorded_on
     println!("{} answers received whole, {} records", whole.len(), found.len());
     assert!(lost.is_empty() && twice.is_empty(), "seed {seed}: lost {lost:?}, twice {twice:?}");
     assert_eq!(field.master.report(&Question::default()).gaps, [], "seed {seed}");
+    for (at, slave) in field.slaves.iter().enumerate() {
+        let Ok(Outcome::Audit(proof)) = slave.ask(Action::Audit(AuditQuestion::default())) else { panic!("an audit") };
+        let scratched = field.scratched.contains(&at);
+        assert_eq!(proof.holds(), !scratched, "seed {seed}: {}: {:?}", slave.layout.name, proof.findings);
+    }
 }
 
 /// A storm that is none proves nothing: each bad line meets packets, and a cable that is out carries none.
