@@ -174,5 +174,6 @@ fn the_wire_hands_frames_on_late_and_twice_as_often_as_it_says_and_changes_none(
     assert!(seen.iter().all(|times| (1..=2).contains(times)));
     assert_eq!((twice, behind, lost), (doubled, overtaken, 0), "as it tells");
     let percent = |count: u64| 100 * count / FRAMES;
-    assert!((1..=3).contains(&percent(twice)) && (5..=15).contains(&percent(behind)), "{twice} {behind}");
+    // Who is late is behind others only if others came meanwhile: on a busy machine fewer are.
+    assert!((1..=3).contains(&percent(twice)) && (1..=15).contains(&percent(behind)), "{twice} {behind}");
 }
