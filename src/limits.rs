@@ -159,10 +159,6 @@ pub const CLUSTER_TEXT_BYTES_MAX: usize = 4 * 1024;
 pub const CLUSTER_CONNECT_MS: u64 = 5_000;
 /// A short request to the master must be answered after this.
 pub const CLUSTER_REQUEST_MS: u64 = 10_000;
-/// A step of a fetch that takes a slave longer has waited for a processor, in milliseconds: for five million hosts it computes 0.3 s.
-pub const ASIDE_FETCH_SLOW_MS: u64 = 2_000;
-/// How long after that such work is done as other work is, in milliseconds.
-pub const ASIDE_PAUSE_MS: u64 = 10_000;
 /// One answer with pieces of a snapshot must arrive within this: 1 MiB at 150 kbit/s.
 pub const CLUSTER_PIECES_MS: u64 = 60_000;
 /// Pieces that one request may ask for: 32 KiB of hashes.

@@ -1,5 +1,6 @@
 //! Compressed frames, made in short steps: a megabyte takes milliseconds, and the processor may be one of a data core's.
 
+use crate::base::breath::BREATH_STEP_BYTES;
 use crate::base::breath::Breath;
 use std::io;
 use zstd::stream::raw::Encoder;
@@ -8,9 +9,6 @@ use zstd::stream::raw::Operation;
 use zstd::stream::raw::OutBuffer;
 use zstd::zstd_safe::CParameter;
 use zstd::zstd_safe::compress_bound;
-
-/// Bytes that are handed to the compressor at once: it works them off in blocks of 128 KiB, a fifth of a millisecond each.
-const STEP_BYTES: usize = 64 * 1024;
 
 /// Makes frames; keeps its working memory between two.
 pub struct Frames(Encoder<'static>);
@@ -36,7 +34,8 @@ impl Frames {
         self.0.set_pledged_src_size(Some(part.len() as u64))?;
         let begun = packed.len();
         let mut out = OutBuffer::around_pos(packed, begun);
-        for step in part.chunks(STEP_BYTES) {
+        // The compressor works off blocks of 128 KiB, a fifth of a millisecond each.
+        for step in part.chunks(BREATH_STEP_BYTES) {
             let mut step = InBuffer::around(step);
             while step.pos() < step.src.len() {
                 let before = step.pos();
@@ -69,7 +68,7 @@ mod tests {
         };
         for sums in [false, true] {
             let mut frames = if sums { Frames::with_sums(1) } else { Frames::new(1) }.unwrap();
-            for size in [0, 1, STEP_BYTES, STEP_BYTES + 1, 3_000_001] {
+            for size in [0, 1, BREATH_STEP_BYTES, BREATH_STEP_BYTES + 1, 3_000_001] {
                 for part in [vec![b'x'; size], (0..size).map(|_| noise()).collect::<Vec<u8>>()] {
                     let mut packed = b"before".to_vec();
                     frames.add(&part, &mut packed).unwrap();

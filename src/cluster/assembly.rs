@@ -3,6 +3,7 @@
 //! `STATE_DIR/snapshots/HASH.part` is the file as it grows, each piece in its place, and `HASH.pieces` lists them. Nothing else is noted of
 //! the progress: a piece is there if its hash fits, so an assembly goes on where it was cut, whoever cut it.
 
+use crate::base::breath::Breath;
 use crate::base::durable;
 use crate::cluster::held;
 use crate::limits::CLUSTER_PIECES_BYTES_MAX;
@@ -108,7 +109,9 @@ impl Assembly {
 
     /// Puts in place what is known and not there from before; the rest is missing.
     fn fill(&mut self, known: &Known, begun_before: bool) -> io::Result<()> {
+        let mut breath = Breath::start();
         for (entry, place) in self.pieces.places() {
+            breath.take();
             if begun_before && read_at(&self.file, place).is_some_and(|bytes| hash_of(&bytes) == entry.hash) {
                 continue;
             }
@@ -134,7 +137,9 @@ impl Assembly {
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), String> {
         let count = self.next().len();
         let taken = split(&self.missing[..count], bytes)?;
+        let mut breath = Breath::start();
         for (entry, piece) in self.missing.iter().zip(taken) {
+            breath.take();
             for place in self.places.remove(&entry.hash).unwrap_or_default() {
                 let written = self.file.write_all_at(piece, place.offset as u64);
                 written.map_err(|error| no_room(&self.part, &error))?;
@@ -180,7 +185,7 @@ pub fn fitting(entries: &[Entry]) -> &[Entry] {
 
 /// The pieces that `bytes` are made of, each checked.
 pub fn split<'b>(entries: &[Entry], bytes: &'b [u8]) -> Result<Vec<&'b [u8]>, &'static str> {
-    let (mut rest, mut pieces) = (bytes, Vec::with_capacity(entries.len()));
+    let (mut rest, mut pieces, mut breath) = (bytes, Vec::with_capacity(entries.len()), Breath::start());
     for entry in entries {
         let (piece, after) = rest.split_at_checked(entry.length as usize).ok_or("a piece of it is missing")?;
         if hash_of(piece) != entry.hash {
@@ -188,6 +193,7 @@ pub fn split<'b>(entries: &[Entry], bytes: &'b [u8]) -> Result<Vec<&'b [u8]>, &'
         }
         pieces.push(piece);
         rest = after;
+        breath.take();
     }
     if rest.is_empty() { Ok(pieces) } else { Err("more came than was asked for") }
 }

@@ -1,6 +1,5 @@
 //! A slave fetches a snapshot: the manifest, the nodes of its tree that it does not know, the pieces that it does not have.
 
-use crate::cluster::aside::Aside;
 use crate::cluster::assembly::Assembly;
 use crate::cluster::assembly::Known;
 use crate::cluster::assembly::fitting;
@@ -12,7 +11,6 @@ use crate::cluster::client::Trouble;
 use crate::cluster::held;
 use crate::cluster::protocol;
 use crate::cluster::sidecar::accepted;
-use crate::limits::ASIDE_FETCH_SLOW_MS;
 use crate::limits::CLUSTER_PIECES_BYTES_MAX;
 use crate::limits::CLUSTER_PIECES_MS;
 use crate::limits::CLUSTER_REQUEST_MS;
@@ -66,33 +64,30 @@ pub struct Fetch<'a> {
 impl Fetch<'_> {
     /// Brings the snapshot `hash` here, verified and stored. `current` is in force and has some of its pieces.
     pub async fn bring(&mut self, hash: [u8; 32], current: Arc<Snapshot>) -> Result<Snapshot, NotFetched> {
-        let mut aside = Aside::new(ASIDE_FETCH_SLOW_MS);
         let state_dir = self.state_dir.clone();
-        let held = aside.work(move || held::proven(&state_dir, hash)).await.map_err(unworkable)?;
+        let held = work(move || held::proven(&state_dir, hash)).await?;
         if let Some(held) = held {
             return Ok(held);
         }
         let manifest = self.manifest(hash).await?;
         let state_dir = self.state_dir.clone();
-        let known = aside.work(move || {
+        let known = work(move || {
             let pieces = current.pieces();
             Known::look(&state_dir, current, &pieces)
         });
-        let known = known.await.map_err(unworkable)?;
+        let known = known.await?;
         let pieces = self.pieces(&manifest, &known).await?;
         let state_dir = self.state_dir.clone();
-        let begun = aside.work(move || {
+        let begun = work(move || {
             Assembly::begin(&state_dir, &manifest, pieces, &known).map_err(|error| no_room(&state_dir, &error))
         });
-        let mut assembly = begun.await.map_err(unworkable)??;
+        let mut assembly = begun.await??;
         while !assembly.next().is_empty() {
             let bytes = self.ask(hash, assembly.next()).await?;
-            let put = aside.work(move || assembly.put(&bytes).map(|()| assembly));
-            assembly = put.await.map_err(unworkable)??;
+            assembly = work(move || assembly.put(&bytes).map(|()| assembly)).await??;
         }
         let state_dir = self.state_dir.clone();
-        let finished = aside.work(move || assembly.finish(&state_dir, hash)).await;
-        Ok(finished.map_err(unworkable)??)
+        Ok(work(move || assembly.finish(&state_dir, hash)).await??)
     }
 
     async fn manifest(&mut self, hash: [u8; 32]) -> Result<Manifest, NotFetched> {
@@ -179,6 +174,8 @@ fn usable(answer: Answer) -> Result<Answer, NotFetched> {
     })
 }
 
-fn unworkable(words: String) -> NotFetched {
-    NotFetched::Unusable(format!("working on it: {words}"))
+/// Does what takes time in proportion to a policy, on a thread that may block. What takes long there pauses by itself ([`crate::base::breath`]).
+async fn work<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, NotFetched> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| NotFetched::Unusable(format!("working on it: {error}")))
 }

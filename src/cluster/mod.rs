@@ -10,7 +10,6 @@
 //! | [`sidecar`] | slave: hello, long poll, fetch, verify, keep, publish |
 //! | [`offered`] | master: a snapshot in pieces, signed |
 //! | [`fetch`] | slave: which pieces are missing, and asking for them |
-//! | [`aside`] | slave: where it computes for long without disturbing a data core |
 //! | [`assembly`] | slave: the file that pieces become |
 //! | [`held`] | slave: the last good snapshots on disk |
 //! | [`shipper`] | every node: from extended.log to the store of records, exactly once |
@@ -25,7 +24,6 @@
 //! | [`backoff`] | waits between attempts |
 #![forbid(unsafe_code)]
 
-pub mod aside;
 pub mod assembly;
 pub mod backoff;
 pub mod balancer;

@@ -25,19 +25,6 @@ pub fn go_last() {
     give_way(19);
 }
 
-/// Lets every other thread go first, and at once when it wakes (SCHED_IDLE): for a thread that computes for long. Not to be taken back, so
-/// for threads that end with their work.
-pub fn go_aside() {
-    go_last();
-    // JUSTIFICATION: no crate of ours wraps sched_setscheduler(2).
-    // SAFETY: it reads a structure of one number, which outlives the call; 0 is the calling thread. It cannot be refused: this only
-    // gives way; were it, the thread would still go last.
-    let _ = unsafe {
-        let priority: nix::libc::sched_param = std::mem::zeroed();
-        nix::libc::sched_setscheduler(0, nix::libc::SCHED_IDLE, &raw const priority)
-    };
-}
-
 fn give_way(nice: i32) {
     // JUSTIFICATION: no crate of ours wraps setpriority(2).
     // SAFETY: it takes three numbers and touches no memory; on Linux, 0 is the calling thread. A refusal (it cannot be

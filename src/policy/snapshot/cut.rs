@@ -15,6 +15,8 @@ use super::manifest::Entry;
 use super::manifest::Kind;
 use super::manifest::Pieces;
 use super::manifest::hash_of;
+use crate::base::breath::BREATH_STEP_BYTES;
+use crate::base::breath::Breath;
 use crate::limits::SNAPSHOT_PIECE_BYTES_MAX;
 use crate::limits::SNAPSHOT_REST_PIECE_BYTES;
 
@@ -45,11 +47,12 @@ pub(super) fn cut(snapshot: &Snapshot) -> Pieces {
 /// be becomes several.
 fn entries(bytes: &[u8], ends: &[usize]) -> Vec<Entry> {
     let mut entries = Vec::with_capacity(ends.len() + 1);
-    let mut at = 0;
+    let (mut at, mut breath) = (0, Breath::start());
     for end in ends.iter().copied().chain([bytes.len()]) {
         let end = end.min(bytes.len());
         for piece in bytes[at..end.max(at)].chunks(SNAPSHOT_PIECE_BYTES_MAX) {
             entries.push(Entry { hash: hash_of(piece), length: piece.len() as u32 });
+            breath.take();
         }
         at = end.max(at);
     }
@@ -64,13 +67,18 @@ fn cuts_by_content(bytes: &[u8]) -> Vec<usize> {
     // The upper bits of the hash have seen the most bytes.
     let mask = !(u64::MAX >> mean.trailing_zeros());
     let (mut cuts, mut began, mut hash) = (Vec::new(), 0, 0_u64);
-    for (at, byte) in bytes.iter().enumerate() {
-        hash = (hash << 1).wrapping_add(GEAR[*byte as usize]);
-        let length = at + 1 - began;
-        if length >= most || (length >= least && hash & mask == 0) {
-            cuts.push(at + 1);
-            began = at + 1;
+    let (mut at, mut breath) = (0, Breath::start());
+    for step in bytes.chunks(BREATH_STEP_BYTES) {
+        for byte in step {
+            at += 1;
+            hash = (hash << 1).wrapping_add(GEAR[*byte as usize]);
+            let length = at - began;
+            if length >= most || (length >= least && hash & mask == 0) {
+                cuts.push(at);
+                began = at;
+            }
         }
+        breath.take();
     }
     cuts
 }

@@ -1,6 +1,8 @@
 //! The fixed header of a snapshot file, and every reason to refuse one. See docs/formats/snapshot.md.
 
 use super::body;
+use crate::base::breath::BREATH_STEP_BYTES;
+use crate::base::breath::Breath;
 use crate::limits::SNAPSHOT_BYTES_MAX;
 use std::fmt;
 
@@ -91,9 +93,12 @@ pub fn read_unproven(file: &[u8]) -> Result<(Header, &[u8]), SnapshotError> {
 
 /// The hash that names a snapshot: the version is part of it, so that a rollback is a snapshot of its own.
 fn hash(version: u64, body: &[u8]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
+    let (mut hasher, mut breath) = (blake3::Hasher::new(), Breath::start());
     hasher.update(&version.to_le_bytes());
-    hasher.update(body);
+    for step in body.chunks(BREATH_STEP_BYTES) {
+        hasher.update(step);
+        breath.take();
+    }
     *hasher.finalize().as_bytes()
 }
 

@@ -2,6 +2,7 @@
 //! it in one pass from the end of the name to its start.
 
 use super::body::Words;
+use crate::base::breath::Breath;
 use crate::limits::HOST_BYTES_MAX;
 use crate::limits::HOST_PROBES_MAX;
 use crate::policy::decision::Bits;
@@ -13,6 +14,8 @@ use std::collections::HashMap;
 /// their group: one host more or less changes one stretch of slots and one of text, whatever millions there are beside it
 /// ([`super::cut`] makes pieces of exactly these stretches).
 pub const GROUP_SLOTS: usize = 2048;
+/// How many slots are checked between two looks at the clock: some 30 microseconds.
+const CHECK_STEP_SLOTS: usize = 8 * GROUP_SLOTS;
 
 /// The table. `slots` is a power of two long (or empty) and at most half full.
 #[derive(Archive, Serialize, Default)]
@@ -229,10 +232,18 @@ impl ArchivedHosts {
 
     /// The part of it that looks at every slot. A lookup in a table for which it does not hold ends too, and finds less.
     pub fn check_slots(&self) -> Result<(), &'static str> {
-        let inside = |(at, slot): (usize, &ArchivedSlot)| {
+        let inside = |at: usize, slot: &ArchivedSlot| {
             slot.len == 0 || (self.text_of(at, slot).is_some() && (slot.set.to_native() as usize) < self.sets.len())
         };
-        if self.slots.iter().enumerate().all(inside) { Ok(()) } else { Err("an entry of the host table") }
+        let mut breath = Breath::start();
+        for (step, slots) in self.slots.chunks(CHECK_STEP_SLOTS).enumerate() {
+            let first = step * CHECK_STEP_SLOTS;
+            if !slots.iter().enumerate().all(|(at, slot)| inside(first + at, slot)) {
+                return Err("an entry of the host table");
+            }
+            breath.take();
+        }
+        Ok(())
     }
 
     /// The other part.

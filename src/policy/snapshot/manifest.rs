@@ -5,6 +5,7 @@
 //! manifest (signed) -> top of each section -> nodes (pieces that hold entries) -> pieces of the file
 //! ```
 
+use crate::base::breath::Breath;
 use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::limits::SNAPSHOT_PIECE_BYTES_MAX;
 use crate::limits::SNAPSHOT_PIECES_MAX;
@@ -151,6 +152,7 @@ pub fn hash_of(bytes: &[u8]) -> PieceHash {
 impl Manifest {
     /// That of the snapshot `hash` in `pieces`; each node of the tree is handed to `keep`.
     pub fn of(hash: [u8; 32], pieces: &Pieces, mut keep: impl FnMut(Entry, Vec<u8>)) -> Manifest {
+        let mut breath = Breath::start();
         let sections = pieces.sections.iter().map(|(kind, entries)| {
             let length = entries.iter().map(|entry| u64::from(entry.length)).sum();
             let (mut top, mut depth) = (entries.clone(), 0);
@@ -159,6 +161,7 @@ impl Manifest {
                     let bytes = write_entries(entries);
                     let node = Entry { hash: hash_of(&bytes), length: bytes.len() as u32 };
                     keep(node, bytes);
+                    breath.take();
                     node
                 });
                 top = nodes.collect();
