@@ -72,7 +72,7 @@ fn each_bad_file_has_exactly_its_fault() {
         (b"listen_port=\"8080\"", "did you mean LISTEN_PORT?"),
         (
             b"NEVER_SYNC=\"cache\"",
-            "1: NEVER_SYNC: read \"cache\"; accepted: network, client_address, pac with commas between them, or nothing; there is no section cache",
+            "1: NEVER_SYNC: read \"cache\"; accepted: network, client_address, pac with commas between them; or all, or nothing; there is no section cache",
         ),
         (
             b"MASTER_IP=\"192.0.2.1\"\nNEVER_SYNC=\"pac,access_profiles\"",
@@ -82,7 +82,16 @@ fn each_bad_file_has_exactly_its_fault() {
         (b"NEVER_SYNC=\"pac\"", "accepted: nothing, because this node takes no policy from a master"),
         (
             b"ALWAYS_SYNC=\"pac\"",
-            "1: ALWAYS_SYNC: read \"ALWAYS_SYNC=\\\"pac\\\"\"; accepted: nothing of this name: a slave always takes",
+            "1: ALWAYS_SYNC: read \"pac\"; accepted: nothing, because this node takes no policy from a master",
+        ),
+        (
+            b"MASTER_IP=\"192.0.2.1\"\nALWAYS_SYNC=\"cache\"",
+            "2: ALWAYS_SYNC: read \"cache\"; accepted: of policy, access_restriction, access_profiles,",
+        ),
+        (b"MASTER_IP=\"192.0.2.1\"\nALWAYS_SYNC=\"pac, pac\"", "pac stands twice"),
+        (
+            b"MASTER_IP=\"192.0.2.1\"\nNEVER_SYNC=\"pac\"\nALWAYS_SYNC=\"pac\"",
+            "2: NEVER_SYNC: read \"pac\"; accepted: a section that ALWAYS_SYNC does not name; pac stands in both",
         ),
         (b"\n\xff\xfe\n", "2: read \"\u{fffd}\u{fffd}\"; accepted: text in UTF-8"),
         (b"NODE_NAME=\"$(reboot)\"", "accepted: a value without \"$\""),
@@ -186,7 +195,7 @@ fn values_mean_what_they_say() {
 #[test]
 fn every_key_is_resolved_and_has_a_text_and_help() {
     let settings = settings_of(
-        "MASTER_IP=\"192.0.2.1\"\nTRUSTED_PROXIES=\"10.0.0.0/8\"\nNEVER_SYNC=\"pac, network\"\nNODE_LABELS=\"edge, rack-1\"",
+        "MASTER_IP=\"192.0.2.1\"\nTRUSTED_PROXIES=\"10.0.0.0/8\"\nNEVER_SYNC=\"pac, network\"\nALWAYS_SYNC=\"policy,access_profiles\"\nNODE_LABELS=\"edge, rack-1\"",
     );
     let names: Vec<&str> = TABLE.iter().map(|key| key.name).collect();
     assert_eq!(names.len(), names.iter().collect::<std::collections::BTreeSet<_>>().len());
@@ -196,7 +205,20 @@ fn every_key_is_resolved_and_has_a_text_and_help() {
     }
     assert_eq!(settings.text("NEVER_SYNC").as_deref(), Some("network,pac"));
     assert_eq!(settings.text("NODE_LABELS").as_deref(), Some("edge,rack-1"));
-    assert_eq!(settings.text("ALWAYS_SYNC"), None);
+    assert_eq!(settings.text("ALWAYS_SYNC").as_deref(), Some("access_profiles,policy"));
+}
+
+#[test]
+fn never_sync_all_is_every_section_a_node_may_have_but_for_those_in_always_sync() {
+    for (always, own) in [
+        ("", "client_address,network,pac"),
+        ("pac", "client_address,network"),
+        ("network,access_profiles", "client_address,pac"),
+        ("network,client_address,pac", ""),
+    ] {
+        let said = format!("MASTER_IP=\"192.0.2.1\"\nNEVER_SYNC=\"all\"\nALWAYS_SYNC=\"{always}\"");
+        assert_eq!(settings_of(&said).text("NEVER_SYNC").as_deref(), Some(own), "{always}");
+    }
 }
 
 #[test]

@@ -77,8 +77,10 @@ pub struct Settings {
     pub master: Option<SocketAddr>,
     /// SYNCTIME: the longest silence between slave and master. Live.
     pub sync_time: Duration,
-    /// NEVER_SYNC: sections that this slave has of its own.
+    /// NEVER_SYNC without ALWAYS_SYNC: sections that this slave has of its own.
     pub never_sync: Vec<LocalSection>,
+    /// ALWAYS_SYNC: sections that it takes from the master whatever NEVER_SYNC says.
+    pub always_sync: Vec<&'static str>,
     /// OWN_SECTIONS_FILE.
     pub own_sections_file: PathBuf,
     /// LOG_SIZE_LIMIT in bytes: extended.log is rotated at this size. Live.
@@ -172,6 +174,7 @@ impl Settings {
             "MASTER_PORT" => master(|address| address.port().to_string()),
             "SYNCTIME" => self.sync_time.as_secs().to_string(),
             "NEVER_SYNC" => self.never_sync.iter().map(|section| section.name()).collect::<Vec<_>>().join(","),
+            "ALWAYS_SYNC" => self.always_sync.join(","),
             "OWN_SECTIONS_FILE" => self.own_sections_file.display().to_string(),
             "LOG_SIZE_LIMIT" => self.log_size_limit.to_string(),
             "LOG_SYNC" => self.log_sync_ms.to_string(),

@@ -8,7 +8,6 @@ use crate::limits::RECORD_SLOTS_MIN;
 use crate::settings::Fault;
 use crate::settings::Key;
 use crate::settings::Listen;
-use crate::settings::LocalSection;
 use crate::settings::LogFull;
 use crate::settings::LogLevel;
 use crate::settings::PinCpus;
@@ -24,6 +23,8 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+const NO_MASTER: &str = "nothing, because this node takes no policy from a master: its own policy says it all";
 
 /// What `said` means on the host of this name, or everything that is wrong with it.
 pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
@@ -44,7 +45,11 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
     let master_port = reader.read("MASTER_PORT", |text| number(text, 1, 65_535));
     let sync_time = reader.read("SYNCTIME", |text| number(text, 1, 3_600));
     let never_sync = reader.read("NEVER_SYNC", |text| Some(text.to_string()));
-    let never_sync = never_sync.and_then(|text| reader.never_sync(&text));
+    let always_sync = reader.read("ALWAYS_SYNC", |text| Some(text.to_string()));
+    let always_sync = always_sync.and_then(|text| reader.sections("ALWAYS_SYNC", scope::sections(&text)));
+    let never_sync = never_sync.zip(always_sync.as_ref());
+    let never_sync =
+        never_sync.and_then(|(text, always)| reader.sections("NEVER_SYNC", scope::local_sections(&text, always)));
     let own_sections_file = reader.read("OWN_SECTIONS_FILE", absolute);
     let log_size_limit = reader.read("LOG_SIZE_LIMIT", size);
     let log_sync = reader.read("LOG_SYNC", |text| number(text, 0, 1_000));
@@ -70,8 +75,13 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
     if let (Some(role), Some(master)) = (role_said, master_ip) {
         reader.check_role(role, master);
     }
-    if let (Some(role), Some(master), Some(sections)) = (role_said, master_ip, &never_sync) {
-        reader.check_never_sync(role, master, sections);
+    if let (Some(role), Some(master)) = (role_said, master_ip) {
+        let is_slave = role.map_or(master.is_some(), |role| role == Role::Slave);
+        let said = [
+            ("NEVER_SYNC", never_sync.as_ref().is_some_and(|sections| !sections.is_empty())),
+            ("ALWAYS_SYNC", always_sync.as_ref().is_some_and(|sections| !sections.is_empty())),
+        ];
+        said.iter().filter(|(_, said)| *said && !is_slave).for_each(|(key, _)| reader.blame(key, NO_MASTER));
     }
     if let (Some(a), Some(b), Some(ip_a), Some(ip_b)) = (listen_port, portal_port, listen_ip, portal_ip) {
         reader.check_ports(a, b, ip_a, ip_b);
@@ -105,6 +115,7 @@ pub fn resolve(said: &Said, host_name: &str) -> Result<Settings, Vec<Fault>> {
             master: master.map(|ip| SocketAddr::new(ip, master_port.unwrap_or_default() as u16)),
             sync_time: Duration::from_secs(sync_time?),
             never_sync: never_sync?,
+            always_sync: always_sync?,
             own_sections_file: own_sections_file?,
             log_size_limit: log_size_limit?,
             log_sync_ms: log_sync?,
@@ -173,19 +184,8 @@ impl Reader<'_> {
         }
     }
 
-    fn never_sync(&mut self, text: &str) -> Option<Vec<LocalSection>> {
-        let read = scope::local_sections(text);
-        read.map_err(|accepts| self.blame("NEVER_SYNC", &accepts)).ok()
-    }
-
-    fn check_never_sync(&mut self, role: Option<Role>, master: Option<IpAddr>, sections: &[LocalSection]) {
-        let is_slave = role.map_or(master.is_some(), |role| role == Role::Slave);
-        if !sections.is_empty() && !is_slave {
-            self.blame(
-                "NEVER_SYNC",
-                "nothing, because this node takes no policy from a master: its own policy says it all",
-            );
-        }
+    fn sections<T>(&mut self, key: &'static str, read: Result<Vec<T>, String>) -> Option<Vec<T>> {
+        read.map_err(|accepts| self.blame(key, &accepts)).ok()
     }
 
     fn check_ports(&mut self, proxy: u64, portal: u64, proxy_ip: Listen, portal_ip: Listen) {

@@ -137,10 +137,6 @@ pub(super) fn check_characters(value: &str) -> Result<(), String> {
 
 /// What to say of a key that is not in the table.
 pub(super) fn known_instead(name: &str) -> String {
-    if name == "ALWAYS_SYNC" {
-        return "nothing of this name: a slave always takes every section that NEVER_SYNC does not name. Delete the line"
-            .to_string();
-    }
     match nearest(name, TABLE.iter().map(|key| key.name)) {
         Some(near) => format!("a key of this version of Tidegate; did you mean {near}?"),
         None => format!(

@@ -122,15 +122,21 @@ impl LocalSection {
     }
 }
 
-/// The sections that `text` names, with commas between them; or what is wrong with it.
-pub(super) fn local_sections(text: &str) -> Result<Vec<LocalSection>, String> {
+/// The sections that NEVER_SYNC names in `text`, without those in `always`; or what is wrong with it.
+pub(super) fn local_sections(text: &str, always: &[&str]) -> Result<Vec<LocalSection>, String> {
+    if text.trim() == "all" {
+        let names = POLICY_SECTIONS.iter().filter(|section| !always.contains(&section.name));
+        return Ok(sorted(names.filter_map(|section| section.local).collect()));
+    }
     let mut sections = Vec::new();
-    for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+    for name in names(text)? {
+        if always.contains(&name) {
+            return Err(format!(
+                "a section that ALWAYS_SYNC does not name; {name} stands in both, so delete it in one of them"
+            ));
+        }
         match POLICY_SECTIONS.iter().find(|section| section.name == name) {
-            Some(PolicySection { local: Some(local), .. }) if !sections.contains(local) => sections.push(*local),
-            Some(PolicySection { local: Some(_), .. }) => {
-                return Err(format!("each section once; {name} stands twice"));
-            }
+            Some(PolicySection { local: Some(local), .. }) => sections.push(*local),
             Some(section) => {
                 return Err(format!("{}; {name} is taken from the master, because {}", accepted(), section.why));
             }
@@ -139,11 +145,36 @@ pub(super) fn local_sections(text: &str) -> Result<Vec<LocalSection>, String> {
             }
         }
     }
+    Ok(sorted(sections))
+}
+
+/// The sections that ALWAYS_SYNC names in `text`; or what is wrong with it.
+pub(super) fn sections(text: &str) -> Result<Vec<&'static str>, String> {
+    let known = |name: &str| POLICY_SECTIONS.iter().map(|section| section.name).find(|known| *known == name);
+    let all: Vec<_> = POLICY_SECTIONS.iter().map(|section| section.name).collect();
+    let unknown =
+        |name: &str| format!("of {} any, with commas between them; there is no section {name}", all.join(", "));
+    Ok(sorted(names(text)?.into_iter().map(|name| known(name).ok_or_else(|| unknown(name))).collect::<Result<_, _>>()?))
+}
+
+/// The names in a list with commas between them, each once.
+fn names(text: &str) -> Result<Vec<&str>, String> {
+    let mut names = Vec::new();
+    for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        if names.contains(&name) {
+            return Err(format!("each section once; {name} stands twice"));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
+fn sorted<T: Ord>(mut sections: Vec<T>) -> Vec<T> {
     sections.sort_unstable();
-    Ok(sections)
+    sections
 }
 
 fn accepted() -> String {
     let names = POLICY_SECTIONS.iter().filter(|section| section.local.is_some()).map(|section| section.name);
-    format!("{} with commas between them, or nothing", names.collect::<Vec<_>>().join(", "))
+    format!("{} with commas between them; or all, or nothing", names.collect::<Vec<_>>().join(", "))
 }

@@ -193,10 +193,21 @@ pub const TABLE: &[Key] = &[
     Key {
         name: "NEVER_SYNC",
         default: "",
-        accepts: "network, client_address, pac with commas between them, or nothing",
+        accepts: "network, client_address, pac with commas between them; or all, or nothing",
         help: "On a slave: sections of the policy that it does not take from its master. OWN_SECTIONS_FILE says them instead, \
-               whole: what it leaves out is as if a policy left it out. All other sections are always taken. The master's Nodes \
-               page shows the difference.",
+               whole: what it leaves out is as if a policy left it out. All other sections are always taken; all is every \
+               section that may be named, but for those in ALWAYS_SYNC. The master's Nodes page shows the difference.",
+        apply: Apply::Restart,
+        scope: Scope::Node,
+        secret: false,
+    },
+    Key {
+        name: "ALWAYS_SYNC",
+        default: "",
+        accepts: "sections of the policy with commas between them, or nothing",
+        help: "On a slave: sections of the policy that it takes from its master whatever NEVER_SYNC says: the exceptions of \
+               NEVER_SYNC=\"all\", also when a later version lets nodes have more sections of their own. A section that \
+               stands in both by its name is a fault, and the node does not start.",
         apply: Apply::Restart,
         scope: Scope::Node,
         secret: false,
