@@ -8,6 +8,7 @@ mod flood;
 mod lies;
 mod membership;
 mod simulation;
+mod stores;
 mod tasks;
 mod world;
 

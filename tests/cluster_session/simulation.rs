@@ -4,15 +4,17 @@
 //!
 //! What must hold in every moment: no slave enforces what was not applied on the master, nor an older policy after a newer one; nothing is
 //! acknowledged that is not stored; nothing is stored twice or out of its order. And when the trouble is over: every slave enforces the
-//! newest policy, and every record is stored.
+//! newest policy, and every record is stored. The master's store is a table in memory ([`crate::stores`]), and under some seeds the real one.
 //!
 //! `TIDEGATE_SIMULATION_SEEDS=20000 cargo test --test cluster_session simulation`; `TIDEGATE_SIMULATION_SEED=7` repeats one.
 
 use crate::dice::Dice;
 use crate::dice::number_in;
+use crate::stores::Kept;
+use crate::stores::RealStore;
+use crate::stores::StoreInMemory;
 use crate::world::FakeLog;
 use crate::world::open_policy;
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
@@ -43,16 +45,8 @@ use tidegate::log::Progress;
 use tidegate::policy::Publish;
 use tidegate::policy::Snapshot;
 use tidegate::record::Epoch;
-use tidegate::record::Record;
-use tidegate::record::audit::AuditQuestion;
-use tidegate::record::audit::Proof;
 use tidegate::record::lines::Lines;
-use tidegate::record::question::Answer;
-use tidegate::record::question::Question;
-use tidegate::report::StoredAccount;
 use tidegate::store::members::Members;
-use tidegate::store::records::RecordStore;
-use tidegate::store::records::StoreError;
 use tidegate::tls::activation::ActivationKey;
 use tidegate::tls::dial::DialFault;
 use tidegate::tls::identity::NodeIdentity;
@@ -73,9 +67,11 @@ use tokio::time::timeout;
 
 /// Seeds of a run in `tests/run`.
 const SEEDS: u64 = 2_000;
+/// And with the real store, which works ten times as long.
+const SEEDS_WITH_REAL_STORE: u64 = 200;
 /// What befalls the cluster under one seed.
 const STEPS: u64 = 25;
-const SLAVES: usize = 2;
+pub const SLAVES: usize = 2;
 /// Policies there are to apply: compiled once for all seeds.
 const POLICIES: u64 = 1 + STEPS;
 /// What a line holds in each direction.
@@ -87,18 +83,27 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(300);
 
 #[test]
 fn whatever_network_and_crashes_do_no_foreign_policy_is_enforced_and_no_record_is_lost_or_doubled() {
+    play_all(SEEDS, || Arc::<StoreInMemory>::default());
+}
+
+#[test]
+fn the_same_holds_with_the_store_that_a_master_has() {
+    play_all(SEEDS_WITH_REAL_STORE, || Arc::new(RealStore::new(in_memory())));
+}
+
+fn play_all<S: Kept + 'static>(seeds: u64, store: impl Fn() -> Arc<S> + Sync) {
     let seeds = match number_in("TIDEGATE_SIMULATION_SEED") {
         Some(one) => one..one + 1,
-        None => 0..number_in("TIDEGATE_SIMULATION_SEEDS").unwrap_or(SEEDS),
+        None => 0..number_in("TIDEGATE_SIMULATION_SEEDS").unwrap_or(seeds),
     };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let account = Mutex::new([0; 4]);
     std::thread::scope(|scope| {
         for worker in 0..workers {
-            let (mine, account) = (seeds.clone().skip(worker).step_by(workers), &account);
+            let (store, mine, account) = (&store, seeds.clone().skip(worker).step_by(workers), &account);
             scope.spawn(move || {
                 for seed in mine {
-                    let played = runtime().block_on(play(seed));
+                    let played = runtime().block_on(play(seed, store()));
                     account.lock().unwrap().iter_mut().zip(played).for_each(|(all, more)| *all += more);
                 }
             });
@@ -119,23 +124,24 @@ fn runtime() -> Runtime {
 }
 
 /// Plays one seed; answers how much came of it.
-async fn play(seed: u64) -> [u64; 4] {
-    let mut world = World::new(seed);
+async fn play(seed: u64, store: Arc<dyn Kept>) -> [u64; 4] {
+    let mut world = World::new(seed, store);
     for _ in 0..STEPS {
         world.step().await;
         world.law.check(seed);
     }
     world.settle().await;
+    let unproven = world.law.store.unproven();
+    assert!(unproven.is_empty(), "TIDEGATE_SIMULATION_SEED={seed}: {unproven:?}");
     world.law.check(seed);
     let net = world.net.lock().unwrap();
     [world.applied, world.law.store.count(), net.opened, net.repeated]
 }
 
 /// What must hold, and what was seen to break it.
-#[derive(Default)]
 struct Law {
     applied: Mutex<BTreeSet<String>>,
-    store: Arc<SimStore>,
+    store: Arc<dyn Kept>,
     broken: Mutex<Vec<String>>,
 }
 
@@ -145,8 +151,7 @@ impl Law {
     }
 
     fn check(&self, seed: u64) {
-        let broken: Vec<_> =
-            self.broken.lock().unwrap().iter().chain(&*self.store.broken.lock().unwrap()).cloned().collect();
+        let broken: Vec<_> = self.broken.lock().unwrap().iter().cloned().chain(self.store.broken()).collect();
         assert!(broken.is_empty(), "TIDEGATE_SIMULATION_SEED={seed}: {broken:?}");
     }
 }
@@ -180,7 +185,6 @@ struct World {
 
 /// A slave: what is on its disk, and what runs.
 struct SimSlave {
-    name: String,
     identity: Arc<NodeIdentity>,
     peer: PeerIdentity,
     epoch: Epoch,
@@ -191,9 +195,9 @@ struct SimSlave {
 }
 
 impl World {
-    fn new(seed: u64) -> World {
+    fn new(seed: u64, store: Arc<dyn Kept>) -> World {
         let (ring, identities) = keys();
-        let law = Arc::new(Law::default());
+        let law = Arc::new(Law { applied: Mutex::default(), store, broken: Mutex::default() });
         let net = Net {
             dice: Dice(!seed),
             master: None,
@@ -204,16 +208,15 @@ impl World {
             repeated: 0,
         };
         let slaves = (0..SLAVES).map(|number| {
-            let name = format!("s{number}");
+            let name = name_of(number);
             SimSlave {
                 identity: identities[number].clone(),
                 peer: identities[number].as_seen().unwrap(),
-                epoch: Epoch([number as u8 + 1; 16]),
+                epoch: epoch_of(number),
                 disk: in_memory(),
                 log: SimLog { log: FakeLog::new(&name), number, law: law.clone() },
                 enforced: Arc::default(),
                 running: Vec::new(),
-                name,
             }
         });
         let mut world = World {
@@ -263,7 +266,7 @@ impl World {
             let enforced = self.slaves.iter().all(|slave| *slave.enforced.lock().unwrap() == newest);
             let stored = self.slaves.iter().all(|slave| {
                 let written = slave.log.log.progress().borrow().written;
-                self.law.store.highest_of(&slave.name) == written
+                self.law.store.highest_of(slave.log.number) == written
                     && slave.log.log.cursor.load(Ordering::SeqCst) == written
             });
             if enforced && stored {
@@ -294,6 +297,7 @@ impl World {
     }
 
     fn start_master(&mut self) {
+        self.law.store.open_again();
         let config = MasterConfig {
             node: "m".into(),
             build: Build::this(),
@@ -510,7 +514,7 @@ impl Source for SimLog {
         self.log.resume_after(seq)
     }
     fn acknowledge(&mut self, seq: u64) -> Result<(), String> {
-        let stored = self.law.store.highest_of(&format!("s{}", self.number));
+        let stored = self.law.store.highest_of(self.number);
         if stored < seq {
             self.law.break_with(format!("{seq} acknowledged, {stored} stored"));
         }
@@ -521,67 +525,25 @@ impl Source for SimLog {
     }
 }
 
-/// The master's store, which outlives the master's process.
-#[derive(Default)]
-struct SimStore {
-    rows: Mutex<BTreeMap<String, Vec<u64>>>,
-    broken: Mutex<Vec<String>>,
-}
-
-impl SimStore {
-    fn highest_of(&self, node: &str) -> u64 {
-        self.rows.lock().unwrap().get(node).and_then(|rows| rows.last().copied()).unwrap_or(0)
-    }
-
-    fn count(&self) -> u64 {
-        self.rows.lock().unwrap().values().map(|rows| rows.len() as u64).sum()
-    }
-}
-
-impl RecordStore for SimStore {
-    fn ingest(&self, node: &str, _: Epoch, batch: &[Record<&str>]) -> Result<u64, StoreError> {
-        let mut rows = self.rows.lock().unwrap();
-        let rows = rows.entry(node.to_string()).or_default();
-        for record in batch.iter() {
-            let highest = rows.last().copied().unwrap_or(0);
-            // What is stored already is known again, as the real store does; what would leave a gap must not come.
-            if record.seq > highest + 1 {
-                self.broken.lock().unwrap().push(format!("{node}: {} came after {highest}", record.seq));
-            }
-            if record.seq > highest {
-                rows.push(record.seq);
-            }
-        }
-        Ok(rows.last().copied().unwrap_or(0))
-    }
-    fn highest(&self, node: &str, _: Epoch) -> Result<u64, StoreError> {
-        Ok(self.highest_of(node))
-    }
-    fn answer(&self, _: &Question) -> Result<Answer, StoreError> {
-        Err(StoreError("not asked in a simulation".into()))
-    }
-    fn audit(&self, _: &AuditQuestion) -> Result<Proof, StoreError> {
-        Err(StoreError("not asked in a simulation".into()))
-    }
-    fn accounts(&self) -> Result<Vec<StoredAccount>, StoreError> {
-        unreachable!("nobody asks for accounts here")
-    }
-    fn prune(&self, _: Wall) -> Result<u64, StoreError> {
-        Ok(0)
-    }
-}
-
 /// The cluster's key and the slaves' identities: the same under every seed, since making them is what takes time.
 fn keys() -> &'static (KeyRing, Vec<Arc<NodeIdentity>>) {
     static KEYS: OnceLock<(KeyRing, Vec<Arc<NodeIdentity>>)> = OnceLock::new();
     KEYS.get_or_init(|| {
         let ring = KeyRing::of(ActivationKey::generate().unwrap());
         let identity = |number| {
-            NodeIdentity::new(&ring, NodeKey::generate().unwrap(), &format!("s{number}"), "slave", Wall::now()).unwrap()
+            NodeIdentity::new(&ring, NodeKey::generate().unwrap(), &name_of(number), "slave", Wall::now()).unwrap()
         };
         let identities = (0..SLAVES).map(identity).collect();
         (ring, identities)
     })
+}
+
+pub fn name_of(slave: usize) -> String {
+    format!("s{slave}")
+}
+
+pub fn epoch_of(slave: usize) -> Epoch {
+    Epoch([slave as u8 + 1; 16])
 }
 
 fn policies() -> &'static [Arc<Snapshot>] {
