@@ -83,7 +83,7 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(300);
 
 #[test]
 fn whatever_network_and_crashes_do_no_foreign_policy_is_enforced_and_no_record_is_lost_or_doubled() {
-    play_all(SEEDS, || Arc::<StoreInMemory>::default());
+    play_all(SEEDS, Arc::<StoreInMemory>::default);
 }
 
 #[test]
