@@ -328,9 +328,12 @@ fn what_a_parent_leaves_unanswered_goes_to_the_next_if_it_may_be_sent_again() {
         let down = format!("parent proxy {first} is down: ");
         assert!(journal.contains(&down), "{what}: {journal}");
         // What must not be done twice is not.
-        wait_until("the first is found to accept again", || {
-            gateway.node.journal().contains("accepts connections again")
-        });
+        // One whose reset comes while it is looked at does not accept: that may be so each time.
+        if what != "reset at once" {
+            wait_until("the first is found to accept again", || {
+                gateway.node.journal().contains("accepts connections again")
+            });
+        }
         let mut passed_over = 0;
         let refused = loop {
             let mut client = gateway.client();
