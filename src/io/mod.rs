@@ -10,6 +10,7 @@
 //! * Operations reach the kernel when the runtime parks. A task that always has something to do must [`breathe`].
 #![allow(unsafe_code)] // the kernel reads and writes our buffers behind the compiler's back; each use says why it is sound
 
+mod ahead;
 mod arrivals;
 mod buffers;
 mod deadline;

@@ -3,6 +3,7 @@
 //! Whoever waits for a request should not hold the memory that serving one takes. So the exchange's future has a block of its
 //! own while it lives, from a shelf of its core: the one used last first, so that it is in the processor's cache.
 
+use super::ahead::Block;
 use crate::limits::EXCHANGES_SHELVED_MAX;
 use std::alloc::Layout;
 use std::cell::Cell;
@@ -100,9 +101,11 @@ impl<F: Future> Future for Placed<'_, F> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let block = Block::of(self.future.as_ptr());
         // JUSTIFICATION: this is what a pinned `Box` does.
         // SAFETY: the future lives in its block, which does not move, until this is dropped; nobody else refers to it.
-        unsafe { Pin::new_unchecked(self.future.as_mut()) }.poll(cx)
+        let future = unsafe { Pin::new_unchecked(self.future.as_mut()) };
+        block.during(|| future.poll(cx))
     }
 }
 
