@@ -1,4 +1,5 @@
 """The proxies under test, the origin, and how each is started."""
+import json
 import os
 import socket
 import subprocess
@@ -114,6 +115,21 @@ class Nginx(Proxy):
             proxy_set_header Host $http_host;
         }}
     }}""")))
+
+
+class Floor(Proxy):
+    """A relay that does nothing for a request (`floor.rs`): what the kernel's TCP costs any proxy here."""
+
+    name, absolute_form = "floor", True
+
+    def launch(self):
+        done = subprocess.run(["cargo", "bench", "--quiet", "--bench", "floor", "--no-run", "--message-format=json"],
+                              capture_output=True, text=True, cwd=self.bench.home.parent)
+        made = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        program = next((part["executable"] for part in made if part.get("target", {}).get("name") == "floor"), None)
+        if done.returncode != 0 or not program:
+            raise Fault(f"cargo cannot build benches/floor.rs: {done.stderr.strip()[-500:]}")
+        self.run([program, str(self.port), str(self.bench.target)])
 
 
 class Squid(Proxy):
@@ -310,7 +326,7 @@ add_profiles = ["ORDINARY"]
 action = "ALLOW"
 """
 
-PROXIES = {proxy.name: proxy for proxy in (Tidegate, Before, TidegateTwo, Standalone, HAProxy, HAProxyTwo, HAProxySplice, Nginx, Squid)}
+PROXIES = {proxy.name: proxy for proxy in (Tidegate, Before, TidegateTwo, Standalone, HAProxy, HAProxyTwo, HAProxySplice, Nginx, Squid, Floor)}
 
 
 def nginx_command(folder, config):
