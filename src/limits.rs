@@ -221,6 +221,9 @@ pub const ROLLOUT_WINDOW_S: u64 = 30;
 /// All slaves of a wave must report the version after this, in milliseconds: a slave that lost its connection is back within
 /// [`CLUSTER_HOLD_MS_MAX`] and a few seconds of backoff, also after the master's own restart.
 pub const ROLLOUT_APPLIED_MS: u64 = 30_000;
+/// A slave of the wave that was not heard of for so long while it was watched has fallen silent, in milliseconds: three times
+/// [`FIGURES_EVERY_MS`], within which each slave is heard of. Whether a node is up takes twice its SYNCTIME to tell, longer than most windows.
+pub const ROLLOUT_SILENT_MS: u64 = 3 * FIGURES_EVERY_MS;
 /// Exchanges that wave and rest must each have had in the window for their shares to say something.
 pub const ROLLOUT_EXCHANGES_MIN: u64 = 100;
 /// A share (of a thousand exchanges) is worse if it is twice the rest's and above it by more than this.

@@ -14,6 +14,7 @@ use crate::limits::ROLLOUT_CPU_RISE_US;
 use crate::limits::ROLLOUT_EXCHANGES_MIN;
 use crate::limits::ROLLOUT_NOTES_MAX;
 use crate::limits::ROLLOUT_RISE_MILLI;
+use crate::limits::ROLLOUT_SILENT_MS;
 use crate::limits::ROLLOUT_START_SLACK_S;
 use crate::limits::ROLLOUT_WAVES_MAX;
 use crate::limits::ROLLOUT_WINDOW_S_MAX;
@@ -159,7 +160,7 @@ impl Rollout {
         if self.end.is_some() {
             return false;
         }
-        if let Some(why) = self.fault(slaves) {
+        if let Some(why) = self.fault(now, slaves) {
             self.revert(&why);
             return true;
         }
@@ -174,7 +175,7 @@ impl Rollout {
                 true
             }
             Phase::Spreading { until } => self.spread(until, now, slaves),
-            Phase::Watching { until, figures } if now < until => {
+            Phase::Watching { until, figures } if now < until || !self.has_told_since(until, &figures, slaves) => {
                 self.phase = Phase::Watching { until, figures };
                 false
             }
@@ -208,15 +209,16 @@ impl Rollout {
     }
 
     /// A slave of the wave that refuses the version, or that fell silent or started again while it was watched.
-    fn fault(&self, slaves: &[NodeRow]) -> Option<String> {
+    fn fault(&self, now: Wall, slaves: &[NodeRow]) -> Option<String> {
         let refusal = refusal_words(&self.snapshot);
-        for row in slaves.iter().filter(|row| self.includes(&row.name)) {
+        // A caller that was turned away is not the slave whose name it gives.
+        for row in slaves.iter().filter(|row| row.refusal.is_empty() && self.includes(&row.name)) {
             if row.error.starts_with(&refusal) {
                 return Some(format!("{} refused it: {}", row.name, row.error));
             }
             let Phase::Watching { figures, .. } = &self.phase else { continue };
             let Some(before) = figures.get(&key(&row.name)) else { continue };
-            if !row.up {
+            if !row.up || now.0 - row.last_contact_us >= ROLLOUT_SILENT_MS as i64 * 1_000 {
                 return Some(format!("{} fell silent after it had it", row.name));
             }
             if row.figures.start_s.abs_diff(before.start_s) > ROLLOUT_START_SLACK_S {
@@ -224,6 +226,14 @@ impl Rollout {
             }
         }
         None
+    }
+
+    /// Whether every watched slave of the wave was heard of after the window: until then one that has stopped looks as well as ever.
+    fn has_told_since(&self, until: Wall, watched: &BTreeMap<String, Figures>, slaves: &[NodeRow]) -> bool {
+        slaves
+            .iter()
+            .filter(|row| row.refusal.is_empty() && self.includes(&row.name) && watched.contains_key(&key(&row.name)))
+            .all(|row| row.last_contact_us >= until.0)
     }
 
     fn next_wave(&mut self, now: Wall, slaves: &[NodeRow]) -> bool {
@@ -285,7 +295,8 @@ impl Rollout {
             }
             return self.next_wave(now, slaves);
         }
-        let figures = slaves.iter().filter(|row| is_slave(row)).map(|row| (key(&row.name), row.figures.clone()));
+        let watched = slaves.iter().filter(|row| row.refusal.is_empty() && (row.up || self.includes(&row.name)));
+        let figures = watched.map(|row| (key(&row.name), row.figures.clone()));
         let until = Wall(now.0 + self.plan.window_s as i64 * 1_000_000);
         self.phase = Phase::Watching { until, figures: figures.collect() };
         self.note(format!("wave {}: reported by all its slaves; watched for {} s", self.wave, self.plan.window_s));
@@ -295,7 +306,7 @@ impl Rollout {
     /// The wave beside the rest: words to go on, or why not.
     fn judge(&self, before: &BTreeMap<String, Figures>, slaves: &[NodeRow]) -> Result<String, String> {
         let (mut wave, mut rest) = (Sums::default(), Sums::default());
-        for row in slaves {
+        for row in slaves.iter().filter(|row| row.refusal.is_empty()) {
             let Some(before) = before.get(&key(&row.name)) else { continue };
             if self.includes(&row.name) { wave.add(before, &row.figures) } else { rest.add(before, &row.figures) }
         }
@@ -412,7 +423,8 @@ mod tests {
     fn slave(name: &str, snapshot: &str, exchanges: u64, denied: u64) -> NodeRow {
         let mut figures = Figures { exchanges, cpu_us: exchanges * 100, ..Figures::default() };
         figures.denials[0] = denied;
-        NodeRow { name: name.into(), snapshot: snapshot.into(), up: true, figures, ..NodeRow::default() }
+        let last_contact_us = at(1_000_000).0;
+        NodeRow { name: name.into(), snapshot: snapshot.into(), up: true, last_contact_us, figures, ..NodeRow::default() }
     }
 
     fn rollout(waves: &str) -> Rollout {
@@ -478,6 +490,43 @@ mod tests {
             assert!(last(&run).contains(why), "{why}: {}", last(&run));
             assert!(!run.includes("a"));
         }
+    }
+
+    /// Whether a slave is up takes up to twice its SYNCTIME to tell: longer than a window may be.
+    #[test]
+    fn a_slave_of_the_wave_that_says_nothing_is_not_judged_but_waited_for_until_it_counts_as_silent() {
+        let watched = || {
+            let mut run = rollout("1,all");
+            run.look(at(0), &["a", "b"].map(|name| slave(name, OLD, 0, 0)));
+            run.look(at(1), &[slave("a", NEW, 0, 0), slave("b", OLD, 0, 0)]);
+            run
+        };
+        let rows = |heard| {
+            let mut rows = [slave("a", NEW, 1_000, 10), slave("b", OLD, 1_000, 10)];
+            rows[0].last_contact_us = at(heard).0;
+            rows
+        };
+        let mut run = watched();
+        assert!(!run.look(at(31), &rows(20)), "it was not heard of since the window: {run:?}");
+        assert!(!run.look(at(34), &rows(20)));
+        assert!(run.look(at(35), &rows(20)));
+        assert!(last(&run).contains("a fell silent") && run.end == Some(End::Reverted), "{run:?}");
+        let mut run = watched();
+        assert!(!run.look(at(32), &rows(29)));
+        assert!(run.look(at(33), &rows(32)));
+        assert!(run.includes("b") && run.end.is_none(), "{run:?}");
+    }
+
+    #[test]
+    fn a_caller_that_was_turned_away_is_not_taken_for_the_slave_whose_name_it_gave() {
+        let mut run = rollout("1,all");
+        let stranger = NodeRow { name: "a".into(), refusal: "another key".into(), ..NodeRow::default() };
+        let with_stranger = |rows: [NodeRow; 2]| rows.into_iter().chain([stranger.clone()]).collect::<Vec<_>>();
+        run.look(at(0), &with_stranger(["a", "b"].map(|name| slave(name, OLD, 0, 0))));
+        run.look(at(1), &with_stranger([slave("a", NEW, 0, 0), slave("b", OLD, 0, 0)]));
+        assert!(!run.look(at(2), &with_stranger([slave("a", NEW, 9, 0), slave("b", OLD, 9, 0)])), "{run:?}");
+        assert!(run.look(at(31), &with_stranger([slave("a", NEW, 900, 0), slave("b", OLD, 900, 0)])));
+        assert!(run.includes("b") && run.end.is_none(), "{run:?}");
     }
 
     #[test]
