@@ -325,19 +325,21 @@ impl Rollout {
             ("failed by the other side", wave.servers, rest.servers),
             ("failed by the node itself", wave.own, rest.own),
         ];
+        let mut worse = Vec::new();
         for (what, ours, theirs) in shares {
             let (ours, theirs) = (milli(ours, wave.exchanges), milli(theirs, rest.exchanges));
             if ours > 2 * theirs && ours > theirs + ROLLOUT_RISE_MILLI {
-                return Err(format!(
-                    "{what}: {} of the wave's exchanges, {} of the rest's",
-                    percent(ours),
-                    percent(theirs)
-                ));
+                let (ours, theirs) = (percent(ours), percent(theirs));
+                worse.push(format!("{what}: {ours} of the wave's exchanges, {theirs} of the rest's"));
             }
         }
         let (ours, theirs) = (wave.cpu_us / wave.exchanges, rest.cpu_us / rest.exchanges);
         if ours > 2 * theirs && ours > theirs + ROLLOUT_CPU_RISE_US {
-            return Err(format!("CPU time: {ours} us for an exchange in the wave, {theirs} us in the rest"));
+            worse.push(format!("CPU time: {ours} us for an exchange in the wave, {theirs} us in the rest"));
+        }
+        // All that is worse: an unreachable parent shows as 5xx, too, and the one explains the other.
+        if !worse.is_empty() {
+            return Err(worse.join("; "));
         }
         Ok(format!(
             "wave {}: no worse than the rest ({} of {} exchanges blocked, {} of {} in the rest)",
@@ -424,7 +426,14 @@ mod tests {
         let mut figures = Figures { exchanges, cpu_us: exchanges * 100, ..Figures::default() };
         figures.denials[0] = denied;
         let last_contact_us = at(1_000_000).0;
-        NodeRow { name: name.into(), snapshot: snapshot.into(), up: true, last_contact_us, figures, ..NodeRow::default() }
+        NodeRow {
+            name: name.into(),
+            snapshot: snapshot.into(),
+            up: true,
+            last_contact_us,
+            figures,
+            ..NodeRow::default()
+        }
     }
 
     fn rollout(waves: &str) -> Rollout {
