@@ -125,7 +125,7 @@ fn enc(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-const PAGES: [(&str, &str); 23] = [
+const PAGES: [(&str, &str); 25] = [
     ("/nodes", "edge-1"),
     ("/nodes", "Most client connections open"),
     ("/nodes/node?name=edge-1", "tidegate_exchanges_total"),
@@ -147,6 +147,8 @@ const PAGES: [(&str, &str); 23] = [
     ("/policy/history", "Let accounting reach the bank"),
     ("/policy/diff?from=11&to=12", "Compare"),
     ("/policy/rollout", "reported by all its slaves"),
+    ("/policy/rollout/rows", "running, wave 1 of 3"),
+    ("/policy/rollout/skip", "Until now it is on <strong>edge-1</strong> alone"),
     ("/policy/edit", "Edit policy"),
     ("/policy/rollback?to=11", "Roll back"),
 ];
@@ -208,12 +210,15 @@ async fn a_master_orders_follows_cancels_and_gets_what_slaves_bring_and_a_slave_
 #[tokio::test]
 async fn without_a_session_pages_lead_to_the_login_and_back() {
     let mut browser = Browser::visit(FakeDesk::new("master"));
-    for (path, _) in PAGES.iter().filter(|(path, _)| *path != "/nodes/rows") {
+    for (path, _) in PAGES.iter().filter(|(path, _)| !path.ends_with("/rows")) {
         let page = browser.get(path).await;
         assert_eq!(page.status, StatusCode::SEE_OTHER, "{path}");
         assert!(page.header(header::LOCATION).starts_with("/login?next=%2F"), "{path}");
     }
-    assert_eq!(browser.get("/nodes/rows").await.status, StatusCode::UNAUTHORIZED);
+    // What a page polls leads nowhere: the page itself says that the session has ended.
+    for path in ["/nodes/rows", "/policy/rollout/rows", "/tasks/rows", "/tasks/task/rows?id=12"] {
+        assert_eq!(browser.get(path).await.status, StatusCode::UNAUTHORIZED, "{path}");
+    }
     browser.cookie = "__Host-tidegate-8888=0123".to_string();
     assert_eq!(browser.get("/nodes").await.status, StatusCode::SEE_OTHER);
     assert_eq!(browser.asked(), [], "the desk was asked for a stranger");

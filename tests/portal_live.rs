@@ -1,6 +1,10 @@
-//! The real portal of real nodes, over HTTPS, as a browser without JavaScript meets it: curl with a jar for cookies.
+//! The real portal of real nodes, over HTTPS, as a browser without JavaScript meets it (curl with a jar for cookies), and live in Chromium.
 
+#[path = "portal/chromium.rs"]
+mod chromium;
 mod harness;
+
+use chromium::Chromium;
 
 use harness::Cluster;
 use harness::Node;
@@ -19,12 +23,14 @@ const USER: &str = "ada";
 const PASSWORD: &str = "correct horse battery";
 
 /// Every page of a master, for whoever is logged in.
-const PAGES: [&str; 19] = [
+const PAGES: [&str; 21] = [
     "/nodes",
     "/nodes/rows",
     "/policy",
     "/policy/edit",
     "/policy/history",
+    "/policy/rollout",
+    "/policy/rollout/rows",
     "/policy/rollback?to=1",
     "/explain?client=127.0.0.1&url=http://127.0.0.1/social",
     "/report",
@@ -40,6 +46,9 @@ const PAGES: [&str; 19] = [
     "/tasks",
     "/tasks/rows",
 ];
+
+/// Those that a page polls: for nobody they are 401, so that the page can say that the session has ended.
+const POLLED: [&str; 4] = ["/nodes/rows", "/policy/rollout/rows", "/report/newest", "/tasks/rows"];
 
 /// One person's browser at one node's portal.
 struct Browser {
@@ -194,12 +203,14 @@ fn nobody_gets_in_by_default(browser: &Browser, master: &Node) {
         let page = browser.post("/login", &[("user", user), ("password", password)]);
         assert_eq!(page.status, 403, "{user}/{password}: {page:?}");
     }
-    for path in PAGES.iter().filter(|path| !["/nodes/rows", "/report/newest"].contains(path)) {
+    for path in PAGES.iter().filter(|path| !POLLED.contains(path)) {
         let page = browser.get(path);
         assert_eq!(page.status, 303, "{path}");
         assert!(page.location.contains("/login?next="), "{path}: {}", page.location);
     }
-    assert_eq!(browser.get("/nodes/rows").status, 401);
+    for path in POLLED {
+        assert_eq!(browser.get(path).status, 401, "{path}");
+    }
     let plain = browser.curl(&format!("http://{}/policy?version=1", master.layout.portal), &[]);
     assert_eq!((plain.status, plain.location), (308, format!("{}/policy?version=1", browser.portal)));
 }
@@ -219,7 +230,7 @@ fn every_page_is_there(browser: &Browser) {
         let page = browser.get(path);
         assert_eq!(page.status, 200, "{path}: {}", page.text);
     }
-    browser.get(PAGES[6]).says("DENY").says("Block social");
+    browser.get(PAGES[8]).says("DENY").says("Block social");
     assert_eq!(browser.get("/nowhere").status, 404);
 }
 
@@ -305,4 +316,117 @@ fn logging_out_ends_the_session(browser: &Browser) {
     assert_eq!(browser.post("/logout", &[("csrf", &csrf)]).status, 303);
     fs::write(&browser.jar, jar).unwrap();
     assert_eq!(browser.get("/nodes").status, 303, "the old cookie still opens the portal");
+}
+
+fn snapshot(node: &Node) -> String {
+    node.status().map(|status| status.snapshot).unwrap_or_default()
+}
+
+#[test]
+fn an_administrator_sees_a_rollout_wait_and_presses_the_emergency_button() {
+    let cluster = Cluster::start(2);
+    let master = &cluster.master;
+    add_administrator(master);
+    let before = snapshot(master);
+    let portal = format!("https://{}", master.layout.portal);
+    let mut browser = Chromium::start();
+    browser.open(&format!("{portal}/policy/edit"));
+    browser.click("Name");
+    browser.fill(USER);
+    browser.click("Password");
+    browser.fill(PASSWORD);
+    browser.click("Log in");
+    apply_in_waves(&mut browser, "# in waves\n", "new lists");
+    browser.wait_for_words("wave 1: reported by all its slaves; watched for 600 s");
+    let new = snapshot(master);
+    assert_eq!((snapshot(&cluster.slaves[0]), snapshot(&cluster.slaves[1])), (new.clone(), before.clone()));
+    browser.picture("rollout-running");
+
+    browser.click("Emergency: all slaves at once");
+    browser.wait_for_words("Until now it is on slave-1 alone.");
+    browser.picture("rollout-emergency");
+    // Not without a reason, and not before the second button.
+    browser.click("Send it to all slaves now");
+    assert_eq!(browser.value("location.pathname"), "/policy/rollout/skip");
+    assert_eq!(snapshot(&cluster.slaves[1]), before);
+    browser.click("Why");
+    browser.fill("the exploit is out");
+    browser.click("Send it to all slaves now");
+    browser.wait_for_words("done: every slave has it");
+    wait_until("slave-2 has it", || snapshot(&cluster.slaves[1]) == new);
+    browser.picture("rollout-done");
+    let log = fs::read_to_string(master.layout.log.with_file_name("config.log")).unwrap();
+    let line = "\t\"ada@127.0.0.1\"\t\"policy-rollout-skip\"\t\"the exploit is out\"\t\"done\"";
+    assert!(log.contains(line), "{log}");
+
+    // Another one, which ends while the page is open: it says so, and its buttons go.
+    browser.open(&format!("{portal}/policy/edit"));
+    apply_in_waves(&mut browser, "# again\n", "more lists");
+    browser.wait_for_words("wave 1: reported by all its slaves; watched for 600 s");
+    assert!(browser.text().contains("Call it back"));
+    browser.value("window.stays = true");
+    let called_back = master.ask(Action::PolicyRolloutAbort { comment: "phones ring".into() });
+    assert!(called_back.is_ok(), "{called_back:?}");
+    browser.wait_for_words("phones ring");
+    browser.picture("rollout-reverted");
+    let text = browser.text();
+    assert!(text.contains("reverted: every slave has version 2") && !text.contains("Call it back"), "{text}");
+    assert_eq!(browser.value("window.stays"), true, "the page was loaded again");
+}
+
+/// In the editor: `more` at the end of the document, and the waves.
+fn apply_in_waves(browser: &mut Chromium, more: &str, why: &str) {
+    browser.click("Policy document");
+    browser.value("document.activeElement.setSelectionRange(1e9, 1e9)");
+    browser.insert(more);
+    browser.click("Apply in waves");
+    browser.click("Slaves that have it after each wave");
+    browser.fill("1,all");
+    browser.click("Seconds that each wave is watched");
+    browser.fill("600");
+    browser.click("Why");
+    browser.fill(why);
+    browser.picture("editor-waves");
+    browser.click("Apply");
+    browser.wait_for_words("Rollout in waves\n");
+}
+
+#[test]
+fn an_administrator_orders_a_task_by_keyboard_and_sees_the_slave_that_was_away_do_it() {
+    let cluster = Cluster::start(2);
+    let master = &cluster.master;
+    add_administrator(master);
+    cluster.slaves[1].stop();
+    let mut browser = Chromium::start();
+    browser.open(&format!("https://{}/tasks", master.layout.portal));
+    browser.tab_to("Name");
+    browser.fill(USER);
+    browser.tab_to("Password");
+    browser.fill(PASSWORD);
+    browser.press_enter();
+    browser.wait_for_words("Have slaves do something");
+    browser.tab_to("What");
+    browser.type_text("rot");
+    browser.tab_to("On which slaves");
+    browser.fill("slave-1, slave-2");
+    browser.picture("task-ordering");
+    browser.tab_to("Order it");
+    browser.press_enter();
+    browser.wait_for_words("rotate-logs on slave-1, slave-2");
+    browser.value("window.stays = true");
+    browser.wait_for_words("1 done");
+    browser.wait_for_words("waits until the slave comes for it");
+    let row = |name: &str| {
+        format!("[...document.querySelectorAll('tbody tr')].find((row) => row.innerText.includes('{name}')).innerText")
+    };
+    let (first, second) = (browser.value(&row("slave-1")), browser.value(&row("slave-2")));
+    assert!(first.to_string().contains("done") && second.to_string().contains("queued"), "{first} {second}");
+    assert!(browser.text().contains("Cancel it where it was not begun"));
+    browser.picture("task-waiting");
+    cluster.slaves[1].start();
+    browser.wait_for_words("2 done");
+    browser.picture("task-done");
+    let text = browser.text();
+    assert!(text.contains("It has ended on every slave.") && !text.contains("Cancel it"), "{text}");
+    assert_eq!(browser.value("window.stays"), true, "the page was loaded again");
 }

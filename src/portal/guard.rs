@@ -21,7 +21,8 @@ use axum::response::Response;
 use std::sync::Arc;
 
 /// Fragments that pages poll: they do not keep a session alive, and answer 401 rather than the login page.
-pub const LIVE_PATHS: [&str; 3] = ["/nodes/rows", "/report/newest", RESTART_STATE];
+pub const LIVE_PATHS: [&str; 6] =
+    ["/nodes/rows", "/policy/rollout/rows", "/report/newest", "/tasks/rows", "/tasks/task/rows", RESTART_STATE];
 /// How far a restart is.
 pub const RESTART_STATE: &str = "/support/restart/state";
 

@@ -10,7 +10,7 @@
 //! | `web` | who asks, the way to the desk, the frame around a page |
 //! | `guard` | what stands before every page |
 //! | `session`, `throttle` | who is logged in; how often a password may be tried (sans-IO) |
-//! | `login`, `nodes`, `tasks`, `connections`, `figures` (a node's own page, charts), `policy`, `explain`, `report`, `verify` | the pages |
+//! | `login`, `nodes`, `tasks`, `connections`, `figures` (a node's own page, charts), `policy`, `rollout`, `explain`, `report`, `verify` | the pages |
 //! | `support` (startup params), `restart`, `kernel`, `diagnostics`, `version` | those under Support |
 //! | `open` | what anybody may ask without logging in, over plain HTTP too |
 //! | `filters`, `chart`, `lines`, `words` | what pages are made of, without I/O |
@@ -35,6 +35,7 @@ mod open;
 mod policy;
 mod report;
 mod restart;
+mod rollout;
 mod session;
 mod support;
 mod tasks;
@@ -132,7 +133,9 @@ fn pages() -> Router<Arc<web::Portal>> {
         .route("/tasks/output", post(tasks::output))
         .route("/policy", get(policy::page))
         .route("/policy/history", get(policy::history))
-        .route("/policy/rollout", get(policy::rollout).post(policy::end_rollout))
+        .route("/policy/rollout", get(rollout::page).post(rollout::end))
+        .route("/policy/rollout/rows", get(rollout::fragment))
+        .route("/policy/rollout/skip", get(rollout::confirm_skip))
         .route("/policy/diff", get(policy::compare))
         .route("/policy/rollback", get(policy::confirm_rollback).post(policy::rollback))
         .route("/explain", get(explain::page))

@@ -9,7 +9,6 @@ use crate::admin::PolicyText;
 use crate::admin::PolicyVersion;
 use crate::admin::Refused;
 use crate::admin::RefusedKind;
-use crate::admin::RolloutEnd;
 use crate::admin::Waves;
 use crate::base::clock::Wall;
 use crate::limits::PORTAL_HISTORY_ROWS_MAX;
@@ -103,28 +102,6 @@ struct HistoryPage {
     shell: Shell,
     slave: bool,
     versions: Vec<VersionView>,
-}
-
-#[derive(Template)]
-#[template(path = "policy_rollout.html")]
-struct RolloutPage {
-    shell: Shell,
-    run: Option<RolloutView>,
-    error: String,
-}
-
-struct RolloutView {
-    version: u64,
-    snapshot: String,
-    before: u64,
-    before_snapshot: String,
-    by: String,
-    began: Moment,
-    /// In a few words, and `good`, `bad` or `info`.
-    state: String,
-    tone: &'static str,
-    running: bool,
-    notes: Vec<String>,
 }
 
 struct VersionView {
@@ -241,63 +218,6 @@ pub async fn compare(Extension(cx): Extension<Cx>, query: Params) -> Response {
             web::render(StatusCode::OK, &DiffPage { shell, from, to, about, diff: lines::diff(&text) })
         }
         Err(refused) => cx.problem("Compare versions", "history", refused).await,
-    }
-}
-
-/// GET /policy/rollout: how the newest rollout in waves stands.
-pub async fn rollout(Extension(cx): Extension<Cx>) -> Response {
-    rollout_page(&cx, None).await
-}
-
-/// POST /policy/rollout: call it back, or send it to everybody at once.
-pub async fn end_rollout(Extension(cx): Extension<Cx>, fields: Fields) -> Response {
-    if !cx.is_genuine(&fields) {
-        return cx.stale("Rollout", "history").await;
-    }
-    let comment = fields.get("comment").trim().to_string();
-    if comment.is_empty() {
-        let words = "Say in a few words why, for config.log. Nothing was changed.".to_string();
-        let refused = Refused { kind: RefusedKind::Invalid, words, complaints: vec![] };
-        return rollout_page(&cx, Some(refused)).await;
-    }
-    let action = match fields.get("act") {
-        "skip" => Action::PolicyRolloutSkip { comment },
-        _ => Action::PolicyRolloutAbort { comment },
-    };
-    match cx.ask(action).await {
-        Ok(_) => cx.done("The rollout has ended as you ordered.".to_string(), "/policy/rollout"),
-        Err(refused) => rollout_page(&cx, Some(refused)).await,
-    }
-}
-
-async fn rollout_page(cx: &Cx, error: Option<Refused>) -> Response {
-    let status = error.as_ref().map_or(StatusCode::OK, web::status_of);
-    match cx.ask(Action::PolicyRollout).await {
-        Ok(Outcome::Rollout { rollout }) => {
-            let run = rollout.map(|run| {
-                let (state, tone) = match run.end {
-                    None => (format!("running, wave {} of {}", run.wave, run.plan.waves.len()), "info"),
-                    Some(RolloutEnd::Done) => ("done: every slave has it".to_string(), "good"),
-                    Some(RolloutEnd::Reverted) => (format!("reverted: every slave has version {}", run.before), "bad"),
-                };
-                RolloutView {
-                    version: run.version,
-                    snapshot: run.snapshot,
-                    before: run.before,
-                    before_snapshot: run.before_snapshot,
-                    by: run.by,
-                    began: words::moment(run.started_us, Wall::now()),
-                    state,
-                    tone,
-                    running: run.end.is_none(),
-                    notes: run.notes,
-                }
-            });
-            let error = error.map(|refused| refused.words).unwrap_or_default();
-            web::render(status, &RolloutPage { shell: cx.shell("Rollout", "history").await, run, error })
-        }
-        Ok(other) => cx.problem("Rollout", "history", web::unexpected("PolicyRollout", &other)).await,
-        Err(refused) => cx.problem("Rollout", "history", refused).await,
     }
 }
 
@@ -467,7 +387,7 @@ impl Draft {
         let (document, comment, how) = (self.document.clone(), self.comment.clone(), self.how.clone());
         match cx.ask(Action::PolicyApply { document, comment, base: Some(base), how }).await {
             Ok(outcome) => match applied(&outcome) {
-                Some(words) => cx.done(words, "/policy"),
+                Some(words) => cx.done(words, where_to(&outcome)),
                 None => self.refused(cx, web::unexpected("PolicyApply", &outcome)).await,
             },
             Err(refused) => self.refused(cx, refused).await,
@@ -558,12 +478,15 @@ async fn diff_of(cx: &Cx, from: PolicySide, to: PolicySide) -> Result<(String, V
     }
 }
 
+/// The page that shows what came of an apply.
+fn where_to(outcome: &Outcome) -> &'static str {
+    if matches!(outcome, Outcome::Applied { in_waves: true, .. }) { "/policy/rollout" } else { "/policy" }
+}
+
 /// What to say after an apply.
 fn applied(outcome: &Outcome) -> Option<String> {
     match outcome {
-        Outcome::Applied { version, in_waves: true, .. } => {
-            Some(format!("Version {version} is on its way in waves; see Rollout in waves on the page of the history."))
-        }
+        Outcome::Applied { version, in_waves: true, .. } => Some(format!("Version {version} is on its way in waves.")),
         Outcome::Applied { version, snapshot, changed: true, .. } => {
             Some(format!("Version {version} is in force (snapshot {snapshot})."))
         }

@@ -146,10 +146,7 @@ pub async fn one(Extension(cx): Extension<Cx>, query: Asked) -> Response {
 /// GET /tasks/task/rows?id=ID: what the page polls.
 pub async fn one_fragment(Extension(cx): Extension<Cx>, query: Asked) -> Response {
     match show(&cx, &query).await {
-        Ok(task) => {
-            let shell = cx.shell("Task", "tasks").await;
-            web::render(StatusCode::OK, &task_rows(&shell.csrf, &task, Wall::now()))
-        }
+        Ok(task) => web::render(StatusCode::OK, &task_rows(&cx.visit.csrf, &task, Wall::now())),
         Err(refused) => cx.problem("Task", "tasks", refused).await,
     }
 }
@@ -266,7 +263,10 @@ fn node_view(node: &TaskNode, now: Wall) -> NodeView {
         progress: node.progress.name(),
         tone: tone(node.progress),
         since: words::moment(node.at_us, now),
-        words: node.words.clone(),
+        words: match node.progress {
+            TaskProgress::Queued if node.words.is_empty() => "waits until the slave comes for it".to_string(),
+            _ => node.words.clone(),
+        },
         output: node.output.clone(),
         output_bytes: bytes(node.output_bytes),
     }

@@ -66,6 +66,10 @@ function swap(box, html) {
   const wide = box.querySelector(".wide");
   if (wide) { wide.scrollLeft = left; if (stood) wide.focus({ preventScroll: true }); }
   localTimes(box);
+  // What only makes sense while it is under way goes when it has ended.
+  if (box.querySelector("[data-ended]")) {
+    for (const form of document.querySelectorAll("[data-until-ended]")) form.hidden = true;
+  }
 }
 
 // The pages say UTC; the reader's own time is a hover away.
