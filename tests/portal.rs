@@ -208,6 +208,43 @@ async fn a_master_orders_follows_cancels_and_gets_what_slaves_bring_and_a_slave_
 }
 
 #[tokio::test]
+async fn a_rollout_is_ended_only_with_a_reason_and_only_the_one_that_the_form_spoke_of() {
+    let mut browser = Browser::logged_in("master").await;
+    browser.get("/policy/rollout").await.says("href=\"/policy/rollout/skip\"").does_not_say("value=\"skip\"");
+    for act in ["skip", "abort"] {
+        let fields = [("act", act), ("version", "12"), ("comment", " ")];
+        let page = browser.submit("/policy/rollout", &fields).await;
+        assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
+        page.says("Say in a few words why");
+        let fields = [("act", act), ("version", "11"), ("comment", "phones ring")];
+        let page = browser.submit("/policy/rollout", &fields).await;
+        assert_eq!(page.status, StatusCode::CONFLICT);
+        page.says("The rollout that this form spoke of has ended").says("value=\"phones ring\"");
+    }
+    assert!(!browser.asked().iter().any(Action::changes), "{:?}", browser.asked());
+    for act in ["skip", "abort"] {
+        let fields = [("act", act), ("version", "12"), ("comment", "phones ring")];
+        let page = browser.submit("/policy/rollout", &fields).await;
+        assert_eq!(page.header(header::LOCATION), "/policy/rollout", "{}", page.text);
+    }
+    let comment = || "phones ring".to_string();
+    let changes: Vec<Action> = browser.asked().into_iter().filter(Action::changes).collect();
+    let ordered = [Action::PolicyRolloutSkip { comment: comment() }, Action::PolicyRolloutAbort { comment: comment() }];
+    assert_eq!(changes, ordered);
+}
+
+/// A fragment that another tab polls must not take what is to be said on the page that comes.
+#[tokio::test]
+async fn what_a_page_polls_leaves_the_words_to_the_page_they_are_for() {
+    let mut browser = Browser::logged_in("master").await;
+    browser.submit("/tasks", &[("order", "drain"), ("on", "edge-1"), ("life", "600")]).await;
+    for path in ["/tasks/task/rows?id=12", "/tasks/rows", "/policy/rollout/rows", "/nodes/rows"] {
+        browser.get(path).await.does_not_say("Ordered: ");
+    }
+    browser.get("/tasks/task?id=12").await.says("Ordered: ");
+}
+
+#[tokio::test]
 async fn without_a_session_pages_lead_to_the_login_and_back() {
     let mut browser = Browser::visit(FakeDesk::new("master"));
     for (path, _) in PAGES.iter().filter(|(path, _)| !path.ends_with("/rows")) {

@@ -486,7 +486,9 @@ fn where_to(outcome: &Outcome) -> &'static str {
 /// What to say after an apply.
 fn applied(outcome: &Outcome) -> Option<String> {
     match outcome {
-        Outcome::Applied { version, in_waves: true, .. } => Some(format!("Version {version} is on its way in waves.")),
+        Outcome::Applied { version, in_waves: true, .. } => {
+            Some(format!("The rollout of version {version} has begun."))
+        }
         Outcome::Applied { version, snapshot, changed: true, .. } => {
             Some(format!("Version {version} is in force (snapshot {snapshot})."))
         }
