@@ -170,9 +170,9 @@ impl Chromium {
         self.insert(text);
     }
 
-    /// Keeps pictures of the page in PORTAL_SHOTS, if that is set: light, dark, and on a phone.
+    /// Keeps pictures of the page in TIDEGATE_PORTAL_SHOTS, if that is set: light, dark, and on a phone.
     pub fn picture(&mut self, name: &str) {
-        let Ok(folder) = std::env::var("PORTAL_SHOTS") else { return };
+        let Ok(folder) = std::env::var("TIDEGATE_PORTAL_SHOTS") else { return };
         for (kind, width, scheme) in [("light", 1280, "light"), ("dark", 1280, "dark"), ("phone", 390, "light")] {
             let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500 });
             self.order("Emulation.setDeviceMetricsOverride", size);
