@@ -236,6 +236,8 @@ pub const ROLLOUT_START_SLACK_S: u64 = 5;
 pub const ROLLOUT_NOTES_MAX: usize = 4 * ROLLOUT_WAVES_MAX;
 /// How often a running rollout looks at its slaves, in milliseconds.
 pub const ROLLOUT_LOOK_MS: u64 = 250;
+/// How long it waits when it could not keep how far it is, in milliseconds: each time is an error in the journal.
+pub const ROLLOUT_AGAIN_MS: u64 = 5_000;
 /// `tidegate policy rollout --follow` asks this often, in milliseconds.
 pub const ROLLOUT_FOLLOW_MS: u64 = 500;
 /// A batch must arrive, be stored and be acknowledged within this.

@@ -445,3 +445,30 @@ fn a_master_killed_while_a_bad_wave_is_watched_calls_it_back_all_the_same() {
     assert_eq!(rollout(&cluster).end, Some(RolloutEnd::Reverted));
     assert_eq!(snapshot(&cluster.master), before);
 }
+
+#[test]
+fn an_order_that_cannot_be_kept_is_refused_and_told_nowhere_and_holds_when_given_again() {
+    let cluster = Cluster::start(2);
+    let before = snapshot(&cluster.slaves[1]);
+    let new = roll_out(&cluster, commented(&cluster), 300);
+    wait_until("the wave to be watched", || has_noted(&cluster, "watched for"));
+    // As on a disk that takes nothing: whoever writes waits, and then gives up.
+    let policies = rusqlite::Connection::open(cluster.master.layout.dir.join("state/policy.db")).unwrap();
+    policies.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for order in [
+        Action::PolicyRolloutAbort { comment: "kept nowhere".into() },
+        Action::PolicyRolloutSkip { comment: "kept nowhere".into() },
+    ] {
+        let refused = cluster.master.ask(order).unwrap_err();
+        assert_eq!(refused.kind, RefusedKind::Failed);
+        assert!(refused.words.contains("Nothing was changed, the rollout goes on as before"), "{}", refused.words);
+    }
+    assert!(!told(&cluster).contains("kept nowhere"), "{}", told(&cluster));
+    assert_eq!((rollout(&cluster).end, snapshot(&cluster.slaves[1])), (None, before.clone()));
+    policies.execute_batch("ROLLBACK").unwrap();
+    cluster.master.ask(Action::PolicyRolloutAbort { comment: "kept".into() }).unwrap();
+    assert_eq!(rollout(&cluster).end, Some(RolloutEnd::Reverted));
+    assert_eq!(told(&cluster).matches("aborted by").count(), 1, "{}", told(&cluster));
+    wait_until("the first slave to be back", || snapshot(&cluster.slaves[0]) == before);
+    assert_ne!(new, before);
+}

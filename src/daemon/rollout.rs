@@ -10,6 +10,7 @@ use crate::cluster::master::HeldBack;
 use crate::cluster::master::MasterService;
 use crate::cluster::rollout::End;
 use crate::cluster::rollout::Rollout;
+use crate::limits::ROLLOUT_AGAIN_MS;
 use crate::limits::ROLLOUT_LOOK_MS;
 use crate::policy::Snapshot;
 use crate::store::policies;
@@ -69,9 +70,16 @@ impl Rollouts {
             if !self.is_running() {
                 continue;
             }
-            let _step = self.step.lock().await;
-            let slaves = self.master.nodes();
-            self.change(|rollout| rollout.look(Wall::now(), &slaves)).await;
+            let kept = {
+                let _step = self.step.lock().await;
+                let slaves = self.master.nodes();
+                self.change(|rollout| rollout.look(Wall::now(), &slaves)).await
+            };
+            if let Err(words) = kept {
+                // Not done either: it is looked at again, from where it stood.
+                tracing::error!(event = "rollout-trouble", "{words}");
+                tokio::time::sleep(Duration::from_millis(ROLLOUT_AGAIN_MS)).await;
+            }
         }
     }
 
@@ -114,30 +122,29 @@ impl Rollouts {
                 "no rollout is running; `tidegate policy rollout` shows how the last one ended",
             ));
         }
-        self.change(|rollout| {
+        let kept = self.change(|rollout| {
             how(rollout);
             true
-        })
-        .await;
+        });
+        kept.await
+            .map_err(|words| Refused::failed(format!("{words}. Nothing was changed, the rollout goes on as before")))?;
         self.show()
     }
 
-    /// Changes the rollout by `change`; what it answers true to is kept on the disk first and then done.
-    async fn change(&self, change: impl FnOnce(&mut Rollout) -> bool) {
-        let Some(mut next) = self.running().clone() else { return };
+    /// Changes the rollout by `change`; what it answers true to is kept on the disk first, then told and done. The error says why it could
+    /// not be kept; nothing is done then.
+    async fn change(&self, change: impl FnOnce(&mut Rollout) -> bool) -> Result<(), String> {
+        let Some(mut next) = self.running().clone() else { return Ok(()) };
         let notes = next.rollout.notes.len();
         if !change(&mut next.rollout) {
             *self.running() = Some(next);
-            return;
+            return Ok(());
         }
+        let kept = self.keep(&next.rollout).await;
+        kept.map_err(|words| format!("keeping how far the rollout of {} is: {words}", next.rollout.snapshot))?;
         for words in next.rollout.notes.iter().skip(notes) {
             tracing::info!(event = "rollout", snapshot = %next.rollout.snapshot, "rollout of {}: {words}", next.rollout.snapshot);
             self.audit.event("policy-rollout", &next.rollout.snapshot, words);
-        }
-        if let Err(words) = self.keep(&next.rollout).await {
-            // Not done either: it is looked at again in a moment, from where it stood.
-            tracing::error!(event = "rollout-trouble", "keeping how far the rollout is: {words}");
-            return;
         }
         let Running { rollout, before } = next.clone();
         match rollout.end {
@@ -158,6 +165,7 @@ impl Rollouts {
                 *self.running() = None;
             }
         }
+        Ok(())
     }
 
     /// The last wave holds nobody back, those neither that come later.
