@@ -79,6 +79,17 @@ fn bring(master: &Node, task: &Task, path: PathBuf) -> PathBuf {
     path
 }
 
+/// A line over which the slave will reach its master.
+fn line_between(slave: &Node, master: &Node) -> NarrowLine {
+    let line = NarrowLine::to(master.layout.portal);
+    let config = fs::read_to_string(&slave.layout.config).unwrap();
+    let port = |port: u16| format!("MASTER_PORT=\"{port}\"");
+    let narrowed = config.replace(&port(master.layout.portal.port()), &port(line.address.port()));
+    assert_ne!(narrowed, config);
+    fs::write(&slave.layout.config, narrowed).unwrap();
+    line
+}
+
 /// How often a slave began a task, by its journal.
 fn times_begun(slave: &Node, task: &Task) -> usize {
     slave.journal().matches(&format!("doing the master's task {}", task.id)).count()
@@ -309,12 +320,7 @@ fn flushes_rotation_checklist_diagnostics_and_a_copy_come_from_the_slave_to_the_
 fn an_output_that_does_not_get_through_is_given_up_and_later_tasks_do_not_wait_for_it() {
     let cluster = Cluster::lay_out(1, &[]);
     let (master, slave) = (&cluster.master, &cluster.slaves[0]);
-    let line = NarrowLine::to(master.layout.portal);
-    let config = fs::read_to_string(&slave.layout.config).unwrap();
-    let port = |port: u16| format!("MASTER_PORT=\"{port}\"");
-    let narrowed = config.replace(&port(master.layout.portal.port()), &port(line.address.port()));
-    assert_ne!(narrowed, config);
-    fs::write(&slave.layout.config, narrowed).unwrap();
+    let line = line_between(slave, master);
     master.start();
     let mut dice = Dice(5);
     let noise: String = (0..300_000).map(|_| char::from(b'a' + dice.roll(26) as u8)).collect();
@@ -392,6 +398,30 @@ fn a_result_waits_for_a_master_that_went_away_in_the_middle() {
     master.start();
     let task = ended(master, &task);
     assert!(task.nodes[0].words.contains("checks hold; "), "the master is missed: {task:?}");
+    assert_eq!(times_begun(slave, &task), 1);
+}
+
+/// The poll that brought the order stays open, so that nothing tells the slave that its master went and came back.
+#[test]
+fn a_result_that_finds_no_way_while_the_session_stands_is_told_once_there_is_one() {
+    let cluster = Cluster::lay_out(1, &[]);
+    let (master, slave) = (&cluster.master, &cluster.slaves[0]);
+    let line = line_between(slave, master);
+    master.start();
+    slave.start();
+    let joined = || slave.journal().matches("joined the master").count();
+    wait_until("the slave is in", || slave.status().and_then(|status| status.master).is_some_and(|link| link.up));
+    let before = joined();
+    line.shut(true);
+    let task = order(master, Order::Drain, "slave-1");
+    wait_until("it is drained", || is_drained(slave));
+    // Its beginning, its end, and the end again.
+    wait_until("the slave tries more than once", || line.turned_away() > 3);
+    assert_eq!(standing(&show(master, &task.id)), [("slave-1", TaskProgress::Sent)]);
+    let link = slave.status().and_then(|status| status.master).unwrap();
+    assert!(link.up && joined() == before, "{link:?}: the session stands");
+    line.shut(false);
+    assert_eq!(standing(&ended(master, &task)), [("slave-1", TaskProgress::Done)]);
     assert_eq!(times_begun(slave, &task), 1);
 }
 

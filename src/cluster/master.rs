@@ -525,7 +525,11 @@ fn ingest(store: &dyn RecordStore, caller: &Caller, wire: &[u8]) -> Result<u64, 
     }
     let batch = batch::decode(&bytes).map_err(|e| Fault::Bad(e.to_string()))?;
     if !batch.node.eq_ignore_ascii_case(&caller.node) || batch.epoch != caller.epoch {
-        return Err(Fault::Bad(format!("a batch of {} came in the session of {}", batch.node, caller.node)));
+        let (of, by) = ((&batch.node, batch.epoch), (&caller.node, caller.epoch));
+        return Err(Fault::Bad(format!(
+            "a batch of {} (epoch {}) came in the session of {} (epoch {})",
+            of.0, of.1, by.0, by.1
+        )));
     }
     store.ingest(&caller.node, caller.epoch, &batch.records).map_err(Fault::failed)
 }

@@ -1,6 +1,7 @@
 //! The cluster over loopback, with real TLS: refusals on both sides, policy going down, records coming up, and both
 //! through the absence and the lies of a master.
 
+mod batches;
 mod deltas;
 #[path = "../harness/dice.rs"]
 mod dice;
