@@ -12,7 +12,9 @@ use tidegate::settings;
 use tidegate::store::records::block;
 use tidegate::store::records::block::Block;
 use tidegate::store::records::block::Details;
-use tidegate::store::records::block::Packer;
+use tidegate::store::records::seal::Head;
+use tidegate::store::records::seal::Packer;
+use tidegate::store::records::seal::Part;
 
 /// The first byte chooses the family that was asked for: only its addresses are taken from an answer, only as many as are
 /// dialled, and for no longer than anything is believed.
@@ -51,23 +53,24 @@ pub fn record_batch(bytes: &[u8]) {
 /// A block of the record store, as it stands or packed anew, is read or refused; what is read says the same when it is written again.
 /// For the latter the first two bytes are the length of its facts.
 pub fn record_block(bytes: &[u8]) {
-    let mut packer = Packer::new().expect("a packer");
-    let packed = packer.pack(bytes).expect("a frame");
-    for (facts, details) in [(bytes, bytes), (&packed[..], &packed[..])] {
+    let (mut packer, head) = (Packer::new().expect("a packer"), Head::default());
+    let mut pack = |part, raw: &[u8]| packer.pack(part, &head, raw).expect("a frame");
+    let packed = (pack(Part::Facts, bytes), pack(Part::Details, bytes));
+    for (facts, details) in [(bytes, bytes), (&packed.0[..], &packed.1[..])] {
         let mut read = Vec::new();
-        let known = block::read_facts(facts, &mut read);
+        let known = block::read_facts(&head, facts, &mut read);
         assert!(read.len() <= tidegate::limits::STORE_BLOCK_RECORDS_MAX || known.is_err());
-        if let Ok(details) = Details::read(details) {
+        if let Ok(details) = Details::read(&head, details) {
             // One more than any has.
             (0..=tidegate::limits::STORE_BLOCK_RECORDS_MAX).step_by(100).for_each(|at| drop(details.row(at)));
         }
     }
     let Some((length, bytes)) = bytes.split_first_chunk::<2>() else { return };
     let Some((facts, details)) = bytes.split_at_checked(u16::from_le_bytes(*length) as usize) else { return };
-    let (facts, details) = (packer.pack(facts).expect("a frame"), packer.pack(details).expect("a frame"));
-    if let Ok(block) = Block::read(&facts, &details) {
-        let (facts, details) = block.pack(&mut packer).expect("what was read packs");
-        assert_eq!(Block::read(&facts, &details), Ok(block));
+    let (facts, details) = (pack(Part::Facts, facts), pack(Part::Details, details));
+    if let Ok(block) = Block::read(&head, &facts, &details) {
+        let (facts, details) = block.pack(&mut packer, 1).expect("what was read packs");
+        assert_eq!(Block::read(&block.head(1), &facts, &details), Ok(block));
     }
 }
 

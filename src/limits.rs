@@ -514,6 +514,8 @@ pub const STORE_READERS_MAX: usize = 4;
 pub const STORE_DAMAGE_LINES: u32 = 10;
 /// See above.
 pub const STORE_DAMAGE_LINES_MS: u64 = 3_600_000;
+/// A damaged store is mended at most once in so many milliseconds: that reads all rows of it, and what does not help need not be done with each batch.
+pub const STORE_MEND_EVERY_MS: u64 = 600_000;
 /// How many blocks of records the store looks at in one transaction when it forgets, so that ingest never waits long for it.
 pub const STORE_PRUNE_BLOCKS: u32 = 64;
 /// The most records of a block: enough that they pack well, few enough that one that is shown costs little to unpack.

@@ -6,7 +6,10 @@ mod ask;
 mod audit;
 pub mod block;
 mod ingest;
+mod mend;
+mod numbers;
 mod schema;
+pub mod seal;
 
 use crate::base::clock::Wall;
 use crate::limits;
@@ -83,7 +86,7 @@ impl SqliteRecords {
             Some(connection) => connection,
             None => schema::open_reader(&self.path).map_err(|why| failed("opening", &self.path, &why))?,
         };
-        let answer = ask(&connection).map_err(|error| failed("asking", &self.path, &error.to_string()))?;
+        let answer = ask(&connection).map_err(|error| failed_by("asking", &self.path, &error))?;
         let mut readers = readers();
         if readers.len() < limits::STORE_READERS_MAX {
             readers.push(connection);
@@ -95,11 +98,11 @@ impl SqliteRecords {
 impl RecordStore for SqliteRecords {
     fn ingest(&self, node: &str, epoch: Epoch, batch: &[Record<&str>]) -> Result<u64, StoreError> {
         let stored = self.writer().ingest(node, epoch, batch);
-        stored.map_err(|error| failed("storing records in", &self.path, &error.to_string()))
+        stored.map_err(|error| failed_by("storing records in", &self.path, &error))
     }
 
     fn highest(&self, _node: &str, epoch: Epoch) -> Result<u64, StoreError> {
-        self.reading(|connection| ingest::highest(connection, epoch).map(Option::unwrap_or_default))
+        self.reading(|connection| numbers::highest(connection, epoch).map(Option::unwrap_or_default))
     }
 
     fn answer(&self, question: &Question) -> Result<Answer, StoreError> {
@@ -121,13 +124,23 @@ impl RecordStore for SqliteRecords {
         loop {
             // The lock is let go between two portions: ingest goes first.
             let some = self.writer().prune(before, limits::STORE_PRUNE_BLOCKS);
-            let (some, more) =
-                some.map_err(|error| failed("forgetting old records in", &self.path, &error.to_string()))?;
+            let (some, more) = some.map_err(|error| failed_by("forgetting old records in", &self.path, &error))?;
             forgotten += some;
             if !more {
                 return Ok(forgotten);
             }
         }
+    }
+}
+
+fn failed_by(doing: &str, path: &Path, error: &rusqlite::Error) -> StoreError {
+    match seal::is_corrupt(error) {
+        true => StoreError(format!(
+            "{doing} the record store {}: the file is damaged ({error}). Look at the disk. Stop the master, keep a copy of the file, and save what can be \
+             read (sqlite3 records.db .recover), or move it away to begin an empty store: nodes send again what they still have in their logs.",
+            path.display()
+        )),
+        false => failed(doing, path, &error.to_string()),
     }
 }
 
@@ -363,6 +376,115 @@ mod tests {
         assert_eq!((answer.requests, answer.unreadable), (5, 1024), "and a report says so");
         let nobody = AuditQuestion { node: Some("nobody".to_string()), ..AuditQuestion::default() };
         assert_eq!(store.audit(&nobody).unwrap().records, 0);
+    }
+
+    /// A row of `edge-1`'s store altered behind its back, as a disk would.
+    fn altered(sql: &str) -> (tempfile::TempDir, SqliteRecords) {
+        let (dir, store) = store();
+        ingest(&store, "edge-1", EPOCH, (1..=600).filter(|seq| !(11..=13).contains(seq)));
+        drop(store);
+        let path = dir.path().join("records.db");
+        assert_eq!(Connection::open(&path).unwrap().execute(sql, []).unwrap(), 1, "{sql}");
+        (dir, SqliteRecords::open(&path).unwrap())
+    }
+
+    fn findings(store: &SqliteRecords) -> String {
+        let question = AuditQuestion { node: Some("edge-1".to_string()), ..AuditQuestion::default() };
+        format!("{:?}", store.audit(&question).unwrap().findings)
+    }
+
+    #[test]
+    fn rows_that_a_disk_altered_are_named_and_what_comes_is_stored_once_all_the_same() {
+        let table = [
+            ("UPDATE node SET highest = highest | 4096", "table of nodes"),
+            ("UPDATE node SET highest = highest & 511", "table of nodes"),
+            ("UPDATE gap SET first = first | 1024", "table of gaps"),
+            ("UPDATE gap SET last = last | 64", "table of gaps"),
+            ("UPDATE gap SET node = node | 8", "table of gaps"),
+        ];
+        for (sql, words) in table {
+            let (_dir, store) = altered(sql);
+            assert!(findings(&store).contains(words), "{sql}: {}", findings(&store));
+            assert_eq!(ingest(&store, "edge-1", EPOCH, 1..=605), 605, "{sql}");
+            let answer = store.answer(&Question { newest: Some(1000), ..Question::default() }).unwrap();
+            let seqs: Vec<u64> = answer.newest.iter().rev().map(|row| row.seq).collect();
+            assert!(seqs.iter().copied().eq(1..=605), "{sql}: {seqs:?}");
+        }
+        let (_dir, store) = altered("UPDATE word SET text = 'h7.test' WHERE text = 'h1.test'");
+        let answer = store.answer(&Question::default()).unwrap();
+        assert!(answer.hosts.iter().any(|rank| rank.name.starts_with("(damaged word ")), "{:?}", answer.hosts);
+        assert!(findings(&store).contains("table of words"), "{}", findings(&store));
+        let (_dir, store) = altered("UPDATE block SET source = 7, first_seq = first_seq WHERE id = 1");
+        assert!(findings(&store).contains("1 blocks of the store are of no node"), "{}", findings(&store));
+        assert_eq!(store.answer(&Question::default()).unwrap().unreadable, 597);
+    }
+
+    #[test]
+    fn a_number_that_is_stored_twice_is_found_also_if_another_is_missing() {
+        let (dir, store) = store();
+        ingest(&store, "edge-1", EPOCH, (1..=300).filter(|seq| *seq != 7));
+        Connection::open(dir.path().join("records.db"))
+            .unwrap()
+            .execute("UPDATE node SET highest = 299, sum = NULL", [])
+            .unwrap();
+        // A store that believes to be one behind takes in what it has; here by a row that says so.
+        let connection = Connection::open(dir.path().join("records.db")).unwrap();
+        let sum = seal::of_node(1, &EPOCH.0, "edge-1", (299, 299_000_000));
+        connection.execute("UPDATE node SET highest = 299, last_us = 299000000, sum = ?1", [sum]).unwrap();
+        ingest(&store, "edge-1", EPOCH, [300]);
+        let told = findings(&store);
+        assert!(told.contains("is stored twice") && told.contains("first: 7"), "{told}");
+    }
+
+    #[test]
+    fn a_store_of_the_version_before_is_sealed_as_it_stands_and_goes_on() {
+        let (dir, store) = store();
+        ingest(&store, "edge-1", EPOCH, [1, 2, 5]);
+        drop(store);
+        let path = dir.path().join("records.db");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(
+                "ALTER TABLE word DROP COLUMN sum; ALTER TABLE node DROP COLUMN sum; ALTER TABLE gap DROP COLUMN sum; PRAGMA user_version = 3;",
+            )
+            .unwrap();
+        let store = SqliteRecords::open(&path).unwrap();
+        assert_eq!(findings(&store).matches("never arrived").count(), findings(&store).matches("words").count());
+        assert_eq!(ingest(&store, "edge-1", EPOCH, 1..=6), 6);
+        let answer = store.answer(&Question::default()).unwrap();
+        assert_eq!((answer.requests, answer.gaps.len(), findings(&store).as_str()), (6, 0, "[]"));
+    }
+
+    #[test]
+    fn an_index_that_does_not_lead_to_a_word_is_named_and_made_anew_where_it_leads_to_another() {
+        // A letter of the word, or the number of its row, in the index alone.
+        for (behind, bit, leads_to_another) in [(1, 4, false), (7, 1, true)] {
+            let (dir, store) = store();
+            ingest(&store, "edge-1", EPOCH, 1..=600);
+            drop(store);
+            let path = dir.path().join("records.db");
+            let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_word_1'";
+            let page: usize = Connection::open(&path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap();
+            let mut bytes = std::fs::read(&path).unwrap();
+            let page = &mut bytes[(page - 1) * 4096..page * 4096];
+            let at = page.windows(7).position(|window| window == b"h1.test").unwrap();
+            page[at + behind] ^= bit;
+            std::fs::write(&path, bytes).unwrap();
+            let store = SqliteRecords::open(&path).unwrap();
+            assert!(findings(&store).contains("the store's table word"), "{}", findings(&store));
+            let of_host = Question { host: Some("h1.test".to_string()), ..Question::default() };
+            if leads_to_another {
+                let refused = store.answer(&of_host).unwrap_err();
+                assert!(refused.0.contains("the file is damaged (the index of its words"), "{refused}");
+            }
+            assert_eq!(ingest(&store, "edge-1", EPOCH, 1..=700), 700);
+            let answer = store.answer(&Question { newest: Some(1000), ..Question::default() }).unwrap();
+            assert_eq!((answer.requests, answer.unreadable, answer.newest.len()), (700, 0, 700));
+            assert!(answer.newest.iter().all(|row| row.host == format!("h{}.test", row.seq % 3)));
+            if leads_to_another {
+                assert_eq!((store.answer(&of_host).unwrap().requests, findings(&store).as_str()), (234, "[]"));
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Answers: one walk over the facts in the range adds up everything at once; words are looked up only for what is shown.
 
-use crate::base::clock::Mono;
-use crate::base::seldom::Seldom;
 use crate::limits;
 use crate::record::UNRECORDED_RULE;
 use crate::record::question::Answer;
@@ -12,9 +10,14 @@ use crate::record::question::Rank;
 use crate::record::question::RecordRow;
 use crate::record::question::StoredAccount;
 use crate::store::records::block;
-use crate::store::records::block::Damaged;
 use crate::store::records::block::Details;
 use crate::store::records::block::Fact;
+use crate::store::records::numbers;
+use crate::store::records::numbers::damaged_word;
+use crate::store::records::seal;
+use crate::store::records::seal::Damaged;
+use crate::store::records::seal::Head;
+use crate::store::records::seal::Part;
 use rusqlite::Connection;
 use rusqlite::OptionalExtension;
 use std::cmp::Ordering;
@@ -29,7 +32,7 @@ use std::hash::Hasher;
 pub fn answer(connection: &Connection, question: &Question) -> rusqlite::Result<Answer> {
     // One read transaction: counts, rankings and newest rows are of the same moment.
     let transaction = connection.unchecked_transaction()?;
-    let mut answer = Answer { gaps: gaps(&transaction)?, ..Answer::default() };
+    let mut answer = Answer { gaps: gaps(&transaction)?.into_iter().flatten().collect(), ..Answer::default() };
     if let Some(filter) = Filter::of(&transaction, question)?
         && let Some(span) = span(&transaction, question)?
     {
@@ -54,7 +57,9 @@ pub fn answer(connection: &Connection, question: &Question) -> rusqlite::Result<
             answer.series = span.series(&sums.series);
         }
         answer.last = sums.newest.last();
-        answer.newest = rows(&transaction, sums.newest)?;
+        let unreadable;
+        (answer.newest, unreadable) = rows(&transaction, sums.newest)?;
+        answer.unreadable = answer.unreadable.saturating_add(unreadable);
     }
     transaction.finish()?;
     Ok(answer)
@@ -236,53 +241,74 @@ fn add_up(
     span: Span,
     mut sums: Sums,
 ) -> rusqlite::Result<Sums> {
-    let sql = match sums.rows_only {
-        // Newest first, by the index: the rest need not be read once the rows are found.
-        true => {
-            "SELECT id, records, facts, max_us, source FROM block WHERE max_us >= ?1 AND min_us < ?2 ORDER BY max_us DESC"
-        }
-        false => "SELECT id, records, facts, max_us, source FROM block WHERE max_us >= ?1 AND min_us < ?2",
-    };
+    // Newest first, by the index: the rest need not be read once the rows are found.
+    let order = if sums.rows_only { " ORDER BY max_us DESC" } else { "" };
+    let columns = Head::COLUMNS;
+    let sql = format!("SELECT {columns}, id FROM block WHERE max_us >= ?1 AND min_us < ?2{order}");
     let to_us = if sums.rows_only { filter.to_us.min(sums.newest.to_us()) } else { filter.to_us };
-    let mut statement = connection.prepare_cached(sql)?;
+    let mut statement = connection.prepare_cached(&sql)?;
     let mut blocks = statement.query([filter.from_us, to_us])?;
     let mut facts = Vec::new();
-    let mut counted = Unrecorded { rule: word_number(connection, UNRECORDED_RULE)?, unpacked: None };
+    let mut counted = Unrecorded { rule: word_number(connection, UNRECORDED_RULE)?, unpacked: None, damaged: 0 };
     while let Some(row) = blocks.next()? {
-        if sums.rows_only && sums.newest.has_all_after(row.get(3)?) {
+        let head = Head::read(row);
+        let last_us = head.as_ref().map_or(i64::MAX, |head| head.max_us);
+        if sums.rows_only && sums.newest.has_all_after(last_us) {
             sums.newest.more = true;
             break;
         }
         facts.clear();
-        if let Err(damaged) = block::read_facts(row.get_ref(2)?.as_blob()?, &mut facts) {
-            sums.unreadable += row.get::<_, u64>(1)?;
-            tell_damage(row.get(0)?, damaged);
-            continue;
-        }
-        let (id, source) = (row.get(0)?, row.get(4)?);
+        let id = seal::number_at(row, Head::WIDTH).unwrap_or(0);
+        let head = match head {
+            Ok(head) => facts_of(connection, id, head, &mut facts)?,
+            Err(damaged) => Err(damaged),
+        };
+        let head = match head {
+            Ok(head) => head,
+            Err(damaged) => {
+                sums.unreadable +=
+                    seal::number_at(row, 3).unwrap_or(0).clamp(1, limits::STORE_BLOCK_RECORDS_MAX as i64) as u64;
+                tell_damage(id, &damaged);
+                continue;
+            }
+        };
+        let place = InBlock { id, head };
         for (at, fact) in facts.iter().enumerate().filter(|(_, fact)| filter.holds(fact)) {
             if categories.wants(connection, fact.categories)? {
-                sums.newest.offer(source, id, at, fact);
+                sums.newest.offer(place, at, fact);
                 if sums.rows_only {
                     continue;
                 }
-                match counted.number(connection, id, at, fact)? {
+                match counted.number(connection, place, at, fact)? {
                     Some(number) => sums.unrecorded = sums.unrecorded.saturating_add(number),
                     None => sums.add(fact, span),
                 }
             }
         }
     }
+    sums.unreadable += counted.damaged;
     categories.learn(connection, sums.categories.keys().copied())?;
     Ok(sums)
 }
 
-/// A page that is open asks every few seconds, and meets the same damage each time.
-fn tell_damage(block: i64, damaged: Damaged) {
-    static LINES: Seldom = Seldom::new(limits::STORE_DAMAGE_LINES, limits::STORE_DAMAGE_LINES_MS);
-    if let Some(untold) = LINES.ask(Mono::now()) {
-        tracing::error!(event = "record-block-damaged", "block {block} of the record store: {damaged}{untold}");
-    }
+fn facts_of(
+    connection: &Connection,
+    id: i64,
+    head: Head,
+    facts: &mut Vec<Fact>,
+) -> rusqlite::Result<Result<Head, Damaged>> {
+    seal::with_frame(connection, id, Part::Facts, |packed| block::read_facts(&head, packed, facts).map(|()| head))
+}
+
+fn tell_damage(block: i64, damaged: &Damaged) {
+    seal::tell(&format!("block {block}"), damaged);
+}
+
+/// A block, and what its row said of it when its facts were read.
+#[derive(Clone, Copy)]
+struct InBlock {
+    id: i64,
+    head: Head,
 }
 
 /// Finds the records that tell how many exchanges have none.
@@ -290,34 +316,43 @@ struct Unrecorded {
     /// Their rule; `None` if no record has it.
     rule: Option<i64>,
     /// The block that was looked into last.
-    unpacked: Option<(i64, Details)>,
+    unpacked: Option<(i64, Option<Details>)>,
+    /// Such records whose details cannot be read.
+    damaged: u64,
 }
 
 impl Unrecorded {
     /// How many exchanges without a record this one tells of; `None` if it is an exchange's own: some policy's rule may have that name.
-    fn number(&mut self, connection: &Connection, block: i64, at: usize, fact: &Fact) -> rusqlite::Result<Option<u64>> {
+    fn number(
+        &mut self,
+        connection: &Connection,
+        block: InBlock,
+        at: usize,
+        fact: &Fact,
+    ) -> rusqlite::Result<Option<u64>> {
         if Some(fact.rule) != self.rule {
             return Ok(None);
         }
-        if self.unpacked.as_ref().is_none_or(|(id, _)| *id != block) {
-            self.unpacked = Some((block, details(connection, block)?));
+        if self.unpacked.as_ref().is_none_or(|(id, _)| *id != block.id) {
+            self.unpacked = Some((block.id, details(connection, block)?));
         }
-        let row = self.unpacked.as_ref().map(|(_, details)| details.row(at));
-        Ok(row.filter(|row| row.record_id.split('-').nth(2) == Some("0")).map(|row| {
+        let Some(row) = self.unpacked.as_ref().and_then(|(_, details)| details.as_ref()).map(|details| details.row(at))
+        else {
+            self.damaged += 1;
+            return Ok(Some(0));
+        };
+        Ok((row.record_id.split('-').nth(2) == Some("0")).then(|| {
             let number = row.filtering_reason.split(' ').next().unwrap_or_default();
             number.parse().unwrap_or(0)
         }))
     }
 }
 
-/// The details of a block; none of them if they cannot be read.
-fn details(connection: &Connection, block: i64) -> rusqlite::Result<Details> {
-    let mut statement = connection.prepare_cached("SELECT details FROM block WHERE id = ?1")?;
-    let read = statement.query_row([block], |row| Ok(Details::read(row.get_ref(0)?.as_blob()?)))?;
-    Ok(read.unwrap_or_else(|damaged| {
-        tell_damage(block, damaged);
-        Details::default()
-    }))
+/// The details of a block; none if they cannot be read, or are another's.
+fn details(connection: &Connection, block: InBlock) -> rusqlite::Result<Option<Details>> {
+    // Those of another block that stands in its place have another head.
+    let read = seal::with_frame(connection, block.id, Part::Details, |packed| Details::read(&block.head, packed))?;
+    Ok(read.map_err(|damaged| tell_damage(block.id, &damaged)).ok())
 }
 
 /// The newest facts so far behind a place, and where they stand.
@@ -334,7 +369,7 @@ struct Newest {
 /// A fact, by its place, and where its details are.
 struct Found {
     place: Place,
-    block: i64,
+    block: InBlock,
     at: usize,
     fact: Fact,
 }
@@ -375,8 +410,8 @@ impl Newest {
             && self.found.peek().is_none_or(|Reverse(oldest)| oldest.place.ended_us > last_us)
     }
 
-    fn offer(&mut self, source: i64, block: i64, at: usize, fact: &Fact) {
-        let place = Place { ended_us: fact.ended_us, source, seq: fact.seq };
+    fn offer(&mut self, block: InBlock, at: usize, fact: &Fact) {
+        let place = Place { ended_us: fact.ended_us, source: block.head.source, seq: fact.seq };
         if self.after.is_some_and(|after| place >= after) {
             return;
         }
@@ -397,16 +432,17 @@ impl Newest {
     }
 }
 
-/// The newest records as they are shown, newest first. Each block is unpacked once.
-fn rows(connection: &Connection, newest: Newest) -> rusqlite::Result<Vec<RecordRow>> {
-    let mut unpacked: HashMap<i64, Details> = HashMap::new();
-    let mut rows = Vec::new();
+/// The newest records as they are shown, newest first, and of how many the details cannot be read. Each block is unpacked once.
+fn rows(connection: &Connection, newest: Newest) -> rusqlite::Result<(Vec<RecordRow>, u64)> {
+    let mut unpacked: HashMap<i64, Option<Details>> = HashMap::new();
+    let (mut rows, mut unreadable) = (Vec::new(), 0);
     for Reverse(found) in newest.found.into_sorted_vec() {
-        let details = match unpacked.entry(found.block) {
+        let details = match unpacked.entry(found.block.id) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => new.insert(details(connection, found.block)?),
         };
         let (fact, word) = (&found.fact, |number| word_text(connection, number));
+        unreadable += u64::from(details.is_none());
         rows.push(RecordRow {
             ended_us: fact.ended_us,
             seq: fact.seq,
@@ -418,10 +454,15 @@ fn rows(connection: &Connection, newest: Newest) -> rusqlite::Result<Vec<RecordR
             filter_name: word(fact.filter)?,
             rule: word(fact.rule)?,
             categories: word(fact.categories)?,
-            ..details.row(found.at)
+            ..details.as_ref().map_or_else(unread_row, |details| details.row(found.at))
         });
     }
-    Ok(rows)
+    Ok((rows, unreadable))
+}
+
+/// What stands for details that cannot be read.
+fn unread_row() -> RecordRow {
+    RecordRow { url: "(damaged in the store)".to_string(), ..Details::default().row(0) }
 }
 
 /// Lists of categories by their number, taken apart.
@@ -488,11 +529,11 @@ pub fn accounts(connection: &Connection) -> rusqlite::Result<Vec<StoredAccount>>
     let mut statement = transaction.prepare_cached(sql)?;
     let rows = statement.query_map([], |row| {
         let (highest, missing) = (row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64);
-        Ok(StoredAccount { node: row.get(0)?, highest, missing, gaps: Vec::new() })
+        Ok(StoredAccount { node: seal::text_at(row, 0).into_owned(), highest, missing, gaps: Vec::new() })
     })?;
     let mut accounts: Vec<StoredAccount> = rows.collect::<rusqlite::Result<_>>()?;
     drop(statement);
-    for gap in gaps(&transaction)? {
+    for gap in gaps(&transaction)?.into_iter().flatten() {
         if let Some(account) = accounts.iter_mut().find(|account| account.node == gap.node) {
             account.gaps.push(gap);
         }
@@ -501,25 +542,46 @@ pub fn accounts(connection: &Connection) -> rusqlite::Result<Vec<StoredAccount>>
     Ok(accounts)
 }
 
-fn gaps(connection: &Connection) -> rusqlite::Result<Vec<Gap>> {
-    let sql = "SELECT name, first, last, after_us, before_us FROM gap JOIN node ON node.id = gap.node
+/// The gaps there are; one that is not as it was written is told to the journal.
+fn gaps(connection: &Connection) -> rusqlite::Result<Vec<Option<Gap>>> {
+    let sql =
+        "SELECT gap.node, first, last, after_us, before_us, gap.sum, name FROM gap JOIN node ON node.id = gap.node
                ORDER BY name, gap.node, first LIMIT ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([limits::REPORT_GAPS_MAX as i64], |row| {
-        let (first, last) = (row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64);
-        Ok(Gap { node: row.get(0)?, first, last, after_us: row.get(3)?, before_us: row.get(4)? })
+        let read = numbers::gap_of(row);
+        Ok(read.map_err(|damaged| seal::tell("a gap", &damaged)).ok().map(|[_, first, last, after_us, before_us]| {
+            let node = seal::text_at(row, numbers::GAP_WIDTH).into_owned();
+            Gap { node, first: first as u64, last: last as u64, after_us, before_us }
+        }))
     })?;
     rows.collect()
 }
 
+/// The number of a word; none if no record has it.
 fn word_number(connection: &Connection, text: &str) -> rusqlite::Result<Option<i64>> {
-    connection.prepare_cached("SELECT id FROM word WHERE text = ?1")?.query_row([text], |row| row.get(0)).optional()
+    let sql = "SELECT id FROM word WHERE text = ?1";
+    let number = connection.prepare_cached(sql)?.query_row([text], |row| row.get(0)).optional()?;
+    match number.map(|number| word(connection, number)).transpose()? {
+        // The row is as it was written, and has another text.
+        Some(Ok(found)) if found != text => Err(seal::corrupt("the index of its words does not lead to them")),
+        _ => Ok(number),
+    }
 }
 
+/// A word by its number; where it is not as it was written, the answer says so in its place.
 fn word_text(connection: &Connection, number: i64) -> rusqlite::Result<String> {
-    let text = connection
-        .prepare_cached("SELECT text FROM word WHERE id = ?1")?
-        .query_row([number], |row| row.get(0))
-        .optional()?;
-    Ok(text.unwrap_or_default())
+    Ok(word(connection, number)?.unwrap_or_else(|damaged| {
+        seal::tell(&format!("word {number}"), &damaged);
+        damaged_word(number)
+    }))
+}
+
+fn word(connection: &Connection, number: i64) -> rusqlite::Result<Result<String, Damaged>> {
+    if number == 0 {
+        return Ok(Ok(String::new()));
+    }
+    let sql = "SELECT id, text, sum FROM word WHERE id = ?1";
+    let word = connection.prepare_cached(sql)?.query_row([number], |row| Ok(numbers::word_of(row))).optional()?;
+    Ok(word.unwrap_or(Err(Damaged("it is not there any more"))).map(|(_, text)| text))
 }

@@ -6,12 +6,13 @@
 use crate::limits;
 use crate::record::Record;
 use crate::record::question::RecordRow;
-use std::fmt;
+use crate::store::records::seal::Damaged;
+use crate::store::records::seal::Head;
+use crate::store::records::seal::Packer;
+use crate::store::records::seal::Part;
+use crate::store::records::seal::unpack;
 use std::ops::Range;
-use zstd::bulk::Compressor;
 
-const FORMAT: u8 = 1;
-const LEVEL: i32 = 3;
 const NUMBERS: usize = 8;
 const TEXTS: usize = 23;
 
@@ -43,18 +44,6 @@ pub struct Fact {
     /// Payload bytes server to client.
     pub download: u64,
 }
-
-/// Why a block cannot be read: where, and what stands there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damaged(pub &'static str);
-
-impl fmt::Display for Damaged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Damaged {}
 
 /// Records of one epoch, in the order in which they came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,15 +108,24 @@ impl Block {
         Block::of(facts, self.details.only(&kept))
     }
 
-    /// As bytes: facts and details.
-    pub fn pack(&self, packer: &mut Packer) -> Result<(Vec<u8>, Vec<u8>), String> {
-        Ok((packer.pack(&facts_raw(&self.facts))?, packer.pack(&self.details.raw())?))
+    /// What the row of it says as one of `source`.
+    pub fn head(&self, source: i64) -> Head {
+        let ((first, last), (min_us, max_us)) = (self.numbers.unwrap_or_default(), self.span.unwrap_or_default());
+        let records = self.facts.len() as i64;
+        Head { source, first_seq: first as i64, last_seq: last as i64, records, min_us, max_us }
+    }
+
+    /// As bytes: facts and details, as ones of `source`.
+    pub fn pack(&self, packer: &mut Packer, source: i64) -> Result<(Vec<u8>, Vec<u8>), String> {
+        let head = self.head(source);
+        let facts = packer.pack(Part::Facts, &head, &facts_raw(&self.facts))?;
+        Ok((facts, packer.pack(Part::Details, &head, &self.details.raw())?))
     }
 
     /// Reads what [`Block::pack`] wrote.
-    pub fn read(facts: &[u8], details: &[u8]) -> Result<Block, Damaged> {
-        let (mut read, details) = (Vec::new(), Details::read(details)?);
-        read_facts(facts, &mut read)?;
+    pub fn read(head: &Head, facts: &[u8], details: &[u8]) -> Result<Block, Damaged> {
+        let (mut read, details) = (Vec::new(), Details::read(head, details)?);
+        read_facts(head, facts, &mut read)?;
         if read.len() != details.numbers.len() {
             return Err(Damaged("its facts and its details are of different numbers of records"));
         }
@@ -135,42 +133,9 @@ impl Block {
     }
 }
 
-/// Packs blocks, keeping its tables from one to the next.
-pub struct Packer(Compressor<'static>);
-
-impl Packer {
-    /// One for a writer.
-    pub fn new() -> Result<Packer, String> {
-        Compressor::new(LEVEL).map(Packer).map_err(|error| error.to_string())
-    }
-
-    /// Puts what is already a list of columns into a frame.
-    pub fn pack(&mut self, raw: &[u8]) -> Result<Vec<u8>, String> {
-        let length = u32::try_from(raw.len()).map_err(|error| error.to_string())?;
-        let mut packed = vec![FORMAT];
-        packed.extend(length.to_le_bytes());
-        packed.extend(self.0.compress(raw).map_err(|error| error.to_string())?);
-        Ok(packed)
-    }
-}
-
-fn unpack(packed: &[u8]) -> Result<Vec<u8>, Damaged> {
-    let (head, frame) = packed.split_first_chunk::<5>().ok_or(Damaged("it is shorter than its head"))?;
-    let [format, length @ ..] = *head;
-    if format != FORMAT {
-        return Err(Damaged("it has another format"));
-    }
-    let length = u32::from_le_bytes(length) as usize;
-    if length > limits::STORE_BLOCK_BYTES_MAX {
-        return Err(Damaged("it says that it is larger than any is"));
-    }
-    let raw = zstd::bulk::decompress(frame, length).map_err(|_| Damaged("it does not unpack"))?;
-    if raw.len() == length { Ok(raw) } else { Err(Damaged("it does not unpack to the length it names")) }
-}
-
 /// Reads the facts of a block behind those that are in `into`.
-pub fn read_facts(packed: &[u8], into: &mut Vec<Fact>) -> Result<(), Damaged> {
-    let raw = unpack(packed)?;
+pub fn read_facts(head: &Head, packed: &[u8], into: &mut Vec<Fact>) -> Result<(), Damaged> {
+    let raw = unpack(Part::Facts, head, packed)?;
     let mut reader = Reader(&raw);
     let count = reader.count()?;
     let start = into.len();
@@ -333,8 +298,8 @@ impl Details {
     }
 
     /// Reads the details of a block.
-    pub fn read(packed: &[u8]) -> Result<Details, Damaged> {
-        let raw = unpack(packed)?;
+    pub fn read(head: &Head, packed: &[u8]) -> Result<Details, Damaged> {
+        let raw = unpack(Part::Details, head, packed)?;
         let mut reader = Reader(&raw);
         let count = reader.count()?;
         let mut details = Details { numbers: vec![[0; NUMBERS]; count], ..Details::default() };
@@ -501,6 +466,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const SOURCE: i64 = 3;
+
     fn record(seq: u64) -> Record {
         Record {
             seq,
@@ -529,21 +496,22 @@ mod tests {
     }
 
     fn packed(block: &Block) -> (Vec<u8>, Vec<u8>) {
-        block.pack(&mut Packer::new().unwrap()).unwrap()
+        block.pack(&mut Packer::new().unwrap(), SOURCE).unwrap()
     }
 
     #[test]
     fn a_block_reads_as_it_was_written_and_is_small() {
         let whole = block((1..=900).rev());
         let (facts, details) = packed(&whole);
-        assert_eq!(Block::read(&facts, &details).unwrap(), whole);
+        assert_eq!(Block::read(&whole.head(SOURCE), &facts, &details).unwrap(), whole);
         assert!(facts.len() + details.len() < 900 * 16, "{} and {} bytes", facts.len(), details.len());
         assert_eq!((whole.numbers(), whole.span().unwrap().0), (Some((1, 900)), fact(1).ended_us));
         let later = whole.since(fact(891).ended_us);
         assert_eq!(later, block((891..=900).rev()));
         let row = later.details.row(0);
         assert_eq!((row.record_id, row.url), (record(900).record_id, record(900).url));
-        assert_eq!(Block::read(&packed(&Block::default()).0, &packed(&Block::default()).1).unwrap(), Block::default());
+        let empty = Block::default();
+        assert_eq!(Block::read(&empty.head(SOURCE), &packed(&empty).0, &packed(&empty).1).unwrap(), empty);
     }
 
     #[test]
@@ -553,7 +521,8 @@ mod tests {
             let mut block = Block::default();
             block.push(Fact::default(), &odd.view());
             let (facts, details) = packed(&block);
-            assert_eq!(Block::read(&facts, &details).unwrap().details.row(0).record_id, id);
+            let read = Block::read(&block.head(SOURCE), &facts, &details).unwrap();
+            assert_eq!(read.details.row(0).record_id, id);
         }
     }
 
@@ -569,7 +538,7 @@ mod tests {
         large.push(fact(1), &long.view());
         assert!(!large.has_room(fact(1).ended_us));
         let (facts, details) = packed(&large);
-        assert_eq!(Block::read(&facts, &details).unwrap(), large);
+        assert_eq!(Block::read(&large.head(SOURCE), &facts, &details).unwrap(), large);
     }
 
     proptest! {
@@ -588,25 +557,29 @@ mod tests {
                 block.push(fact, &record.view());
             }
             let (facts, details) = packed(&block);
-            prop_assert_eq!(Block::read(&facts, &details).unwrap(), block);
+            prop_assert_eq!(Block::read(&block.head(SOURCE), &facts, &details).unwrap(), block);
         }
 
         #[test]
-        fn damage_is_refused_or_harmless_and_never_a_panic(at in any::<usize>(), flip in 1u8..=255, cut in any::<bool>()) {
-            let (mut facts, mut details) = packed(&block(1..=40));
+        fn damage_is_refused_and_never_a_panic(at in any::<usize>(), flip in 1u8..=255, cut in any::<bool>()) {
+            let whole = block(1..=40);
+            let (mut facts, mut details) = packed(&whole);
             for bytes in [&mut facts, &mut details] {
                 let at = at % bytes.len();
                 if cut { bytes.truncate(at) } else { bytes[at] ^= flip }
             }
-            let _ = Block::read(&facts, &details);
+            let head = whole.head(SOURCE);
+            let is_another = |facts: &[u8], details: &[u8]| Block::read(&head, facts, details).is_ok();
+            // One byte that makes a sealed frame an unsealed one leaves the seal where a frame would begin.
+            prop_assert!(!is_another(&facts, &packed(&whole).1) && !is_another(&packed(&whole).0, &details));
         }
 
         #[test]
         fn bytes_of_anybody_are_refused_in_words(raw in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let packed = Packer::new().unwrap().pack(&raw).unwrap();
-            let _ = read_facts(&packed, &mut Vec::new());
-            let _ = Details::read(&packed);
-            let _ = read_facts(&raw, &mut Vec::new());
+            let (mut packer, head) = (Packer::new().unwrap(), Head::default());
+            let _ = read_facts(&head, &packer.pack(Part::Facts, &head, &raw).unwrap(), &mut Vec::new());
+            let _ = Details::read(&head, &packer.pack(Part::Details, &head, &raw).unwrap());
+            let _ = read_facts(&head, &raw, &mut Vec::new());
         }
     }
 }

@@ -1,16 +1,27 @@
 //! Exactly-once ingest: what is stored of a node is `1..=highest` without its gaps, changed in the same transaction as
 //! the records themselves.
 
+use crate::base::clock::Mono;
 use crate::base::clock::Wall;
 use crate::limits;
 use crate::record::Epoch;
 use crate::record::Record;
 use crate::store::records::block::Block;
 use crate::store::records::block::Fact;
-use crate::store::records::block::Packer;
+use crate::store::records::mend;
+use crate::store::records::numbers;
+use crate::store::records::numbers::Gaps;
+use crate::store::records::numbers::Known;
+use crate::store::records::numbers::Missing;
+use crate::store::records::numbers::note_gap;
+use crate::store::records::seal;
+use crate::store::records::seal::Damaged;
+use crate::store::records::seal::Head;
+use crate::store::records::seal::Packer;
 use rusqlite::CachedStatement;
 use rusqlite::Connection;
 use rusqlite::OptionalExtension;
+use rusqlite::Row;
 use rusqlite::Transaction;
 use rusqlite::TransactionBehavior;
 use rusqlite::params;
@@ -23,22 +34,47 @@ pub struct Writer {
     connection: Connection,
     words: Words,
     packer: Packer,
+    /// When indexes were made anew.
+    mended: Option<Mono>,
 }
 
 impl Writer {
     /// A writer on an opened store.
     pub fn new(connection: Connection) -> Result<Writer, String> {
-        Ok(Writer { connection, words: Words::default(), packer: Packer::new()? })
+        Ok(Writer { connection, words: Words::default(), packer: Packer::new()?, mended: None })
     }
 
     /// See `RecordStore::ingest`.
     pub fn ingest(&mut self, node: &str, epoch: Epoch, batch: &[Record<&str>]) -> rusqlite::Result<u64> {
-        let stored = self.ingest_in_transaction(node, epoch, batch);
+        let mut stored = self.ingest_in_transaction(node, epoch, batch);
+        if let Err(error) = &stored
+            && seal::is_corrupt(error)
+            && self.mend(error)?
+        {
+            stored = self.ingest_in_transaction(node, epoch, batch);
+        }
         if stored.is_err() {
             // It may hold words of the transaction that was rolled back.
             self.words = Words::default();
         }
         stored
+    }
+
+    /// Makes anew what can be; false if that was done lately.
+    fn mend(&mut self, error: &rusqlite::Error) -> rusqlite::Result<bool> {
+        let now = Mono::now();
+        let lately = self.mended.is_some_and(|mended| now.micros_since(mended) < limits::STORE_MEND_EVERY_MS * 1_000);
+        if lately {
+            return Ok(false);
+        }
+        self.mended = Some(now);
+        self.words = Words::default();
+        tracing::error!(
+            event = "record-store-mended",
+            "the record store is damaged: {error}. Its indexes are made anew, and words that are not as they were written say so from now on. \
+             Look at the disk; tidegate report audit --node NAME says what of a node's records is lost"
+        );
+        mend::mend(&mut self.connection).map(|()| true)
     }
 
     /// Forgets records that ended before `before`, of so many blocks at most, and when none is left, words not used since. Answers how
@@ -47,8 +83,9 @@ impl Writer {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let sql = "SELECT id, records, max_us < ?1 FROM block WHERE min_us < ?1 ORDER BY max_us LIMIT ?2";
         let mut statement = transaction.prepare_cached(sql)?;
-        let rows =
-            statement.query_map(params![before.0, blocks_max], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let rows = statement.query_map(params![before.0, blocks_max], |row| {
+            Ok((row.get(0)?, seal::number_at(row, 1).unwrap_or(1) as u64, row.get(2)?))
+        })?;
         let old: Vec<(i64, u64, bool)> = rows.collect::<rusqlite::Result<_>>()?;
         drop(statement);
         let mut forgotten = 0;
@@ -69,24 +106,25 @@ impl Writer {
 
     fn ingest_in_transaction(&mut self, node: &str, epoch: Epoch, batch: &[Record<&str>]) -> rusqlite::Result<u64> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let (source, mut highest, mut last_us) = match known(&transaction, epoch)? {
+        let mut known = match numbers::known(&transaction, epoch)? {
             Some(known) => known,
             None => {
                 let sql = "INSERT INTO node (epoch, name, highest) VALUES (?1, ?2, 0)";
                 transaction.execute(sql, params![epoch.0.as_slice(), node])?;
-                (transaction.last_insert_rowid(), 0, 0)
+                Known { id: transaction.last_insert_rowid(), highest: 0, last_us: 0 }
             }
         };
+        let (source, mut gaps) = (known.id, Gaps::default());
         let mut number = NumberedWords::prepare(&transaction, &mut self.words)?;
         let mut shelf = Shelf::new(&transaction, &mut self.packer, source);
         for record in batch {
-            let new = if record.seq > highest {
-                let missing = Missing { numbers: (highest + 1, record.seq - 1), times: (last_us, record.ended_us) };
-                note_gap(&transaction, source, missing)?;
-                (highest, last_us) = (record.seq, record.ended_us);
+            let new = if record.seq > known.highest {
+                let times = (known.last_us, record.ended_us);
+                note_gap(&transaction, source, Missing { numbers: (known.highest + 1, record.seq - 1), times })?;
+                known = Known { highest: record.seq, last_us: record.ended_us, ..known };
                 true
             } else {
-                fill_gap(&transaction, source, record)?
+                gaps.fill(&transaction, source, record)?
             };
             if new {
                 shelf.put(number.fact(record)?, record)?;
@@ -94,59 +132,10 @@ impl Writer {
         }
         shelf.close()?;
         drop(number);
-        transaction
-            .prepare_cached("UPDATE node SET name = ?2, highest = ?3, last_us = ?4 WHERE id = ?1")?
-            .execute(params![source, node, highest as i64, last_us])?;
+        numbers::keep(&transaction, &known, epoch, node)?;
         transaction.commit()?;
-        Ok(highest)
+        Ok(known.highest)
     }
-}
-
-/// The highest stored number of an epoch.
-pub fn highest(connection: &Connection, epoch: Epoch) -> rusqlite::Result<Option<u64>> {
-    known(connection, epoch).map(|known| known.map(|(_, highest, _)| highest))
-}
-
-/// A node's row, its highest stored number, and when that record ended.
-fn known(connection: &Connection, epoch: Epoch) -> rusqlite::Result<Option<(i64, u64, i64)>> {
-    connection
-        .prepare_cached("SELECT id, highest, last_us FROM node WHERE epoch = ?1")?
-        .query_row([epoch.0.as_slice()], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64, row.get(2)?)))
-        .optional()
-}
-
-/// Numbers that did not arrive, and when the records around them ended.
-struct Missing {
-    numbers: (u64, u64),
-    times: (i64, i64),
-}
-
-fn note_gap(transaction: &Transaction, source: i64, missing: Missing) -> rusqlite::Result<()> {
-    let ((first, last), (after_us, before_us)) = (missing.numbers, missing.times);
-    if first <= last {
-        let sql = "INSERT INTO gap (node, first, last, after_us, before_us) VALUES (?1, ?2, ?3, ?4, ?5)";
-        transaction.prepare_cached(sql)?.execute(params![source, first as i64, last as i64, after_us, before_us])?;
-    }
-    Ok(())
-}
-
-/// Takes a record out of the gap it lies in; false if it lies in none, that is, is stored.
-fn fill_gap(transaction: &Transaction, source: i64, record: &Record<&str>) -> rusqlite::Result<bool> {
-    let sql =
-        "SELECT first, last, after_us, before_us FROM gap WHERE node = ?1 AND first <= ?2 ORDER BY first DESC LIMIT 1";
-    let gap = transaction.prepare_cached(sql)?.query_row(params![source, record.seq as i64], |row| {
-        let numbers = (row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64);
-        Ok(Missing { numbers, times: (row.get(2)?, row.get(3)?) })
-    });
-    let Some(gap) = gap.optional()?.filter(|gap| record.seq <= gap.numbers.1) else { return Ok(false) };
-    let ((first, last), (after_us, before_us)) = (gap.numbers, gap.times);
-    transaction
-        .prepare_cached("DELETE FROM gap WHERE node = ?1 AND first = ?2")?
-        .execute(params![source, first as i64])?;
-    let lower = Missing { numbers: (first, record.seq - 1), times: (after_us, record.ended_us) };
-    note_gap(transaction, source, lower)?;
-    note_gap(transaction, source, Missing { numbers: (record.seq + 1, last), times: (record.ended_us, before_us) })?;
-    Ok(true)
 }
 
 /// Puts records of one node into blocks: first into its last one, if that is small.
@@ -183,15 +172,17 @@ impl<'t> Shelf<'t> {
 
     /// The node's last block, if it is small; an empty one otherwise. One that cannot be read stays as it is.
     fn last(&self) -> rusqlite::Result<Open> {
-        let sql = "SELECT id, facts, details FROM block
-                   WHERE id = (SELECT max(id) FROM block WHERE source = ?1) AND records < ?2";
-        let row = self.transaction.prepare_cached(sql)?.query_row(
-            params![self.source, limits::STORE_BLOCK_RECORDS_MIN as i64],
-            |row| {
-                let (facts, details) = (row.get_ref(1)?.as_blob()?, row.get_ref(2)?.as_blob()?);
-                Ok((row.get(0)?, Block::read(facts, details)))
-            },
+        let sql = format!(
+            "SELECT {}, facts, details, id FROM block
+             WHERE id = (SELECT max(id) FROM block WHERE source = ?1) AND records < ?2",
+            Head::COLUMNS
         );
+        let row = self
+            .transaction
+            .prepare_cached(&sql)?
+            .query_row(params![self.source, limits::STORE_BLOCK_RECORDS_MIN as i64], |row| {
+                Ok((row.get(Head::WIDTH + 2)?, block_of(row)))
+            });
         Ok(match row.optional()? {
             Some((id, Ok(block))) => Open { id: Some(id), block },
             _ => Open { id: None, block: Block::default() },
@@ -215,7 +206,8 @@ fn write_block(
     block: &Block,
 ) -> rusqlite::Result<()> {
     let (Some((first, last)), Some((min_us, max_us))) = (block.numbers(), block.span()) else { return Ok(()) };
-    let (facts, details) = block.pack(packer).map_err(|words| rusqlite::Error::ToSqlConversionFailure(words.into()))?;
+    let (facts, details) =
+        block.pack(packer, source).map_err(|words| rusqlite::Error::ToSqlConversionFailure(words.into()))?;
     let sql = "INSERT OR REPLACE INTO block (id, source, first_seq, last_seq, records, min_us, max_us, facts, details)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     let records = block.facts().len() as i64;
@@ -226,34 +218,41 @@ fn write_block(
 
 /// Takes the records that ended before `before` out of a block; answers how many. One that cannot be read waits until all of it is old.
 fn shorten(transaction: &Transaction, packer: &mut Packer, id: i64, before: Wall) -> rusqlite::Result<u64> {
-    let sql = "SELECT source, records, facts, details FROM block WHERE id = ?1";
-    let (source, records, block) = transaction.prepare_cached(sql)?.query_row([id], |row| {
-        let (facts, details) = (row.get_ref(2)?.as_blob()?, row.get_ref(3)?.as_blob()?);
-        Ok((row.get(0)?, row.get::<_, u64>(1)?, Block::read(facts, details)))
+    let sql = format!("SELECT {}, facts, details FROM block WHERE id = ?1", Head::COLUMNS);
+    let read = transaction.prepare_cached(&sql)?.query_row([id], |row| {
+        Ok(Head::read(row).and_then(|head| block_of(row).map(|block| (head.source, head.records, block))))
     })?;
-    let Ok(block) = block else { return Ok(0) };
+    let Ok((source, records, block)) = read else { return Ok(0) };
     let rest = block.since(before.0);
     let kept = rest.facts().len() as u64;
     match kept {
         0 => transaction.execute("DELETE FROM block WHERE id = ?1", [id]).map(|_| ())?,
         _ => write_block(transaction, packer, source, Some(id), &rest)?,
     }
-    Ok(records.saturating_sub(kept))
+    Ok((records as u64).saturating_sub(kept))
+}
+
+/// A row of a block's head, its facts and its details.
+fn block_of(row: &Row) -> Result<Block, Damaged> {
+    let (facts, details) = (seal::bytes_at(row, Head::WIDTH)?, seal::bytes_at(row, Head::WIDTH + 1)?);
+    Block::read(&Head::read(row)?, facts, details)
 }
 
 /// Records as facts: their words become numbers.
 struct NumberedWords<'t> {
     words: &'t mut Words,
     insert: CachedStatement<'t>,
+    seal: CachedStatement<'t>,
 }
 
 impl<'t> NumberedWords<'t> {
     fn prepare(transaction: &'t Transaction, words: &'t mut Words) -> rusqlite::Result<NumberedWords<'t>> {
         let insert = transaction.prepare_cached(
             "INSERT INTO word (text, day) VALUES (?1, ?2)
-             ON CONFLICT (text) DO UPDATE SET day = max(day, excluded.day) RETURNING id, day",
+             ON CONFLICT (text) DO UPDATE SET day = max(day, excluded.day) RETURNING id, day, sum",
         )?;
-        Ok(NumberedWords { words, insert })
+        let seal = transaction.prepare_cached("UPDATE word SET sum = ?2 WHERE id = ?1")?;
+        Ok(NumberedWords { words, insert, seal })
     }
 
     fn fact(&mut self, record: &Record<&str>) -> rusqlite::Result<Fact> {
@@ -261,7 +260,7 @@ impl<'t> NumberedWords<'t> {
         let mut column = 0;
         let mut word = |text: &str| {
             column += 1;
-            self.words.number(&mut self.insert, column - 1, text, day)
+            self.words.number((&mut self.insert, &mut self.seal), column - 1, text, day)
         };
         Ok(Fact {
             seq: record.seq,
@@ -293,7 +292,13 @@ struct Words {
 }
 
 impl Words {
-    fn number(&mut self, insert: &mut CachedStatement, column: usize, text: &str, day: i64) -> rusqlite::Result<i64> {
+    fn number(
+        &mut self,
+        (insert, note): (&mut CachedStatement, &mut CachedStatement),
+        column: usize,
+        text: &str,
+        day: i64,
+    ) -> rusqlite::Result<i64> {
         if text.is_empty() {
             return Ok(0);
         }
@@ -305,7 +310,18 @@ impl Words {
         let known = match known {
             Some(known) => known,
             None => {
-                let known = insert.query_row(params![text, day], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                let (id, day, sum): (i64, i64, Option<i64>) =
+                    insert.query_row(params![text, day], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+                match (sum, seal::of_word(id, text)) {
+                    (None, new) => note.execute(params![id, new]).map(|_| ())?,
+                    (Some(sum), right) if sum == right => {}
+                    _ => {
+                        return Err(seal::corrupt(
+                            "the index of its words does not lead to them, or a word is altered",
+                        ));
+                    }
+                }
+                let known = (id, day);
                 if self.known.len() >= limits::STORE_WORDS_KEPT_MAX {
                     self.known.clear();
                 }
