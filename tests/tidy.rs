@@ -55,7 +55,7 @@ const AT_HOME: &[(&str, &str, &str)] = &[
     ("memchr::", "src/base/lines.rs", "ask base::lines"),
     (
         "zstd::",
-        "src/base/frames.rs src/cluster/ src/store/records/block.rs src/log/packed.rs",
+        "src/base/frames.rs src/cluster/ src/store/records/seal.rs src/log/packed.rs",
         "compress where things travel or are kept",
     ),
     ("Instant::now", "src/base/clock.rs", "take `now` as an argument, or Mono::now()"),

@@ -401,6 +401,9 @@ pub enum Outcome {
     Tasks {
         /// With how each slave stands.
         tasks: Vec<Task>,
+        /// Whether there are older ones: they are asked for behind the last of these.
+        #[serde(default)]
+        more: bool,
     },
     /// To Task, asking for an output.
     TaskOutput {

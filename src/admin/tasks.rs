@@ -20,8 +20,11 @@ pub enum TaskAction {
     },
     /// The newest tasks, newest first.
     List {
-        /// At most so many.
+        /// At most so many; an answer holds a page of them at most.
         limit: u32,
+        /// Those that are older than this one, by id or number; absent: the newest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<String>,
     },
     /// How one task stands.
     Show {

@@ -63,7 +63,7 @@ pub fn outcome(paper: &mut Paper, outcome: &Outcome) {
         Outcome::Explained { verdict, rule, lines } => explained(paper, verdict, rule, lines),
         Outcome::Report(answer) => report(paper, answer),
         Outcome::Audit(proof) => audit(paper, proof),
-        Outcome::Tasks { tasks: rows } => tasks::list(paper, rows),
+        Outcome::Tasks { tasks: rows, more } => tasks::list(paper, rows, *more),
         // Likewise.
         Outcome::Backup(archive) => contents(paper, archive),
         Outcome::TaskOutput { file_name, .. } => paper.line(file_name),

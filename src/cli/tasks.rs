@@ -61,7 +61,7 @@ fn asked(task: args::Task) -> Result<(TaskAction, bool), String> {
         args::Task::Diagnostics(on) => order(Order::Diagnostics, on),
         args::Task::Backup(on) => order(Order::Backup, on),
         args::Task::Output { id, node, .. } => Ok((TaskAction::Output { id, node }, false)),
-        args::Task::List { limit } => Ok((TaskAction::List { limit }, false)),
+        args::Task::List { limit, before } => Ok((TaskAction::List { limit, before }, false)),
         args::Task::Show { id, follow } => Ok((TaskAction::Show { id }, follow)),
         args::Task::Cancel { id } => Ok((TaskAction::Cancel { id }, false)),
     }
@@ -118,11 +118,11 @@ fn line(task: &Task, node: &TaskNode) -> String {
     format!("{} {} on {}: {}{words}", task.id, task.order, node.node, node.progress)
 }
 
-/// The newest tasks, a line each.
-pub fn list(paper: &mut Paper, tasks: &[Task]) {
-    if tasks.is_empty() {
+/// A page of tasks, a line each.
+pub fn list(paper: &mut Paper, tasks: &[Task], more: bool) {
+    let Some(last) = tasks.last() else {
         return paper.line("No task was ordered yet (tidegate task --help).");
-    }
+    };
     let head = ["task", "order", "on", "ordered", "by", "stands"];
     let mut rows: Vec<Vec<Cell>> = vec![head.into_iter().map(|text| cell(text).ink(Ink::Dim)).collect()];
     rows.extend(tasks.iter().map(|task| {
@@ -136,6 +136,9 @@ pub fn list(paper: &mut Paper, tasks: &[Task]) {
         ]
     }));
     paper.table(&rows);
+    if more {
+        paper.line(&format!("Older ones: tidegate task list --before {}", last.id));
+    }
 }
 
 /// One task with each slave.

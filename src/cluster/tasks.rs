@@ -8,6 +8,7 @@ pub use crate::store::tasks::Output;
 pub use crate::store::tasks::Progress;
 pub use crate::store::tasks::Task;
 pub use crate::store::tasks::TaskNode;
+pub use crate::store::tasks::is_task_id;
 
 use crate::base::clock::Wall;
 use crate::cluster::protocol::TaskList;
@@ -65,9 +66,11 @@ impl Tasks {
         Ok(task)
     }
 
-    /// The newest tasks, newest first.
-    pub fn list(&self, limit: usize) -> Result<Vec<Task>, DatabaseError> {
-        self.store.list(limit)
+    /// The newest tasks before the one that is meant by id or number, or of all, newest first, and whether there are older ones: a page of
+    /// them. That one may have been forgotten meanwhile.
+    pub fn list(&self, limit: usize, before: Option<&str>) -> Result<(Vec<Task>, bool), DatabaseError> {
+        let number = |meant: &str| meant.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        self.store.list(limit, before.map(number))
     }
 
     /// The task that is meant by id or number.

@@ -11,6 +11,7 @@ use crate::cluster::tasks::Order;
 use crate::cluster::tasks::Task;
 use crate::cluster::tasks::Tasks;
 use crate::cluster::tasks::TellResult;
+use crate::cluster::tasks::is_task_id;
 use crate::limits::TASK_BY_BYTES_MAX;
 use crate::limits::TASK_LIFE_S;
 use crate::limits::TASK_LIFE_S_MAX;
@@ -41,9 +42,12 @@ impl TaskDesk {
         let tasks = self.tasks.clone();
         match action.clone() {
             TaskAction::Order { order, on, life_s } => self.order(by, order, &on, life_s).await,
-            TaskAction::List { limit } => {
-                let tasks = blocking(move || tasks.list(limit as usize)).await?;
-                Ok(Outcome::Tasks { tasks })
+            TaskAction::List { before: Some(before), .. } if !is_task_id(&before) => Err(Refused::invalid(format!(
+                "{before:?} is no task: its id, or its number alone, stands in `tidegate task list`"
+            ))),
+            TaskAction::List { limit, before } => {
+                let (tasks, more) = blocking(move || tasks.list(limit as usize, before.as_deref())).await?;
+                Ok(Outcome::Tasks { tasks, more })
             }
             TaskAction::Show { id } => found(&id.clone(), blocking(move || tasks.show(&id)).await?),
             TaskAction::Output { id, node } => {

@@ -6,6 +6,10 @@ use super::*;
 pub const TASKS_KEPT_MAX: usize = 1_000;
 /// Rows a master keeps, one for each slave of each task: a hundred tasks of a cluster of a thousand, some 20 MB on disk.
 pub const TASK_ROWS_MAX: usize = 100_000;
+/// Tasks in one answer to a list; older ones are asked for behind the last of them. A screen or two.
+pub const TASKS_LISTED_MAX: usize = 100;
+/// Rows of slaves in one answer to a list, but that one task is always whole: some 500 KB of JSON, for a hundred tasks of a cluster of fifty.
+pub const TASK_ROWS_LISTED_MAX: usize = 5_000;
 /// Tasks that have not ended everywhere, at one time: an administrator can still look through that many. More are refused.
 pub const TASKS_OPEN_MAX: usize = 64;
 /// Tasks handed to a slave at one time, oldest first; it begins one after the other, so that more would only wait there.

@@ -28,7 +28,7 @@ use axum::response::Response;
 use data_encoding::BASE64;
 use std::collections::BTreeMap;
 
-/// Tasks on the page; older ones are for the command line.
+/// Tasks on a page.
 const SHOWN: u32 = 50;
 /// How long an order may wait, as the form offers it: seconds, and words.
 const LIVES: [(u64, &str); 5] =
@@ -39,6 +39,8 @@ const LIVES: [(u64, &str); 5] =
 struct TasksPage {
     shell: Shell,
     rows: Rows,
+    /// Where the rows come from anew.
+    live: String,
     orders: Vec<(&'static str, &'static str, bool)>,
     lives: Vec<(u64, &'static str, bool)>,
     on: String,
@@ -50,6 +52,8 @@ struct TasksPage {
 struct Rows {
     tasks: Vec<TaskView>,
     checked: Moment,
+    /// The last of them, if there are older ones.
+    older: Option<String>,
 }
 
 #[derive(Template)]
@@ -96,15 +100,15 @@ struct NodeView {
 
 type Asked = Query<BTreeMap<String, String>>;
 
-/// GET /tasks, with `on=NODE` for one that is to be chosen.
+/// GET /tasks, with `on=NODE` for one that is to be chosen, `before=ID` for older ones.
 pub async fn page(Extension(cx): Extension<Cx>, query: Asked) -> Response {
     let on = query.get("on").cloned().unwrap_or_else(|| "all".to_string());
-    list(&cx, (on, String::new(), 0), None).await
+    list(&cx, (on, String::new(), 0), before(&query), None).await
 }
 
 /// GET /tasks/rows: what the page polls.
-pub async fn fragment(Extension(cx): Extension<Cx>) -> Response {
-    match rows(&cx).await {
+pub async fn fragment(Extension(cx): Extension<Cx>, query: Asked) -> Response {
+    match rows(&cx, before(&query)).await {
         Ok(rows) => web::render(StatusCode::OK, &rows),
         Err(refused) => cx.problem("Tasks", "tasks", refused).await,
     }
@@ -118,7 +122,7 @@ pub async fn order(Extension(cx): Extension<Cx>, fields: Fields) -> Response {
     let life_s = fields.get("life").parse().unwrap_or(0);
     let said = (fields.get("on").trim().to_string(), fields.get("order").to_string(), life_s);
     let Some(order) = Order::named(fields.get("order")) else {
-        return list(&cx, said, Some(Refused::invalid("choose what is to be done"))).await;
+        return list(&cx, said, None, Some(Refused::invalid("choose what is to be done"))).await;
     };
     let asked = TaskAction::Order { order, on: said.0.clone(), life_s: (life_s > 0).then_some(life_s) };
     match task(cx.ask(Action::Task(asked)).await) {
@@ -126,7 +130,7 @@ pub async fn order(Extension(cx): Extension<Cx>, fields: Fields) -> Response {
             let to = format!("/tasks/task?id={}", words::encoded(&task.id));
             cx.done(format!("Ordered: {} on {}.", task.order, task.on), &to)
         }
-        Err(refused) => list(&cx, said, Some(refused)).await,
+        Err(refused) => list(&cx, said, None, Some(refused)).await,
     }
 }
 
@@ -190,8 +194,10 @@ pub async fn output(Extension(cx): Extension<Cx>, fields: Fields) -> Response {
 }
 
 /// The page with what was said in its form: nodes, order, life.
-async fn list(cx: &Cx, said: (String, String, u64), refused: Option<Refused>) -> Response {
-    let rows = match rows(cx).await {
+async fn list(cx: &Cx, said: (String, String, u64), before: Option<String>, refused: Option<Refused>) -> Response {
+    let live =
+        before.as_ref().map_or("/tasks/rows".to_string(), |id| format!("/tasks/rows?before={}", words::encoded(id)));
+    let rows = match rows(cx, before).await {
         Ok(rows) => rows,
         Err(refused) => return cx.problem("Tasks", "tasks", refused).await,
     };
@@ -201,6 +207,7 @@ async fn list(cx: &Cx, said: (String, String, u64), refused: Option<Refused>) ->
     let page = TasksPage {
         shell: cx.shell("Tasks", "tasks").await,
         rows,
+        live,
         orders: Order::ALL.iter().map(|one| (one.name(), about(*one), one.name() == order)).collect(),
         lives: LIVES.iter().map(|(seconds, words)| (*seconds, *words, *seconds == life_s)).collect(),
         on,
@@ -209,12 +216,18 @@ async fn list(cx: &Cx, said: (String, String, u64), refused: Option<Refused>) ->
     web::render(status, &page)
 }
 
-async fn rows(cx: &Cx) -> Result<Rows, Refused> {
-    match cx.ask(Action::Task(TaskAction::List { limit: SHOWN })).await? {
-        Outcome::Tasks { tasks } => {
+/// The task behind which a page begins.
+fn before(query: &Asked) -> Option<String> {
+    query.get("before").cloned()
+}
+
+async fn rows(cx: &Cx, before: Option<String>) -> Result<Rows, Refused> {
+    match cx.ask(Action::Task(TaskAction::List { limit: SHOWN, before })).await? {
+        Outcome::Tasks { tasks, more } => {
             let now = Wall::now();
+            let older = tasks.last().filter(|_| more).map(|task| task.id.clone());
             let tasks = tasks.into_iter().map(|task| view(task, now)).collect();
-            Ok(Rows { tasks, checked: words::moment(now.0, now) })
+            Ok(Rows { tasks, older, checked: words::moment(now.0, now) })
         }
         other => Err(web::unexpected("Tasks", &other)),
     }

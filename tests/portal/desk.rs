@@ -85,7 +85,9 @@ impl FakeDesk {
             Action::Task(_) if self.role != "master" => {
                 return Err(refused(RefusedKind::WrongRole, "This node is a slave: ask its master."));
             }
-            Action::Task(TaskAction::List { .. }) => Outcome::Tasks { tasks: vec![task(true), task(false)] },
+            Action::Task(TaskAction::List { .. }) => {
+                Outcome::Tasks { tasks: vec![task(true), task(false)], more: true }
+            }
             Action::Task(TaskAction::Order { on, .. }) if on == "nobody" => {
                 return Err(refused(RefusedKind::Invalid, "No slave is called nobody."));
             }

@@ -177,7 +177,9 @@ impl World {
 
     fn check(&self, seed: u64) -> BTreeMap<&'static str, usize> {
         let mut seen = BTreeMap::new();
-        for task in self.store.list(usize::MAX).unwrap() {
+        let (tasks, more) = self.store.list(usize::MAX, None).unwrap();
+        assert!(!more, "seed {seed}: more tasks than a list holds");
+        for task in tasks {
             let (node, times) = (&task.nodes[0], self.done.get(&task.id).copied().unwrap_or(0));
             let died = self.died_in_the_middle.contains_key(&task.id);
             let words = format!("seed {seed}: done {times} times, died in the middle {died}: {task:?}");

@@ -51,9 +51,12 @@ pub enum Task {
     },
     /// Show the newest tasks and how they stand
     List {
-        /// At most so many
+        /// At most so many (100 and no more)
         #[arg(long, default_value_t = 20)]
         limit: u32,
+        /// Those that are older than this task: its id, or its number alone
+        #[arg(long, value_name = "ID")]
+        before: Option<String>,
     },
     /// Show how each slave stands with a task, and what came of it
     ///

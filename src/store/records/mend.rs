@@ -57,8 +57,8 @@ fn seal_words(connection: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-/// Makes the indexes anew from the rows. A word that is not as it was written becomes one that says so: what it was is not known, and
-/// nothing else may take its number.
+/// Makes the small tables and all indexes anew from the rows that can be read. A word that is not as it was written becomes one that says so:
+/// what it was is not known, and nothing else may take its number.
 pub fn mend(connection: &mut Connection) -> rusqlite::Result<()> {
     let all = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Beside the old table, since an index that is not as it should be lets no row be changed.
@@ -80,6 +80,18 @@ pub fn mend(connection: &mut Connection) -> rusqlite::Result<()> {
     }
     drop((rows, put));
     drop(words);
-    all.execute_batch("DROP TABLE word; ALTER TABLE word_anew RENAME TO word; REINDEX node; REINDEX block;")?;
+    all.execute_batch(
+        "DROP TABLE word; ALTER TABLE word_anew RENAME TO word;
+         CREATE TABLE node_anew (id INTEGER PRIMARY KEY, epoch BLOB NOT NULL UNIQUE, name TEXT NOT NULL,
+             highest INTEGER NOT NULL, last_us INTEGER NOT NULL DEFAULT 0, sum INTEGER);
+         INSERT INTO node_anew SELECT id, epoch, name, highest, last_us, sum FROM node NOT INDEXED;
+         DROP TABLE node; ALTER TABLE node_anew RENAME TO node;
+         CREATE TABLE gap_anew (node INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+             after_us INTEGER NOT NULL DEFAULT 0, before_us INTEGER NOT NULL DEFAULT 0, sum INTEGER, PRIMARY KEY (node, first))
+             WITHOUT ROWID;
+         INSERT OR IGNORE INTO gap_anew SELECT node, first, last, after_us, before_us, sum FROM gap;
+         DROP TABLE gap; ALTER TABLE gap_anew RENAME TO gap;
+         REINDEX block;",
+    )?;
     all.commit()
 }
