@@ -41,8 +41,10 @@ use tidegate::cli::control;
 use tidegate::cluster::Offer;
 use tidegate::cluster::assembly::{fitting, split};
 use tidegate::cluster::client::Connection;
+use tidegate::cluster::client::Line;
 use tidegate::cluster::client::MasterAddress;
 use tidegate::cluster::client::Trouble;
+use tidegate::cluster::client::Way;
 use tidegate::cluster::packer::Packer;
 use tidegate::cluster::protocol;
 use tidegate::cluster::protocol::Hello;
@@ -62,6 +64,7 @@ use tidegate::record::Epoch;
 use tidegate::record::Record;
 use tidegate::record::lines::Lines;
 use tidegate::tls::activation::ActivationKey;
+use tidegate::tls::dial::dial;
 use tidegate::tls::identity::NodeIdentity;
 use tidegate::tls::keyring::KeyRing;
 use tidegate::tls::node_key::NodeKey;
@@ -185,13 +188,26 @@ struct Seen {
     polls: AtomicU64,
     /// Bytes of policy fetched.
     fetched: AtomicU64,
-    /// Handshakes.
+    /// Handshakes, and those that a ticket of an earlier one made short.
     connected: AtomicU64,
+    resumed: AtomicU64,
     /// What slaves with the policy of this hash know.
     known: Mutex<Option<(String, Arc<Known>)>>,
     /// Tasks that slaves have begun, and those of which the master has their word.
     tasks_begun: AtomicU64,
     tasks_told: AtomicU64,
+}
+
+/// The way to the master that a slave takes; says which of its handshakes were resumed.
+fn counting(address: SocketAddr, identity: Arc<NodeIdentity>, seen: Arc<Seen>) -> Way {
+    Arc::new(move || {
+        let (identity, seen) = (identity.clone(), seen.clone());
+        Box::pin(async move {
+            let stream = dial(&address.to_string(), &identity).await?;
+            seen.resumed.fetch_add(u64::from(stream.is_resumed()), Ordering::Relaxed);
+            Ok(Box::new(stream) as Box<dyn Line>)
+        })
+    })
 }
 
 /// One of them.
@@ -223,7 +239,8 @@ impl Slave {
         let key = NodeKey::generate().expect("a key");
         let identity = NodeIdentity::new(ring, key, &name, "slave", Wall::now()).expect("an identity");
         let epoch = Epoch(std::array::from_fn(|at| (number >> (8 * (at % 4))) as u8));
-        let master = MasterAddress::new(address.to_string(), identity);
+        let master =
+            MasterAddress::over(counting(address, identity.clone(), seen.clone()), address.to_string(), identity);
         Slave {
             name,
             master,
@@ -430,13 +447,15 @@ fn storm(slaves: usize) {
     println!("storm: {slaves} new slaves joined in {:.2} s, master's CPU {:.2} s", first.as_secs_f64(), master.cpu_s());
     std::thread::sleep(Duration::from_secs(2));
     for round in 1..=3 {
-        let connected = seen.connected.load(Ordering::Relaxed);
+        let (connected, resumed) = (seen.connected.load(Ordering::Relaxed), seen.resumed.load(Ordering::Relaxed));
         master.restart();
         let again = || seen.connected.load(Ordering::Relaxed) >= connected + slaves as u64;
         let back = wait_for("all slaves back", || again() && seen.up.load(Ordering::Relaxed) == slaves as u64);
         println!(
-            "storm: kill -9 {round}: all {slaves} back in {:.2} s, CPU of the new master {:.2} s",
+            "storm: kill -9 {round}: all {slaves} back in {:.2} s, {} of {} handshakes resumed, CPU of the new master {:.2} s",
             back.as_secs_f64(),
+            seen.resumed.load(Ordering::Relaxed) - resumed,
+            seen.connected.load(Ordering::Relaxed) - connected,
             master.cpu_s()
         );
         std::thread::sleep(Duration::from_secs(2));

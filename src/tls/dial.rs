@@ -37,6 +37,13 @@ pub struct DialStream {
     tls: TlsStream<TcpStream>,
 }
 
+impl DialStream {
+    /// Whether a ticket of an earlier connection spared both ends the signatures of a whole handshake.
+    pub fn is_resumed(&self) -> bool {
+        self.tls.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug)]
 pub enum DialFault {
