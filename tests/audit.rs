@@ -309,6 +309,12 @@ fn the_node_audits_its_files_and_the_master_what_it_stored() {
     let (code, text) = command(&cluster.master, &range);
     assert!(code == 0 && text.contains(name), "{text}");
     assert_eq!(command(slave, &range[2..]).0, 0);
+    // Of a day when there was no node there are none: it is the range that is asked for.
+    let that_day = ["--node", name, "--from", "2020-01-01", "--to", "2020-01-02"];
+    for (node, words) in [(&cluster.master, &that_day[..]), (slave, &that_day[2..])] {
+        let (code, text) = command(node, words);
+        assert!(code == 1 && text.contains(&format!("no record of {name} in this range")), "{text}");
+    }
     change(&slave.layout.log, |lines| lines[2] = lines[2].replace("GET", "PUT"));
     let proof = proof(ask(slave, None));
     assert_eq!(told(&proof), [":3:2-2 edited"]);
