@@ -5,6 +5,7 @@ use super::publish::Publisher;
 use crate::admin::Outcome;
 use crate::admin::Refused;
 use crate::admin::RefusedKind;
+use crate::base::clock::Mono;
 use crate::base::clock::Wall;
 use crate::cluster::master::HeldBack;
 use crate::cluster::master::MasterService;
@@ -12,6 +13,8 @@ use crate::cluster::rollout::End;
 use crate::cluster::rollout::Rollout;
 use crate::limits::ROLLOUT_AGAIN_MS;
 use crate::limits::ROLLOUT_LOOK_MS;
+use crate::limits::ROLLOUT_SILENT_MS;
+use crate::limits::ROLLOUT_STALL_MS;
 use crate::policy::Snapshot;
 use crate::store::policies;
 use crate::store::policies::Policies;
@@ -65,9 +68,10 @@ impl Rollouts {
 
     /// Looks at the slaves until the process ends.
     pub async fn run(self: Arc<Self>) {
+        let mut steadiness = Steadiness::default();
         loop {
             tokio::time::sleep(Duration::from_millis(ROLLOUT_LOOK_MS)).await;
-            if !self.is_running() {
+            if !steadiness.holds(Mono::now(), Wall::now()) || !self.is_running() {
                 continue;
             }
             let kept = {
@@ -228,6 +232,61 @@ impl Rollouts {
     }
 }
 
+/// Whether what is reckoned from clocks can be believed. A master that was held up for long, or whose clock was set, would take its slaves for
+/// silent: then they get the time to be heard of again before anything is judged.
+#[derive(Default)]
+struct Steadiness {
+    last: Option<(Mono, Wall)>,
+    again: Option<Mono>,
+}
+
+impl Steadiness {
+    /// To be asked every [`ROLLOUT_LOOK_MS`].
+    fn holds(&mut self, now: Mono, wall: Wall) -> bool {
+        let strays = self.last.is_some_and(|(last, last_wall)| {
+            let passed_us = now.micros_since(last);
+            let set_by_us = (wall.0 - last_wall.0).saturating_sub(passed_us as i64);
+            passed_us.max(set_by_us.unsigned_abs()) > ROLLOUT_STALL_MS * 1_000
+        });
+        self.last = Some((now, wall));
+        if strays {
+            self.again = Some(Mono(now.0 + Duration::from_millis(ROLLOUT_SILENT_MS)));
+        }
+        self.again.is_none_or(|again| now >= again)
+    }
+}
+
 fn reason(comment: &str) -> &str {
     if comment.is_empty() { "no reason given" } else { comment }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_stall_or_a_clock_that_was_set_nothing_is_judged_until_slaves_can_have_been_heard_of() {
+        let begin = Mono::now();
+        // How long nobody asked, in milliseconds; by how much the clock was set meanwhile, in seconds; how long nothing is judged then.
+        for (stall_ms, set_s, waits_ms) in [
+            (20_000, 0, 15_000),
+            (8_250, 0, 15_000),
+            (250, 60, 15_000),
+            (250, -3_600, 15_000),
+            // What the machine's load and a clock that is kept in time do.
+            (7_750, 0, 0),
+            (250, 7, 0),
+            (250, -7, 0),
+        ] {
+            let mut steadiness = Steadiness::default();
+            let mut ask = |ms: u64, set_s: i64| {
+                let wall = Wall(1_700_000_000_000_000 + ms as i64 * 1_000 + set_s * 1_000_000);
+                steadiness.holds(Mono(begin.0 + Duration::from_millis(ms)), wall)
+            };
+            assert!(ask(0, 0) && ask(250, 0));
+            let after = 250 + stall_ms;
+            let waited_ms = (0..).step_by(250).find(|ms| ask(after + ms, set_s));
+            assert_eq!(waited_ms, Some(waits_ms), "{stall_ms} ms, {set_s} s");
+        }
+    }
 }

@@ -28,6 +28,9 @@ pub const ROLLOUT_START_SLACK_S: u64 = 5;
 pub const ROLLOUT_NOTES_MAX: usize = 4 * ROLLOUT_WAVES_MAX;
 /// How often a running rollout looks at its slaves, in milliseconds.
 pub const ROLLOUT_LOOK_MS: u64 = 250;
+/// A master that did not look for so long was held up, and one whose clock moved by so much otherwise was set, in milliseconds: less than makes a
+/// slave look silent that was heard of [`FIGURES_EVERY_MS`] before.
+pub const ROLLOUT_STALL_MS: u64 = 8_000;
 /// How long it waits when it could not keep how far it is, in milliseconds: each time is an error in the journal.
 pub const ROLLOUT_AGAIN_MS: u64 = 5_000;
 /// `tidegate policy rollout --follow` asks this often, in milliseconds.
