@@ -173,7 +173,12 @@ async fn a_master_orders_follows_cancels_and_gets_what_slaves_bring_and_a_slave_
     browser.get("/nodes").await.says("href=\"/tasks\"");
     browser.get("/nodes/node?name=edge-1").await.says("/tasks?on=edge-1");
     browser.get("/tasks?on=edge-1").await.says("value=\"edge-1\"").says("1 started").says("1 cancelled");
-    browser.get("/tasks/rows").await.says("12-3fa9c1d2");
+    browser.get("/tasks/rows").await.says("12-3fa9c1d2").says("/tasks?before=11-77aa01b2");
+    // Older ones, also when the page asks again by itself.
+    browser.get("/tasks?before=11-77aa01b2").await.says("data-live=\"/tasks/rows?before=11-77aa01b2\"");
+    browser.get("/tasks/rows?before=11-77aa01b2").await.says("12-3fa9c1d2");
+    let older = |asked: &&Action| matches!(asked, Action::Task(TaskAction::List { before: Some(id), .. }) if id == "11-77aa01b2");
+    assert_eq!(browser.asked().iter().filter(older).count(), 2, "{:?}", browser.asked());
     browser
         .get("/tasks/task?id=12")
         .await
