@@ -137,11 +137,14 @@ impl Fetch<'_> {
         let wanted: Vec<Entry> = missing.iter().map(|at| entries[*at]).collect();
         let mut done = 0;
         while done < wanted.len() {
-            let batch = fitting(&wanted[done..]);
-            let bytes = self.ask(hash, batch).await?;
-            let taken = split(batch, &bytes).map_err(str::to_string)?;
-            missing[done..].iter().zip(taken).for_each(|(at, node)| nodes[*at] = Some(node.to_vec()));
-            done += batch.len();
+            let batch = fitting(&wanted[done..]).to_vec();
+            let bytes = self.ask(hash, &batch).await?;
+            let count = batch.len();
+            let taken = work(move || -> Result<Vec<Vec<u8>>, String> {
+                Ok(split(&batch, &bytes)?.into_iter().map(<[u8]>::to_vec).collect())
+            });
+            missing[done..].iter().zip(taken.await??).for_each(|(at, node)| nodes[*at] = Some(node));
+            done += count;
         }
         Ok(nodes.into_iter().flatten().collect())
     }
