@@ -41,7 +41,8 @@ mod tests {
     fn a_list_is_a_page_and_the_pages_are_all_tasks_each_once_however_many_are_stored() {
         let dir = tempfile::tempdir().unwrap();
         let store = TaskStore::open(dir.path()).unwrap();
-        // More than are kept, as from a version that keeps more; every hundredth is of a whole cluster.
+        // More than are kept, as from a version that keeps more; of the newest and oldest every fifth is of a whole cluster, and a page of a
+        // hundred would have ten thousand rows.
         store
             .connection()
             .execute_batch(
@@ -50,7 +51,7 @@ mod tests {
                  WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20000)
                  INSERT INTO target SELECT n, 's1', 'done', n, '' FROM n;
                  WITH RECURSIVE s(s) AS (SELECT 2 UNION ALL SELECT s + 1 FROM s WHERE s < 500)
-                 INSERT INTO target SELECT number, 's' || s, 'done', 0, '' FROM task, s WHERE number % 100 = 0;",
+                 INSERT INTO target SELECT number, 's' || s, 'done', 0, '' FROM task, s WHERE number % 5 = 0 AND (number > 19000 OR number <= 100);",
             )
             .unwrap();
         let (mut listed, mut before) = (Vec::new(), None);
